@@ -1,0 +1,34 @@
+//! Fine-tune embedding models for similarity search.
+//!
+//! Modules in reading order; each uses only those above it (`tests/module_order.rs` checks it):
+//! 1. [`error`]: what went wrong, where, expected and got, what to do
+//! 2. [`spec`]: every decision of a run as data
+//! 3. [`event`]: everything a run tells the outside
+//! 4. [`data`]: what do we learn from
+//! 5. [`tokens`]: text to packed token batch
+//! 6. [`encoder`]: packed batch to embeddings
+//! 7. [`objective`]: embeddings to one number
+//! 8. [`optim`]: gradients to new weights
+//! 9. [`evaluate`]: exact search, metrics, before and after
+//! 10. [`artifact`]: the folder on disk
+//! 11. [`train`]: the loop
+
+pub mod error;
+pub mod spec;
+pub mod event;
+pub mod data;
+#[cfg(feature = "engine")]
+pub mod tokens;
+#[cfg(feature = "engine")]
+pub mod encoder;
+#[cfg(feature = "engine")]
+pub mod objective;
+#[cfg(feature = "engine")]
+pub mod optim;
+#[cfg(feature = "engine")]
+pub mod evaluate;
+pub mod artifact;
+#[cfg(feature = "engine")]
+pub mod train;
+
+pub use error::{Error, Result};
