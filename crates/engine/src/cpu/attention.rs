@@ -1,0 +1,321 @@
+//! Attention over packed sequences, in blocks of query rows so that the scores stay in the cache.
+//!
+//! The forward pass keeps only the log-sum-exp of each row; the backward pass computes the probabilities again from
+//! it (Dao 2022, FlashAttention).
+
+use rayon::prelude::*;
+
+use super::gemm::{Matrix, Threads, matmul};
+use super::math::exp;
+use super::rows::{LANES, dot, fold, max};
+use crate::device::AttentionOptions;
+use crate::packing::Packing;
+use crate::random::{Key, keep};
+
+/// Query rows that are scored at once.
+const BLOCK: usize = 64;
+
+/// One sequence's share of the problem; everything is indexed by its own rows.
+struct Sequence<'a> {
+    qkv: &'a [f32],
+    rows: usize,
+    hidden: usize,
+    /// `[2 reach - 1, heads]`
+    bias: Option<&'a [f32]>,
+    options: &'a AttentionOptions,
+    packing: &'a Packing,
+    first_row: usize,
+}
+
+impl Sequence<'_> {
+    fn head_size(&self) -> usize {
+        self.hidden / self.options.heads
+    }
+
+    fn factor(&self) -> f32 {
+        1.0 / (self.head_size() as f32).sqrt()
+    }
+
+    /// Queries (0), keys (1) or values (2) of a head, from row `from` on.
+    fn part(&self, which: usize, head: usize, from: usize, rows: usize) -> Matrix<'_> {
+        let start = from * 3 * self.hidden + which * self.hidden + head * self.head_size();
+        Matrix::strided(&self.qkv[start..], rows, self.head_size(), 3 * self.hidden)
+    }
+
+    /// Scores of query rows `from..from + count`, scaled, biased and masked.
+    fn scores(&self, head: usize, from: usize, count: usize, scores: &mut [f32]) {
+        let (queries, keys) = (self.part(0, head, from, count), self.part(1, head, 0, self.rows));
+        matmul(queries, keys.transposed(), self.factor(), scores, self.rows, 0.0, Threads::One);
+        for (i, row) in scores.chunks_exact_mut(self.rows).enumerate() {
+            let query = from + i;
+            if let Some(bias) = self.bias {
+                let heads = self.options.heads;
+                let reach = bias.len() / heads / 2 + 1;
+                for (j, score) in row.iter_mut().enumerate() {
+                    *score += bias[(j + reach - 1 - query) * heads + head];
+                }
+            }
+            if self.options.causal {
+                row[query + 1..].fill(f32::NEG_INFINITY);
+            }
+            if let Some(window) = self.options.window {
+                row[..query.saturating_sub(window)].fill(f32::NEG_INFINITY);
+                let end = (query + window + 1).min(self.rows);
+                row[end..].fill(f32::NEG_INFINITY);
+            }
+        }
+    }
+
+    /// The words of the mask of one row of probabilities.
+    fn mask_words(&self, key: Key, head: usize, query: usize) -> (u32, u32) {
+        self.packing.row_words(key.part(head as u64), self.first_row + query)
+    }
+}
+
+kernel! {
+    /// `row = exp(row - max)`; gives the maximum and the sum.
+    fn exponentiate(row: &mut [f32]) -> (f32, f32) {
+        let largest = max(row);
+        (largest, exp_minus(row, largest))
+    }
+}
+
+kernel! {
+    /// `row = exp(row - shift)`; gives the sum.
+    fn exponentiate_from(row: &mut [f32], shift: f32) -> f32 {
+        exp_minus(row, shift)
+    }
+}
+
+#[inline(always)]
+fn exp_minus(row: &mut [f32], shift: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let mut chunks = row.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for i in 0..LANES {
+            let value = if chunk[i] == f32::NEG_INFINITY { 0.0 } else { exp(chunk[i] - shift) };
+            chunk[i] = value;
+            lanes[i] += value;
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(chunks.into_remainder()) {
+        *value = if *value == f32::NEG_INFINITY { 0.0 } else { exp(*value - shift) };
+        *lane += *value;
+    }
+    fold(lanes)
+}
+
+kernel! {
+    /// Multiplies by the mask and a factor.
+    fn mask_row(row: &mut [f32], words: (u32, u32), threshold: u32, factor: f32) {
+        for (column, value) in row.iter_mut().enumerate() {
+            *value *= factor * keep(words, column as u32, threshold);
+        }
+    }
+}
+
+kernel! {
+    /// `scores = probability (dprobability - inner)`
+    fn softmax_row_backward(probabilities: &[f32], dprobabilities: &mut [f32], inner: f32) {
+        for (probability, d) in probabilities.iter().zip(dprobabilities) {
+            *d = probability * (*d - inner);
+        }
+    }
+}
+
+kernel! {
+    fn row_dot(x: &[f32], y: &[f32]) -> f32 {
+        dot(x, y)
+    }
+}
+
+/// Cuts a packed buffer of `columns` into one mutable piece per sequence.
+fn per_sequence<'a>(mut data: &'a mut [f32], columns: usize, packing: &Packing) -> Vec<&'a mut [f32]> {
+    packing
+        .ranges()
+        .map(|range| {
+            let (piece, rest) = std::mem::take(&mut data).split_at_mut(range.len() * columns);
+            data = rest;
+            piece
+        })
+        .collect()
+}
+
+/// [`crate::Device::attention`].
+pub(crate) fn attention(
+    qkv: &[f32],
+    hidden: usize,
+    packing: &Packing,
+    bias: Option<&[f32]>,
+    options: &AttentionOptions,
+    output: &mut [f32],
+    log_sum_exp: &mut [f32],
+) {
+    let heads = options.heads;
+    per_sequence(output, hidden, packing)
+        .into_par_iter()
+        .zip(per_sequence(log_sum_exp, heads, packing))
+        .zip(packing.ranges().collect::<Vec<_>>())
+        .for_each(|((output, log_sum_exp), range)| {
+            let sequence = Sequence {
+                qkv: &qkv[range.start * 3 * hidden..range.end * 3 * hidden],
+                rows: range.len(),
+                hidden,
+                bias,
+                options,
+                packing,
+                first_row: range.start,
+            };
+            let mut scratch = vec![0.0; BLOCK.min(sequence.rows) * sequence.rows];
+            for head in 0..heads {
+                for from in (0..sequence.rows).step_by(BLOCK) {
+                    let count = BLOCK.min(sequence.rows - from);
+                    let scores = &mut scratch[..count * sequence.rows];
+                    sequence.scores(head, from, count, scores);
+                    for (i, row) in scores.chunks_exact_mut(sequence.rows).enumerate() {
+                        let (largest, total) = exponentiate(row);
+                        log_sum_exp[(from + i) * heads + head] = largest + total.ln();
+                        match options.dropout {
+                            Some(dropout) => mask_row(
+                                row,
+                                sequence.mask_words(dropout.key, head, from + i),
+                                dropout.threshold(),
+                                dropout.scale() / total,
+                            ),
+                            None => super::rows::scale(row, 1.0 / total),
+                        }
+                    }
+                    let start = from * hidden + head * sequence.head_size();
+                    matmul(
+                        Matrix::new(scores, count, sequence.rows),
+                        sequence.part(2, head, 0, sequence.rows),
+                        1.0,
+                        &mut output[start..],
+                        hidden,
+                        0.0,
+                        Threads::One,
+                    );
+                }
+            }
+        });
+}
+
+/// [`crate::Device::attention_backward`]: writes all of `dqkv` and adds to `dbias`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn attention_backward(
+    qkv: &[f32],
+    hidden: usize,
+    packing: &Packing,
+    bias: Option<&[f32]>,
+    options: &AttentionOptions,
+    output: &[f32],
+    log_sum_exp: &[f32],
+    dy: &[f32],
+    dqkv: &mut [f32],
+    dbias: Option<&mut [f32]>,
+) {
+    let heads = options.heads;
+    let bias_parts: Vec<Option<Vec<f32>>> = per_sequence(dqkv, 3 * hidden, packing)
+        .into_par_iter()
+        .zip(packing.ranges().collect::<Vec<_>>())
+        .map(|(dqkv, range)| {
+            let sequence = Sequence {
+                qkv: &qkv[range.start * 3 * hidden..range.end * 3 * hidden],
+                rows: range.len(),
+                hidden,
+                bias,
+                options,
+                packing,
+                first_row: range.start,
+            };
+            let mut dbias = bias.map(|bias| vec![0.0; bias.len()]);
+            let own = range.start * hidden..range.end * hidden;
+            sequence_backward(
+                &sequence,
+                &output[own.clone()],
+                &log_sum_exp[range.start * heads..range.end * heads],
+                &dy[own],
+                dqkv,
+                dbias.as_deref_mut(),
+            );
+            dbias
+        })
+        .collect();
+    if let Some(dbias) = dbias {
+        for part in bias_parts.iter().flatten() {
+            super::rows::add(dbias, part);
+        }
+    }
+}
+
+fn sequence_backward(
+    sequence: &Sequence<'_>,
+    output: &[f32],
+    log_sum_exp: &[f32],
+    dy: &[f32],
+    dqkv: &mut [f32],
+    mut dbias: Option<&mut [f32]>,
+) {
+    let (hidden, heads, rows, size) = (sequence.hidden, sequence.options.heads, sequence.rows, sequence.head_size());
+    let block = BLOCK.min(rows) * rows;
+    let (mut probabilities, mut masked, mut dscores) = (vec![0.0; block], vec![0.0; block], vec![0.0; block]);
+    for head in 0..heads {
+        for from in (0..rows).step_by(BLOCK) {
+            let count = BLOCK.min(rows - from);
+            let probabilities = &mut probabilities[..count * rows];
+            let dscores = &mut dscores[..count * rows];
+            sequence.scores(head, from, count, probabilities);
+            for (i, row) in probabilities.chunks_exact_mut(rows).enumerate() {
+                exponentiate_from(row, log_sum_exp[(from + i) * heads + head]);
+            }
+            let here = from * hidden + head * size;
+            let dy_block = Matrix::strided(&dy[here..], count, size, hidden);
+            let values = sequence.part(2, head, 0, rows);
+            matmul(dy_block, values.transposed(), 1.0, dscores, rows, 0.0, Threads::One);
+            // Values see the masked probabilities.
+            let seen: &[f32] = match sequence.options.dropout {
+                Some(dropout) => {
+                    let masked = &mut masked[..count * rows];
+                    masked.copy_from_slice(probabilities);
+                    for (i, (row, drow)) in
+                        masked.chunks_exact_mut(rows).zip(dscores.chunks_exact_mut(rows)).enumerate()
+                    {
+                        let words = sequence.mask_words(dropout.key, head, from + i);
+                        mask_row(row, words, dropout.threshold(), dropout.scale());
+                        mask_row(drow, words, dropout.threshold(), dropout.scale());
+                    }
+                    masked
+                }
+                None => probabilities,
+            };
+            let later = if from == 0 { 0.0 } else { 1.0 };
+            let dvalues = &mut dqkv[2 * hidden + head * size..];
+            matmul(
+                Matrix::new(seen, count, rows).transposed(),
+                dy_block,
+                1.0,
+                dvalues,
+                3 * hidden,
+                later,
+                Threads::One,
+            );
+            for (i, (row, drow)) in probabilities.chunks_exact(rows).zip(dscores.chunks_exact_mut(rows)).enumerate() {
+                let own = (from + i) * hidden + head * size..(from + i) * hidden + (head + 1) * size;
+                softmax_row_backward(row, drow, row_dot(&output[own.clone()], &dy[own]));
+                if let Some(dbias) = dbias.as_deref_mut() {
+                    let reach = dbias.len() / heads / 2 + 1;
+                    for (j, d) in drow.iter().enumerate() {
+                        dbias[(j + reach - 1 - (from + i)) * heads + head] += d;
+                    }
+                }
+            }
+            let dscores = Matrix::new(dscores, count, rows);
+            let dqueries = &mut dqkv[from * 3 * hidden + head * size..];
+            let keys = sequence.part(1, head, 0, rows);
+            matmul(dscores, keys, sequence.factor(), dqueries, 3 * hidden, 0.0, Threads::One);
+            let queries = sequence.part(0, head, from, count);
+            let dkeys = &mut dqkv[hidden + head * size..];
+            matmul(dscores.transposed(), queries, sequence.factor(), dkeys, 3 * hidden, later, Threads::One);
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The reference device: portable kernels, vectorised for the instruction set found at run time, over the threads of
+//! the current rayon pool. Same input, same bits, on any number of threads.
+
+mod activation;
+mod attention;
+mod embedding;
+pub(crate) mod gemm;
+pub(crate) mod math;
+mod norm;
+mod pooling;
+pub(crate) mod rows;
+mod update;
+
+use rayon::prelude::*;
+
+use self::gemm::{Matrix, Threads, matmul};
+use crate::device::{Activation, AttentionOptions, Device, Operand, Pooling, UpdateRule};
+use crate::packing::Packing;
+use crate::random::Dropout;
+use crate::tensor::Tensor;
+
+/// The processor as a [`Device`]. It has no state: threads are those of the rayon pool it is called in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu;
+
+/// Elements per task of elementwise passes.
+const TASK: usize = 16_384;
+/// Rows of a linear layer between a product and the elementwise pass over its result: small enough that the result is
+/// still in the cache, large enough that packing the weights again does not count.
+const LINEAR_ROWS: usize = 1024;
+
+impl Device for Cpu {
+    fn name(&self) -> String {
+        format!("cpu ({:?}, {} threads)", crate::instruction_set(), rayon::current_num_threads()).to_lowercase()
+    }
+
+    fn matmul(&self, a: Operand<'_>, b: Operand<'_>, alpha: f32, out: &mut Tensor, accumulate: bool) {
+        let view = |operand| match operand {
+            Operand::Plain(tensor) => Matrix::of(tensor),
+            Operand::Transposed(tensor) => Matrix::of(tensor).transposed(),
+        };
+        let columns = out.columns();
+        let beta = if accumulate { 1.0 } else { 0.0 };
+        matmul(view(a), view(b), alpha, out.data_mut(), columns, beta, Threads::All);
+    }
+
+    fn add_assign(&self, sum: &mut Tensor, x: &Tensor) {
+        let chunks = sum.data_mut().par_chunks_mut(TASK).zip(x.data().par_chunks(TASK));
+        chunks.for_each(|(sum, x)| rows::add(sum, x));
+    }
+
+    fn scale_assign(&self, x: &mut Tensor, factor: f32) {
+        x.data_mut().par_chunks_mut(TASK).for_each(|x| rows::scale(x, factor));
+    }
+
+    fn column_sums(&self, x: &Tensor, out: &mut Tensor, accumulate: bool) {
+        let columns = x.columns();
+        let partial: Vec<Vec<f32>> = x
+            .data()
+            .par_chunks(rows::TASK_ROWS * columns)
+            .map(|x| {
+                let mut sums = vec![0.0; columns];
+                rows::add_column_sums(x, &mut sums);
+                sums
+            })
+            .collect();
+        let out = out.data_mut();
+        if !accumulate {
+            out.fill(0.0);
+        }
+        partial.iter().for_each(|sums| rows::add(out, sums));
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let (inputs, outputs) = (x.columns(), weight.rows());
+        let mut y = Tensor::stale(&[x.rows(), outputs]);
+        let blocks = y.data_mut().chunks_mut(LINEAR_ROWS * outputs).zip(x.data().chunks(LINEAR_ROWS * inputs));
+        for (y, x) in blocks {
+            let x = Matrix::new(x, x.len() / inputs, inputs);
+            matmul(x, Matrix::of(weight).transposed(), 1.0, y, outputs, 0.0, Threads::All);
+            if let Some(bias) = bias {
+                y.par_chunks_mut(rows::TASK_ROWS * outputs)
+                    .for_each(|y| y.chunks_exact_mut(outputs).for_each(|row| rows::add(row, bias.data())));
+            }
+        }
+        y
+    }
+
+    fn activation(&self, activation: Activation, x: &Tensor) -> Tensor {
+        let mut y = Tensor::stale(x.shape());
+        let chunks = y.data_mut().par_chunks_mut(TASK).zip(x.data().par_chunks(TASK));
+        chunks.for_each(|(y, x)| activation::forward(activation, x, y));
+        y
+    }
+
+    fn activation_backward(&self, activation: Activation, x: &Tensor, dy: &Tensor) -> Tensor {
+        let mut dx = Tensor::stale(x.shape());
+        let chunks = dx.data_mut().par_chunks_mut(TASK).zip(x.data().par_chunks(TASK)).zip(dy.data().par_chunks(TASK));
+        chunks.for_each(|((dx, x), dy)| {
+            dx.copy_from_slice(dy);
+            activation::backward(activation, x, &mut vec![0.0; x.len()], dx);
+        });
+        dx
+    }
+
+    fn feed_forward(
+        &self,
+        x: &Tensor,
+        (first_weight, first_bias): (&Tensor, &Tensor),
+        (second_weight, second_bias): (&Tensor, &Tensor),
+        activation: Activation,
+        keep_middle: bool,
+    ) -> (Tensor, Tensor) {
+        let (count, inputs, inner, outputs) = (x.rows(), x.columns(), first_weight.rows(), second_weight.rows());
+        let block = LINEAR_ROWS.min(count);
+        let mut y = Tensor::stale(&[count, outputs]);
+        let mut middle = Tensor::stale(&[if keep_middle { count } else { block }, inner]);
+        let mut active = Tensor::stale(&[block, inner]);
+        for from in (0..count).step_by(LINEAR_ROWS) {
+            let rows = LINEAR_ROWS.min(count - from);
+            let x = Matrix::new(&x.data()[from * inputs..(from + rows) * inputs], rows, inputs);
+            let start = if keep_middle { from * inner } else { 0 };
+            let middle = &mut middle.data_mut()[start..start + rows * inner];
+            matmul(x, Matrix::of(first_weight).transposed(), 1.0, middle, inner, 0.0, Threads::All);
+            let active = &mut active.data_mut()[..rows * inner];
+            let task = 8 * inner;
+            middle
+                .par_chunks_mut(task)
+                .zip(active.par_chunks_mut(task))
+                .for_each(|(middle, active)| activation::bias_forward(activation, middle, first_bias.data(), active));
+            let y = &mut y.data_mut()[from * outputs..(from + rows) * outputs];
+            let active = Matrix::new(active, rows, inner);
+            matmul(active, Matrix::of(second_weight).transposed(), 1.0, y, outputs, 0.0, Threads::All);
+            y.par_chunks_mut(rows::TASK_ROWS * outputs)
+                .for_each(|y| y.chunks_exact_mut(outputs).for_each(|row| rows::add(row, second_bias.data())));
+        }
+        if !keep_middle {
+            middle = Tensor::stale(&[0, inner]);
+        }
+        (y, middle)
+    }
+
+    fn feed_forward_backward(
+        &self,
+        middle: &Tensor,
+        second_weight: &Tensor,
+        dy: &Tensor,
+        activation: Activation,
+    ) -> (Tensor, Tensor) {
+        let (count, inner, outputs) = (middle.rows(), middle.columns(), dy.columns());
+        let (mut active, mut dmiddle) = (Tensor::stale(&[count, inner]), Tensor::stale(&[count, inner]));
+        let block = LINEAR_ROWS * inner;
+        let blocks = dmiddle
+            .data_mut()
+            .chunks_mut(block)
+            .zip(active.data_mut().chunks_mut(block))
+            .zip(middle.data().chunks(block))
+            .zip(dy.data().chunks(LINEAR_ROWS * outputs));
+        for (((dmiddle, active), middle), dy) in blocks {
+            let dy = Matrix::new(dy, dy.len() / outputs, outputs);
+            matmul(dy, Matrix::of(second_weight), 1.0, dmiddle, inner, 0.0, Threads::All);
+            let task = 8 * inner;
+            dmiddle
+                .par_chunks_mut(task)
+                .zip(active.par_chunks_mut(task))
+                .zip(middle.par_chunks(task))
+                .for_each(|((dmiddle, active), middle)| activation::backward(activation, middle, active, dmiddle));
+        }
+        (active, dmiddle)
+    }
+
+    fn embedding_sum(&self, tables: &[(&Tensor, &[u32])], columns: usize) -> Tensor {
+        let mut y = Tensor::stale(&[tables.first().map_or(0, |(_, ids)| ids.len()), columns]);
+        embedding::sum(tables, columns, y.data_mut());
+        y
+    }
+
+    fn embedding_backward(&self, ids: &[u32], dy: &Tensor, out: &mut Tensor, accumulate: bool) {
+        let columns = dy.columns();
+        embedding::backward(ids, dy.data(), columns, out.data_mut(), accumulate);
+    }
+
+    fn add_norm(
+        &self,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        weight: &Tensor,
+        bias: &Tensor,
+        eps: f32,
+        dropout: Option<(&Dropout, &Packing)>,
+    ) -> (Tensor, Tensor, Tensor) {
+        let mut y = Tensor::stale(x.shape());
+        let mut normalised = Tensor::stale(x.shape());
+        let mut deviations = Tensor::stale(&[x.rows()]);
+        norm::add_norm(
+            x.data(),
+            residual.map(Tensor::data),
+            weight.data(),
+            bias.data(),
+            eps,
+            dropout,
+            y.data_mut(),
+            normalised.data_mut(),
+            deviations.data_mut(),
+        );
+        (y, normalised, deviations)
+    }
+
+    fn add_norm_backward(
+        &self,
+        normalised: &Tensor,
+        deviation: &Tensor,
+        weight: &Tensor,
+        dy: &Tensor,
+    ) -> (Tensor, Tensor, Tensor) {
+        let mut dx = Tensor::stale(dy.shape());
+        let (mut dweight, mut dbias) = (Tensor::stale(weight.shape()), Tensor::stale(weight.shape()));
+        norm::add_norm_backward(
+            normalised.data(),
+            deviation.data(),
+            weight.data(),
+            dy.data(),
+            dx.data_mut(),
+            dweight.data_mut(),
+            dbias.data_mut(),
+        );
+        (dx, dweight, dbias)
+    }
+
+    fn dropout(&self, x: &Tensor, dropout: &Dropout, packing: &Packing) -> Tensor {
+        let mut y = Tensor::stale(x.shape());
+        norm::dropout(x.data(), x.columns(), dropout, packing, y.data_mut());
+        y
+    }
+
+    fn attention(
+        &self,
+        qkv: &Tensor,
+        packing: &Packing,
+        bias: Option<&Tensor>,
+        options: &AttentionOptions,
+    ) -> (Tensor, Tensor) {
+        let hidden = qkv.columns() / 3;
+        let mut output = Tensor::stale(&[qkv.rows(), hidden]);
+        let mut log_sum_exp = Tensor::stale(&[qkv.rows(), options.heads]);
+        attention::attention(
+            qkv.data(),
+            hidden,
+            packing,
+            bias.map(Tensor::data),
+            options,
+            output.data_mut(),
+            log_sum_exp.data_mut(),
+        );
+        (output, log_sum_exp)
+    }
+
+    fn attention_backward(
+        &self,
+        qkv: &Tensor,
+        packing: &Packing,
+        bias: Option<&Tensor>,
+        options: &AttentionOptions,
+        output: &Tensor,
+        log_sum_exp: &Tensor,
+        dy: &Tensor,
+    ) -> (Tensor, Option<Tensor>) {
+        let mut dqkv = Tensor::stale(qkv.shape());
+        let mut dbias = bias.map(|bias| Tensor::zeros(bias.shape()));
+        attention::attention_backward(
+            qkv.data(),
+            qkv.columns() / 3,
+            packing,
+            bias.map(Tensor::data),
+            options,
+            output.data(),
+            log_sum_exp.data(),
+            dy.data(),
+            dqkv.data_mut(),
+            dbias.as_mut().map(Tensor::data_mut),
+        );
+        (dqkv, dbias)
+    }
+
+    fn pool(&self, pooling: Pooling, x: &Tensor, packing: &Packing) -> Tensor {
+        let mut y = Tensor::stale(&[packing.sequences(), x.columns()]);
+        pooling::pool(pooling, x.data(), x.columns(), packing, y.data_mut());
+        y
+    }
+
+    fn pool_backward(&self, pooling: Pooling, x: &Tensor, pooled: &Tensor, packing: &Packing, dy: &Tensor) -> Tensor {
+        let mut dx = Tensor::stale(x.shape());
+        pooling::pool_backward(pooling, x.data(), pooled.data(), x.columns(), packing, dy.data(), dx.data_mut());
+        dx
+    }
+
+    fn normalize(&self, x: &Tensor, eps: f32) -> (Tensor, Tensor) {
+        let mut y = Tensor::stale(x.shape());
+        let mut norms = Tensor::stale(&[x.rows()]);
+        pooling::normalize(x.data(), x.columns(), eps, y.data_mut(), norms.data_mut());
+        (y, norms)
+    }
+
+    fn normalize_backward(&self, y: &Tensor, norms: &Tensor, eps: f32, dy: &Tensor) -> Tensor {
+        let mut dx = Tensor::stale(y.shape());
+        pooling::normalize_backward(y.data(), norms.data(), y.columns(), eps, dy.data(), dx.data_mut());
+        dx
+    }
+
+    fn sum_of_squares(&self, x: &Tensor) -> f64 {
+        let parts: Vec<f64> = x.data().par_chunks(TASK).map(rows::sum_of_squares).collect();
+        parts.into_iter().sum()
+    }
+
+    fn update(
+        &self,
+        rule: &UpdateRule,
+        learning_rate: f32,
+        gradient_scale: f32,
+        weight: &mut Tensor,
+        gradient: &Tensor,
+        state: &mut [Tensor],
+    ) {
+        let mut state: Vec<&mut [f32]> = state.iter_mut().map(Tensor::data_mut).collect();
+        update::update(rule, learning_rate, gradient_scale, weight.data_mut(), gradient.data(), &mut state);
+    }
+}

@@ -1,0 +1,234 @@
+//! The one seam between operations and hardware.
+//!
+//! [`crate::Cpu`] is the reference implementation. Another device implements the same trait and passes the same tests;
+//! operations, models and losses call a device and never ask which it is. Shapes are checked by the operations, so a
+//! kernel may rely on them. `accumulate` means: add to what `out` holds; otherwise overwrite all of it.
+
+use crate::packing::Packing;
+use crate::random::Dropout;
+use crate::tensor::Tensor;
+
+/// A matrix operand of [`Device::matmul`], possibly read transposed.
+#[derive(Debug, Clone, Copy)]
+pub enum Operand<'a> {
+    /// As stored.
+    Plain(&'a Tensor),
+    /// Rows and columns exchanged.
+    Transposed(&'a Tensor),
+}
+
+/// An elementwise function between two linear layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x`
+    Identity,
+    /// `x (1 + erf(x / sqrt 2)) / 2`, the exact form (BERT, RoBERTa, MPNet). Never the tanh form.
+    Gelu,
+    /// `x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2` (`gelu_new`, `gelu_pytorch_tanh`).
+    GeluTanh,
+    /// `max(x, 0)`
+    Relu,
+    /// `x sigmoid(x)`
+    Silu,
+    /// `x sigmoid(1.702 x)` (CLIP)
+    QuickGelu,
+    /// `tanh(x)`
+    Tanh,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid,
+}
+
+/// How the rows of a sequence become one embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pooling {
+    /// The mean of all rows.
+    Mean,
+    /// The first row.
+    Cls,
+    /// The largest value of each column.
+    Max,
+    /// The last row.
+    Last,
+    /// Generalised mean `(mean max(x, eps)^p)^(1/p)` (Radenovic, Tolias, Chum 2018).
+    Gem {
+        /// The power `p`; 1 is the mean of the positive parts, infinity the maximum.
+        p: f32,
+        /// Values are clamped to at least this.
+        eps: f32,
+    },
+}
+
+/// How attention treats a sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionOptions {
+    /// Number of heads; the hidden size is a multiple of it.
+    pub heads: usize,
+    /// A row attends to itself and earlier rows only.
+    pub causal: bool,
+    /// A row attends to rows at most this far away.
+    pub window: Option<usize>,
+    /// Dropout of the attention probabilities.
+    pub dropout: Option<Dropout>,
+}
+
+/// The update rule of an optimiser step with its hyper-parameters, torch's definitions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum UpdateRule {
+    /// Adam (Kingma and Ba 2015); with `decoupled`, AdamW (Loshchilov and Hutter 2019).
+    Adam {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the denominator.
+        eps: f32,
+        /// Weight decay coefficient.
+        weight_decay: f32,
+        /// Decay the weight itself (AdamW) instead of adding to the gradient (Adam with L2).
+        decoupled: bool,
+        /// Step count from 1, for bias correction.
+        step: u64,
+    },
+    /// Stochastic gradient descent with momentum.
+    Sgd {
+        /// Momentum factor; 0 keeps no state.
+        momentum: f32,
+        /// Dampening of the gradient's contribution to the momentum.
+        dampening: f32,
+        /// Nesterov's look-ahead.
+        nesterov: bool,
+        /// L2 coefficient.
+        weight_decay: f32,
+        /// Step count from 1: the first step sets the momentum to the gradient.
+        step: u64,
+    },
+}
+
+/// The kernels that a device provides. `rows` of a packed matrix are tokens.
+pub trait Device: Send + Sync {
+    /// Short name for reports, such as `cpu (avx2)`.
+    fn name(&self) -> String;
+
+    /// `out = alpha a b (+ out)`, `a [m, k]`, `b [k, n]`, `out [m, n]` after transposition.
+    fn matmul(&self, a: Operand<'_>, b: Operand<'_>, alpha: f32, out: &mut Tensor, accumulate: bool);
+
+    /// `sum += x`, same shape.
+    fn add_assign(&self, sum: &mut Tensor, x: &Tensor);
+
+    /// `x *= factor`.
+    fn scale_assign(&self, x: &mut Tensor, factor: f32);
+
+    /// `out[c] (+)= sum over rows of x[r, c]`.
+    fn column_sums(&self, x: &Tensor, out: &mut Tensor, accumulate: bool);
+
+    /// `x weight^T + bias`: `x [rows, in]`, `weight [out, in]`, `bias [out]`.
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor;
+
+    /// Elementwise activation.
+    fn activation(&self, activation: Activation, x: &Tensor) -> Tensor;
+
+    /// `dy * activation'(x)`.
+    fn activation_backward(&self, activation: Activation, x: &Tensor, dy: &Tensor) -> Tensor;
+
+    /// `activation(x w1^T + b1) w2^T + b2` and the value before the activation, which is all that the backward pass
+    /// needs: `x [rows, in]`, `w1 [middle, in]`, `w2 [out, middle]`. With `keep_middle` false the second is empty.
+    fn feed_forward(
+        &self,
+        x: &Tensor,
+        first: (&Tensor, &Tensor),
+        second: (&Tensor, &Tensor),
+        activation: Activation,
+        keep_middle: bool,
+    ) -> (Tensor, Tensor);
+
+    /// From the upstream gradient `dy [rows, out]` and the value before the activation: the activation's value and the
+    /// gradient before the activation, both `[rows, middle]`.
+    fn feed_forward_backward(
+        &self,
+        middle: &Tensor,
+        second_weight: &Tensor,
+        dy: &Tensor,
+        activation: Activation,
+    ) -> (Tensor, Tensor);
+
+    /// `out[r] = sum over tables of table[ids[r]]`; each table `[entries, columns]`.
+    fn embedding_sum(&self, tables: &[(&Tensor, &[u32])], columns: usize) -> Tensor;
+
+    /// `out[ids[r]] += dy[r]`, after clearing `out [entries, columns]` unless accumulating.
+    fn embedding_backward(&self, ids: &[u32], dy: &Tensor, out: &mut Tensor, accumulate: bool);
+
+    /// `y = norm(dropout(x) + residual) * weight + bias` row by row, with `norm(z) = (z - mean) / sqrt(var + eps)` and
+    /// the biased variance. Gives `y`, the normalised rows and `1 / sqrt(var + eps)` per row.
+    fn add_norm(
+        &self,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        weight: &Tensor,
+        bias: &Tensor,
+        eps: f32,
+        dropout: Option<(&Dropout, &Packing)>,
+    ) -> (Tensor, Tensor, Tensor);
+
+    /// The gradient of the sum before the norm, and those of weight and bias `[columns]`.
+    fn add_norm_backward(
+        &self,
+        normalised: &Tensor,
+        deviation: &Tensor,
+        weight: &Tensor,
+        dy: &Tensor,
+    ) -> (Tensor, Tensor, Tensor);
+
+    /// `x` with dropped elements zeroed and the others scaled; the same call on a gradient is its backward pass.
+    fn dropout(&self, x: &Tensor, dropout: &Dropout, packing: &Packing) -> Tensor;
+
+    /// Scaled dot-product attention per sequence and head over packed rows: `qkv [rows, 3 hidden]` holds queries, keys
+    /// and values side by side. `bias [2 reach - 1, heads]` is added to the score of row i and column j at index
+    /// `j - i + reach - 1`. Gives the output `[rows, hidden]` and the log-sum-exp of the scores `[rows, heads]`.
+    fn attention(
+        &self,
+        qkv: &Tensor,
+        packing: &Packing,
+        bias: Option<&Tensor>,
+        options: &AttentionOptions,
+    ) -> (Tensor, Tensor);
+
+    /// The gradients of `qkv` and, if there is one, of the bias.
+    #[allow(clippy::too_many_arguments)]
+    fn attention_backward(
+        &self,
+        qkv: &Tensor,
+        packing: &Packing,
+        bias: Option<&Tensor>,
+        options: &AttentionOptions,
+        output: &Tensor,
+        log_sum_exp: &Tensor,
+        dy: &Tensor,
+    ) -> (Tensor, Option<Tensor>);
+
+    /// One embedding `[sequences, columns]` per sequence.
+    fn pool(&self, pooling: Pooling, x: &Tensor, packing: &Packing) -> Tensor;
+
+    /// The gradient of `x` from that of the pooled rows.
+    fn pool_backward(&self, pooling: Pooling, x: &Tensor, pooled: &Tensor, packing: &Packing, dy: &Tensor) -> Tensor;
+
+    /// `x / max(norm(x), eps)` row by row, and the norms `[rows]`.
+    fn normalize(&self, x: &Tensor, eps: f32) -> (Tensor, Tensor);
+
+    /// The gradient of `x` from that of the normalised rows `y`.
+    fn normalize_backward(&self, y: &Tensor, norms: &Tensor, eps: f32, dy: &Tensor) -> Tensor;
+
+    /// The sum of squares, accumulated in f64.
+    fn sum_of_squares(&self, x: &Tensor) -> f64;
+
+    /// One optimiser update of `weight`; the gradient is multiplied by `gradient_scale` first (clipping). `state` holds
+    /// the rule's moments, of the weight's shape, zero before the first step.
+    fn update(
+        &self,
+        rule: &UpdateRule,
+        learning_rate: f32,
+        gradient_scale: f32,
+        weight: &mut Tensor,
+        gradient: &Tensor,
+        state: &mut [Tensor],
+    );
+}

@@ -1,0 +1,31 @@
+//! The closed set of operations. Each file is one operation: a method of [`crate::Tape`] that checks shapes, computes
+//! the value and leaves its backward pass beside it.
+
+mod activation;
+mod attention;
+mod dropout;
+mod embedding;
+mod feed_forward;
+mod linear;
+mod norm;
+mod normalize;
+mod pool;
+
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Refuses a tensor whose matrix shape is not `[rows, columns]`.
+pub(crate) fn expect_shape(operation: &'static str, name: &str, tensor: &Tensor, expected: &[usize]) -> Result<()> {
+    if tensor.shape() == expected {
+        return Ok(());
+    }
+    Err(Error::shape(operation, format!("{name} of shape {expected:?}"), format!("{:?}", tensor.shape())))
+}
+
+/// Refuses an index outside `0..limit`.
+pub(crate) fn expect_indices(operation: &'static str, indices: &[u32], limit: usize) -> Result<()> {
+    match indices.iter().position(|&index| index as usize >= limit) {
+        None => Ok(()),
+        Some(position) => Err(Error::Index { operation, index: indices[position] as usize, position, limit }),
+    }
+}

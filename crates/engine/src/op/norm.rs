@@ -1,0 +1,67 @@
+use super::expect_shape;
+use crate::error::Result;
+use crate::packing::Packing;
+use crate::random::Dropout;
+use crate::tape::{Tape, Var};
+
+impl Tape<'_> {
+    /// Layer norm of a sum, with dropout on its first term: what follows each half of a transformer layer.
+    ///
+    /// ```text
+    /// z = dropout(x) + residual
+    /// y = (z - mean(z)) / sqrt(var(z) + eps) * weight + bias      per row, biased variance
+    /// ```
+    ///
+    /// # Shapes
+    /// `x`, `residual [rows, columns]`, `weight`, `bias [columns]`; gives `[rows, columns]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] when they do not fit.
+    ///
+    /// # Reference
+    /// Ba, Kiros, Hinton 2016; `torch.nn.LayerNorm`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn add_norm(
+        &mut self,
+        x: &Var,
+        residual: Option<&Var>,
+        weight: &Var,
+        bias: &Var,
+        eps: f32,
+        dropout: Option<Dropout>,
+        packing: &Packing,
+    ) -> Result<Var> {
+        let columns = x.value().columns();
+        expect_shape("add_norm", "weight", weight.value(), &[columns])?;
+        expect_shape("add_norm", "bias", bias.value(), &[columns])?;
+        if let Some(residual) = residual {
+            expect_shape("add_norm", "residual", residual.value(), x.value().shape())?;
+        }
+        let (y, normalised, deviation) = self.device().add_norm(
+            x.value(),
+            residual.map(Var::value),
+            weight.value(),
+            bias.value(),
+            eps,
+            dropout.as_ref().map(|dropout| (dropout, packing)),
+        );
+        let sources = (x.source(), residual.map(Var::source), weight.source(), bias.source());
+        let (weight_value, packing) = (weight.value().clone(), packing.clone());
+        let tracked: Vec<&Var> = [x, weight, bias].into_iter().chain(residual).collect();
+        Ok(self.record(&tracked, y, move |backward, dy| {
+            let (x_source, residual_source, weight_source, bias_source) = sources;
+            let (dz, dweight, dbias) = backward.device.add_norm_backward(&normalised, &deviation, &weight_value, &dy);
+            backward.add(weight_source, dweight);
+            backward.add(bias_source, dbias);
+            let dx = match dropout {
+                Some(dropout) => backward.device.dropout(&dz, &dropout, &packing),
+                None => dz.clone(),
+            };
+            backward.add(x_source, dx);
+            if let Some(source) = residual_source {
+                backward.add(source, dz);
+            }
+            Ok(())
+        }))
+    }
+}

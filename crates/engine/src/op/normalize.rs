@@ -1,0 +1,26 @@
+use crate::error::Result;
+use crate::tape::{Tape, Var};
+
+impl Tape<'_> {
+    /// Divides each row by its Euclidean norm.
+    ///
+    /// ```text
+    /// y = x / max(norm(x), 1e-12)
+    /// ```
+    ///
+    /// # Shapes
+    /// `x [rows, columns]`; gives the same.
+    ///
+    /// # Reference
+    /// `torch.nn.functional.normalize`.
+    pub fn normalize(&mut self, x: &Var) -> Result<Var> {
+        const EPS: f32 = 1e-12;
+        let (y, norms) = self.device().normalize(x.value(), EPS);
+        let (source, value) = (x.source(), y.clone());
+        Ok(self.record(&[x], y, move |backward, dy| {
+            let dx = backward.device.normalize_backward(&value, &norms, EPS, &dy);
+            backward.add(source, dx);
+            Ok(())
+        }))
+    }
+}

@@ -1,0 +1,209 @@
+//! Records operations and runs them backwards.
+//!
+//! A model or a loss is written as forward code only: every operation of [`crate::op`] computes its value, and, when
+//! recording, leaves a closure that turns the gradient of its output into gradients of its inputs.
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::parameter::{Gradients, ParameterId, Parameters};
+use crate::tensor::Tensor;
+
+/// Where the gradient of a value goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Nowhere: it depends on nothing that is trained.
+    Constant,
+    /// To an earlier operation or leaf of the tape.
+    Node(usize),
+    /// To a parameter.
+    Parameter(ParameterId),
+}
+
+/// A value on a tape. Cloning is cheap; dropping the last clone of an unrecorded value frees it.
+#[derive(Debug, Clone)]
+pub struct Var {
+    value: Tensor,
+    source: Source,
+}
+
+impl Var {
+    /// The value.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// The value, without its history.
+    pub fn into_value(self) -> Tensor {
+        self.value
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Whether a gradient flows through it.
+    pub fn needs_gradient(&self) -> bool {
+        self.source != Source::Constant
+    }
+}
+
+type BackwardFn = Box<dyn FnOnce(&mut Backward<'_>, Tensor) -> Result<()>>;
+
+/// Records operations; see the module's documentation.
+pub struct Tape<'a> {
+    device: &'a dyn Device,
+    parameters: &'a Parameters,
+    /// `None` for a leaf.
+    nodes: Vec<Option<BackwardFn>>,
+    recording: bool,
+}
+
+impl<'a> Tape<'a> {
+    /// A tape that records, for training.
+    pub fn recording(device: &'a dyn Device, parameters: &'a Parameters) -> Self {
+        Tape { device, parameters, nodes: Vec::new(), recording: true }
+    }
+
+    /// A tape that only computes: nothing is kept, values are freed as soon as they are dropped.
+    pub fn inference(device: &'a dyn Device, parameters: &'a Parameters) -> Self {
+        Tape { device, parameters, nodes: Vec::new(), recording: false }
+    }
+
+    /// The device that computes.
+    pub fn device(&self) -> &'a dyn Device {
+        self.device
+    }
+
+    /// The parameters it was made for.
+    pub fn parameters(&self) -> &'a Parameters {
+        self.parameters
+    }
+
+    /// A value without gradient.
+    pub fn constant(&self, value: Tensor) -> Var {
+        Var { value, source: Source::Constant }
+    }
+
+    /// A parameter's value; its gradient goes to [`Gradients`] if it is trainable.
+    pub fn parameter(&self, id: ParameterId) -> Var {
+        let parameter = self.parameters.get(id);
+        let source = if self.recording && parameter.trainable { Source::Parameter(id) } else { Source::Constant };
+        Var { value: parameter.value.clone(), source }
+    }
+
+    /// A value whose gradient is asked for after [`Tape::backward`], such as the embeddings that a loss sees.
+    pub fn leaf(&mut self, value: Tensor) -> Var {
+        if !self.recording {
+            return self.constant(value);
+        }
+        self.nodes.push(None);
+        Var { value, source: Source::Node(self.nodes.len() - 1) }
+    }
+
+    /// Whether an operation on these inputs must be recorded.
+    pub(crate) fn tracks(&self, inputs: &[&Var]) -> bool {
+        self.recording && inputs.iter().any(|input| input.needs_gradient())
+    }
+
+    /// Wraps an operation's value, keeping `backward` if a gradient flows through one of its inputs. The closure gets
+    /// the gradient of the value and adds to the inputs' gradients.
+    pub(crate) fn record(
+        &mut self,
+        inputs: &[&Var],
+        value: Tensor,
+        backward: impl FnOnce(&mut Backward<'_>, Tensor) -> Result<()> + 'static,
+    ) -> Var {
+        if !self.tracks(inputs) {
+            return self.constant(value);
+        }
+        self.nodes.push(Some(Box::new(backward)));
+        Var { value, source: Source::Node(self.nodes.len() - 1) }
+    }
+
+    /// Runs the tape backwards from `root`, whose gradient is `upstream`. Gradients of parameters are added to
+    /// `gradients`; those of leaves are returned by [`LeafGradients::take`]. Saved values are freed on the way.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `upstream` has another shape than the root.
+    pub fn backward(self, root: &Var, upstream: Tensor, gradients: &mut Gradients) -> Result<LeafGradients> {
+        if upstream.shape() != root.value.shape() {
+            return Err(Error::shape(
+                "backward",
+                format!("an upstream gradient of shape {:?}", root.value.shape()),
+                format!("{:?}", upstream.shape()),
+            ));
+        }
+        let count = self.nodes.len();
+        let mut backward = Backward { device: self.device, nodes: vec![None; count], gradients };
+        backward.add(root.source, upstream);
+        for (index, node) in self.nodes.into_iter().enumerate().rev() {
+            let Some(run) = node else { continue };
+            if let Some(gradient) = backward.nodes[index].take() {
+                run(&mut backward, gradient)?;
+            }
+        }
+        Ok(LeafGradients(backward.nodes))
+    }
+}
+
+/// The gradients of a tape's leaves.
+pub struct LeafGradients(Vec<Option<Tensor>>);
+
+impl LeafGradients {
+    /// The gradient of a leaf; `None` if the root does not depend on it.
+    pub fn take(&mut self, leaf: &Var) -> Option<Tensor> {
+        match leaf.source {
+            Source::Node(index) => self.0[index].take(),
+            _ => None,
+        }
+    }
+}
+
+/// The backward pass under way: gradients by source.
+pub(crate) struct Backward<'b> {
+    pub(crate) device: &'b dyn Device,
+    nodes: Vec<Option<Tensor>>,
+    gradients: &'b mut Gradients,
+}
+
+impl Backward<'_> {
+    /// Adds a gradient of the source's own shape.
+    pub(crate) fn add(&mut self, source: Source, gradient: Tensor) {
+        match source {
+            Source::Constant => {}
+            Source::Node(index) => match &mut self.nodes[index] {
+                Some(sum) => self.device.add_assign(sum, &gradient),
+                empty => *empty = Some(gradient),
+            },
+            Source::Parameter(id) => {
+                let (slot, accumulate) = self.gradients.slot(id, gradient.shape());
+                if accumulate {
+                    self.device.add_assign(slot, &gradient);
+                } else {
+                    *slot = gradient;
+                }
+            }
+        }
+    }
+
+    /// Lets `write` add into the source's gradient in place: it gets the device, the buffer and whether the buffer
+    /// holds something already (if not, every element must be overwritten).
+    pub(crate) fn write(
+        &mut self,
+        source: Source,
+        shape: &[usize],
+        write: impl FnOnce(&dyn Device, &mut Tensor, bool),
+    ) {
+        match source {
+            Source::Constant => {}
+            Source::Node(index) => {
+                let accumulate = self.nodes[index].is_some();
+                write(self.device, self.nodes[index].get_or_insert_with(|| Tensor::stale(shape)), accumulate);
+            }
+            Source::Parameter(id) => {
+                let (slot, accumulate) = self.gradients.slot(id, shape);
+                write(self.device, slot, accumulate);
+            }
+        }
+    }
+}
