@@ -1,0 +1,221 @@
+//! A whole model, opened: configuration, tokenizer, limits, prompts, and what follows the transformer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::files::{ModelFiles, join};
+use super::layout::Layout;
+use super::manifest::Manifest;
+use super::output::interrupted;
+use super::weights::Weights;
+use crate::error::{Error, Result};
+
+/// Texts are cut to this many tokens where neither the tokenizer nor the model names a limit.
+const DEFAULT_MAX_LENGTH: usize = 512;
+
+/// A model in the sentence-transformers layout, or a plain transformers folder (mean pooling, no normalisation).
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    /// Where its files are.
+    pub files: ModelFiles,
+    /// The subfolder of the transformer's own files; usually `""`, `0_Transformer` in old models.
+    pub transformer: String,
+    /// `config.json`, as it is.
+    pub config: Value,
+    /// Pooling and what follows.
+    pub layout: Layout,
+    /// Tokens a text is cut to, special tokens included.
+    pub max_length: usize,
+    /// Whether texts are lowercased before they reach the tokenizer (`do_lower_case` of old models).
+    pub lowercase: bool,
+    /// Texts put in front, by name: `query`, `document` …
+    pub prompts: BTreeMap<String, String>,
+    /// The name of the prompt for texts that are neither query nor document.
+    pub default_prompt: Option<String>,
+    /// What the model was made from and by, where a run of ours made it.
+    pub manifest: Option<Manifest>,
+}
+
+impl ModelFolder {
+    /// Opens a folder.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if a file is missing, damaged or of an unsupported kind, or if the last save was interrupted.
+    pub fn open(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::model(folder.display().to_string(), "there is no such folder"));
+        }
+        if interrupted(folder) {
+            let problem = "the last save was interrupted; run the same command again with `--resume` to complete it";
+            return Err(Error::model(folder.display().to_string(), problem));
+        }
+        Self::read(folder.into())
+    }
+
+    /// Opens a model wherever its files are.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if a file is missing, damaged or of an unsupported kind.
+    pub fn read(files: ModelFiles) -> Result<Self> {
+        let manifest = files.json("finetuner.json")?.map(|value| Manifest::read(&files.name(), value)).transpose()?;
+        let (layout, transformer) = Layout::read(&files)?;
+        let json = |file: &str| Ok::<_, Error>(files.json(&join(&transformer, file))?.unwrap_or(Value::Null));
+        let config = json("config.json")?;
+        if !config.is_object() {
+            return Err(Error::model(files.name(), "has no `config.json`, so it is not a model's folder"));
+        }
+        let sentence = json("sentence_bert_config.json")?;
+        let tokenizer = json("tokenizer_config.json")?;
+        let general = files.json("config_sentence_transformers.json")?.unwrap_or(Value::Null);
+        let prompts = general["prompts"].as_object().into_iter().flatten();
+        let prompts = prompts.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned())));
+        Ok(ModelFolder {
+            max_length: max_length(&sentence, &tokenizer, &config),
+            lowercase: sentence["do_lower_case"] == true,
+            prompts: prompts.filter(|(_, text)| !text.is_empty()).collect(),
+            default_prompt: general["default_prompt_name"].as_str().map(str::to_owned),
+            config,
+            layout,
+            transformer,
+            manifest,
+            files,
+        })
+    }
+
+    /// The transformer's weights.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn weights(&self) -> Result<Weights> {
+        self.files.weights(&self.transformer)
+    }
+
+    /// The bytes of `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] with a way to make one if it is missing.
+    pub fn tokenizer(&self) -> Result<std::borrow::Cow<'static, [u8]>> {
+        let name = join(&self.transformer, "tokenizer.json");
+        self.files.read(&name)?.ok_or_else(|| {
+            let way =
+                "python -c \"import transformers as t; t.AutoTokenizer.from_pretrained('.').save_pretrained('.')\"";
+            Error::model(self.files.name(), format!("has no `{name}`; make one in the folder with `{way}`"))
+        })
+    }
+
+    /// The transformer's hidden width, `hidden_size` of the configuration (`dim` in DistilBERT).
+    ///
+    /// # Errors
+    /// [`Error::Model`] if the configuration has neither.
+    pub fn width(&self) -> Result<usize> {
+        let width = ["hidden_size", "dim", "d_model"].iter().find_map(|key| self.config[*key].as_u64());
+        width
+            .map(|width| width as usize)
+            .ok_or_else(|| Error::model(self.files.name(), "`config.json` has no `hidden_size`"))
+    }
+
+    /// The text put before queries: the prompt called `query`.
+    pub fn query_prompt(&self) -> Option<&str> {
+        self.prompts.get("query").map(String::as_str)
+    }
+
+    /// The text put before documents: the prompt called `document`, `passage` or `corpus`.
+    pub fn document_prompt(&self) -> Option<&str> {
+        ["document", "passage", "corpus"].iter().find_map(|name| self.prompts.get(*name)).map(String::as_str)
+    }
+}
+
+/// The limit of sentence-transformers, else of the tokenizer; never more than the model has positions for.
+///
+/// RoBERTa and its kin count positions from `pad_token_id + 1`, so 514 of them hold 512 tokens.
+fn max_length(sentence: &Value, tokenizer: &Value, config: &Value) -> usize {
+    let number = |value: &Value| value.as_u64().map(|number| number as usize).filter(|&number| number > 0);
+    // A tokenizer without a limit says 1e30, which is no integer.
+    let asked = number(&sentence["max_seq_length"]).or_else(|| number(&tokenizer["model_max_length"]));
+    let offset = match config["model_type"].as_str() {
+        Some("roberta" | "xlm-roberta" | "camembert" | "mpnet") => number(&config["pad_token_id"]).unwrap_or(1) + 1,
+        _ => 0,
+    };
+    let positions = number(&config["max_position_embeddings"]).map(|positions| positions.saturating_sub(offset));
+    [asked, positions].into_iter().flatten().min().unwrap_or(DEFAULT_MAX_LENGTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::{PoolingMode, Step};
+    use serde_json::json;
+
+    #[test]
+    fn the_length_limit_follows_the_files_in_order() {
+        let bert = json!({"model_type": "bert", "max_position_embeddings": 512});
+        let roberta = json!({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1});
+        let (none, sentence) = (json!({}), json!({"max_seq_length": 256}));
+        let tokenizer = json!({"model_max_length": 128});
+        let unlimited: Value =
+            serde_json::from_str(r#"{"model_max_length": 1000000000000000019884624838656}"#).unwrap();
+        assert_eq!(max_length(&sentence, &tokenizer, &bert), 256);
+        assert_eq!(max_length(&none, &tokenizer, &bert), 128);
+        assert_eq!(max_length(&none, &unlimited, &bert), 512);
+        assert_eq!(max_length(&none, &none, &roberta), 512);
+        assert_eq!(max_length(&json!({"max_seq_length": 1024}), &none, &roberta), 512);
+        assert_eq!(max_length(&none, &none, &none), DEFAULT_MAX_LENGTH);
+    }
+
+    #[test]
+    fn a_plain_transformers_folder_opens_with_mean_pooling() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"model_type": "bert", "hidden_size": 8}"#).unwrap();
+        let model = ModelFolder::open(folder.path()).unwrap();
+        assert_eq!(model.layout, Layout::mean());
+        assert_eq!((model.width().unwrap(), model.lowercase, model.manifest.is_none()), (8, false, true));
+        assert!(model.tokenizer().unwrap_err().to_string().contains("tokenizer.json"));
+        assert!(model.weights().unwrap_err().to_string().contains("model.safetensors"));
+    }
+
+    #[test]
+    fn prompts_and_an_old_transformer_subfolder_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, value: Value| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, value.to_string()).unwrap();
+        };
+        let module =
+            |kind: &str, path: &str| json!({"type": format!("sentence_transformers.models.{kind}"), "path": path});
+        write("modules.json", json!([module("Transformer", "0_Transformer"), module("Pooling", "1_Pooling")]));
+        write("0_Transformer/config.json", json!({"dim": 16}));
+        write("0_Transformer/sentence_bert_config.json", json!({"max_seq_length": 64, "do_lower_case": true}));
+        write("0_Transformer/tokenizer.json", json!({}));
+        let prompts = json!({"query": "query: ", "passage": "passage: ", "other": ""});
+        write("config_sentence_transformers.json", json!({"prompts": prompts, "default_prompt_name": "query"}));
+        let model = ModelFolder::open(folder.path()).unwrap();
+        assert_eq!((model.width().unwrap(), model.max_length, model.lowercase), (16, 64, true));
+        assert_eq!((model.query_prompt(), model.document_prompt()), (Some("query: "), Some("passage: ")));
+        assert_eq!((model.prompts.len(), model.default_prompt.as_deref()), (2, Some("query")));
+        assert_eq!(&model.tokenizer().unwrap()[..], b"{}");
+    }
+
+    #[test]
+    fn what_is_not_a_model_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(ModelFolder::open(folder.path()).unwrap_err().to_string().contains("config.json"));
+        assert!(ModelFolder::open(&folder.path().join("none")).unwrap_err().to_string().contains("no such folder"));
+        std::fs::write(folder.path().join("config.json"), "{\"hidden").unwrap();
+        assert!(ModelFolder::open(folder.path()).unwrap_err().to_string().contains("not valid JSON"));
+    }
+
+    #[test]
+    fn the_real_all_minilm_opens() {
+        let Some(folder) = std::env::var_os("FINETUNER_MINILM") else {
+            return eprintln!("skipped: FINETUNER_MINILM does not name the folder of all-MiniLM-L6-v2");
+        };
+        let model = ModelFolder::open(Path::new(&folder)).unwrap();
+        assert_eq!((model.layout.pooling, &model.layout.steps[..]), (PoolingMode::Mean, &[Step::Normalise][..]));
+        assert_eq!((model.width().unwrap(), model.max_length, model.lowercase), (384, 256, false));
+        let embeddings = model.weights().unwrap().tensor("embeddings.word_embeddings.weight", &[30522, 384]).unwrap();
+        assert!(embeddings.iter().all(|value| value.is_finite()));
+    }
+}

@@ -1,0 +1,36 @@
+//! The folder on disk: open a model, save a run, never half of either.
+//!
+//! - [`safetensors`]: the file format of every tensor we read or write
+//! - [`weights`]: a model's tensors by name and shape, from one file or several
+//! - [`files`]: where a model's files are: a folder, or inside the binary
+//! - [`layout`]: what follows the transformer (pooling, dense, normalise), as sentence-transformers writes it
+//! - [`folder`]: a whole model, opened
+//! - [`atomic`]: a file is there completely or not at all
+//! - [`checkpoint`]: everything a run needs to go on, in one file
+//! - [`output`]: the folder a run writes, claimed by one run at a time
+//! - [`manifest`]: what an artifact contains, with checksums
+//! - [`save`]: writes an artifact
+//! - [`card`]: the model card
+
+pub mod atomic;
+pub mod card;
+pub mod checkpoint;
+pub mod files;
+pub mod folder;
+pub mod layout;
+pub mod manifest;
+pub mod output;
+pub mod safetensors;
+pub mod save;
+pub mod weights;
+
+pub use card::RunRecord;
+pub use checkpoint::Checkpoint;
+pub use files::ModelFiles;
+pub use folder::ModelFolder;
+pub use layout::{Activation, Dense, Layout, PoolingMode, Step};
+pub use manifest::Manifest;
+pub use output::Output;
+pub use safetensors::{NamedTensor, Values};
+pub use save::ArtifactWriter;
+pub use weights::Weights;
