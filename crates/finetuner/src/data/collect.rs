@@ -42,6 +42,7 @@ impl<'a> Collector<'a> {
 
     /// Adds one row. Several positives give one example each; cells of roles that the kind does not have are ignored.
     pub(super) fn push(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<()> {
+        let before = self.examples.len();
         match self.kind {
             Kind::Pairs => {
                 let anchor = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
@@ -73,7 +74,8 @@ impl<'a> Collector<'a> {
                 self.examples.push(Example::Single { text });
             }
         }
-        if let Some(id) = cells.iter().find(|cell| cell.role == Role::Id) {
+        // Ids are for all rows or for none.
+        if let Some(id) = cells.iter().find(|cell| cell.role == Role::Id).filter(|_| self.ids.len() == before) {
             self.ids.resize(self.examples.len(), id.value.trim().to_owned());
         }
         Ok(())

@@ -131,26 +131,27 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>) -> Result<Datase
                 if kind.is_some() { "kind as asked for, columns from the header" } else { "kind from the header" };
             (kind.unwrap_or(by_name), named, format!("{why} ({})", first.cells.join(", ")))
         }
-        (Some(kind), None) => (kind, by_place(path, &first, kind)?, "kind as asked for, no header".to_owned()),
+        (Some(kind), None) => {
+            (kind, by_place(path, &first, kind)?, format!("kind as asked for, {}", no_header(&first)))
+        }
         (None, None) => {
             let third_is_number = count == 3 && mostly_numbers(path, text, delimiter);
             let kind = columns::kind_by_count(count, third_is_number).ok_or_else(|| {
-                let start: Vec<String> = first.cells.iter().take(6).map(|cell| shorten(cell)).collect();
                 let problem = format!(
-                    "cannot decide the kind of {count} columns that start with `{}`: {}, or give the kind (`--kind`) \
+                    "cannot decide the kind of {count} columns that start with {}: {}, or give the kind (`--kind`) \
                      and only its columns",
-                    start.join("`, `"),
+                    start(&first),
                     columns::ADVICE
                 );
                 Error::data(path, first.line, problem)
             })?;
             let why = match kind {
-                Kind::Pairs => "no known header and two columns (if the second is a label, give the kind `labelled`)",
-                Kind::Scored => "no known header, two texts and a number",
-                Kind::Triplets => "no known header and three texts",
-                _ => "no known header and one column",
+                Kind::Pairs => "two columns (if the second is a label, give the kind `labelled`)",
+                Kind::Scored => "two texts and a number",
+                Kind::Triplets => "three texts",
+                _ => "one column",
             };
-            (kind, by_place(path, &first, kind)?, why.to_owned())
+            (kind, by_place(path, &first, kind)?, format!("{why}, {}", no_header(&first)))
         }
     };
 
@@ -246,12 +247,17 @@ fn looks_like_name(cell: &str) -> bool {
     cell.len() <= 40 && !cell.contains(['\n', '.', '?', '!', ','])
 }
 
-fn shorten(cell: &str) -> String {
-    let mut short: String = cell.chars().take(24).collect();
-    if short.len() < cell.len() {
-        short.push('…');
-    }
-    short
+fn no_header(first: &Record<'_>) -> String {
+    format!("no header of known names: the first row is {}", start(first))
+}
+
+/// The first cells of a row, shortened, for messages.
+fn start(record: &Record<'_>) -> String {
+    let shorten = |cell: &Cow<'_, str>| match cell.char_indices().nth(24) {
+        Some((end, _)) => format!("`{}…`", &cell[..end]),
+        None => format!("`{cell}`"),
+    };
+    record.cells.iter().take(6).map(shorten).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

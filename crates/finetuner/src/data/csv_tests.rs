@@ -105,6 +105,14 @@ fn without_a_header_the_number_of_columns_decides() {
 }
 
 #[test]
+fn the_decision_shows_the_first_row_where_no_header_is_known() {
+    let decision = data("prompt,completion\na,b\n").unwrap().decision;
+    let expected = "read as pairs; two columns (if the second is a label, give the kind `labelled`), no header of known names: \
+                    the first row is `prompt`, `completion`; columns separated by comma";
+    assert!(decision.ends_with(expected), "{decision}");
+}
+
+#[test]
 fn equal_texts_are_kept_once_and_white_space_around_them_is_dropped() {
     let dataset = data("a, b \n b ,a\n").unwrap();
     assert_eq!(texts(&dataset), ["a", "b"]);

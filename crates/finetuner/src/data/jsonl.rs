@@ -152,6 +152,14 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_kept_only_where_every_row_has_one() {
+        let ids = |text| rows(text, None).unwrap().ids;
+        assert!(ids("{\"text\": \"a\"}\n{\"text\": \"b\", \"id\": \"2\"}").is_empty());
+        assert!(ids("{\"text\": \"a\", \"id\": \"1\"}\n{\"text\": \"b\"}").is_empty());
+        assert_eq!(ids("{\"query\": \"a\", \"pos\": [\"b\", \"c\"], \"id\": 1}"), ["1", "1"]);
+    }
+
+    #[test]
     fn bad_rows_are_named_by_line() {
         for (text, expected) in [
             ("{\"text\": \"a\", \"label\": 1}\n{\"text\": ", "rows.jsonl:2: expected one JSON value a line"),

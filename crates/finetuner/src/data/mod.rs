@@ -173,7 +173,7 @@ pub struct Dataset {
     pub texts: Texts,
     /// The rows, in file order.
     pub examples: Vec<Example>,
-    /// The `id` of each row where the file has such a column, else empty.
+    /// The `id` of each example's row where the file has such a column, else empty.
     pub ids: Vec<String>,
     /// Class names of a labelled set, in order of first appearance; empty otherwise.
     pub label_names: Vec<String>,

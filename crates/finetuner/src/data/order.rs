@@ -1,5 +1,7 @@
 //! The batches of an epoch: a pure function of seed and epoch, so a resumed run sees the same ones.
 
+use std::collections::{BinaryHeap, HashMap};
+
 use super::random::Random;
 
 /// How examples are put into batches.
@@ -91,7 +93,7 @@ impl Order {
 
 fn by_class(labels: &[u32]) -> Vec<Vec<u32>> {
     let mut classes: Vec<Vec<u32>> = Vec::new();
-    let mut places = std::collections::HashMap::new();
+    let mut places = HashMap::new();
     for (example, label) in (0..).zip(labels) {
         let place = *places.entry(label).or_insert_with(|| {
             classes.push(Vec::new());
@@ -107,17 +109,16 @@ fn class_batches(classes: &[Vec<u32>], per_batch: usize, items: usize, random: &
         return Vec::new();
     }
     let mut groups: Vec<Vec<Vec<u32>>> = classes.iter().map(|class| class_groups(class, items, random)).collect();
-    let mut order: Vec<usize> = (0..classes.len()).collect();
+    // The classes with the most groups left go first, equal ones in random order: any other choice leaves more groups
+    // out at the end.
+    let mut waiting: BinaryHeap<(usize, u64, usize)> =
+        groups.iter().enumerate().map(|(class, groups)| (groups.len(), random.next(), class)).collect();
     let mut batches = Vec::new();
-    loop {
-        // The classes with the most groups left go first: any other choice leaves more groups out at the end.
-        random.shuffle(&mut order);
-        order.sort_by_key(|class| std::cmp::Reverse(groups[*class].len()));
-        let chosen = &order[..per_batch];
-        if chosen.iter().any(|class| groups[*class].is_empty()) {
-            break;
-        }
+    while waiting.len() >= per_batch {
+        let chosen: Vec<usize> = (0..per_batch).filter_map(|_| waiting.pop()).map(|(.., class)| class).collect();
         batches.push(chosen.iter().flat_map(|class| groups[*class].pop().unwrap_or_default()).collect());
+        let left = chosen.into_iter().filter(|class| !groups[*class].is_empty());
+        waiting.extend(left.map(|class| (groups[class].len(), random.next(), class)));
     }
     random.shuffle(&mut batches);
     batches
@@ -140,7 +141,7 @@ fn class_groups(class: &[u32], items: usize, random: &mut Random) -> Vec<Vec<u32
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, HashSet};
+    use std::collections::HashSet;
 
     use super::*;
 

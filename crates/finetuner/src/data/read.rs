@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 ///
 /// - `.csv`, `.tsv` and files of unknown ending: columns separated by comma, tab, semicolon or pipe (found out from
 ///   the text), quoted where needed, with or without a header.
-/// - `.jsonl`, `.ndjson`: an object, an array of texts or a text a line.
+/// - `.jsonl`, `.ndjson`, `.json`: an object, an array of texts or a text a line.
 /// - `.txt`: one text a line, unless another kind than `single` is asked for.
 /// - a folder, or `DIR:split`: BEIR; each query with every document judged relevant.
 ///
@@ -41,7 +41,7 @@ pub fn read(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
     let text = read_text(&path)?;
     match extension.as_str() {
         "txt" if kind.is_none_or(|kind| kind == Kind::Single) => read_lines(&path, &text),
-        "jsonl" | "ndjson" => jsonl::read(&path, &text, kind),
+        "jsonl" | "ndjson" | "json" => jsonl::read(&path, &text, kind),
         _ => csv::read(&path, &text, kind),
     }
 }

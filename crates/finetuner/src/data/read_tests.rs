@@ -2,7 +2,6 @@ use super::super::{Example, TextId};
 use super::*;
 
 /// A file of the development data, or `None` (with the reason printed) where it is not at hand.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(in crate::data) fn shared(name: &str) -> Option<std::path::PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
     let found = path.exists().then_some(path);

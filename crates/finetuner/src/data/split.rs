@@ -4,11 +4,12 @@ use super::random::Random;
 use super::{Dataset, Example, LabelGraph, TextId};
 use crate::error::{Error, Result};
 
-/// Splits a data set into (training, held out); the held-out part is about `share` of the examples.
+/// Splits a data set into (training, held out); the held-out part is about `share` of the examples, at least
+/// one unless the share is 0.
 ///
 /// Pairs, triplets and scored pairs are held out in connected groups, so no text of the one part is known to match (or
 /// has a score with) a text of the other. Labelled examples are held out evenly over the classes, single ones as they
-/// come. The same seed gives the same split; both parts keep the order of the file. A share of 0 holds nothing out.
+/// come. The same seed gives the same split; both parts keep the order of the file.
 ///
 /// # Errors
 /// [`Error::Spec`] for `val_split`: the share is not in 0..1, or one part would be empty.
@@ -18,6 +19,7 @@ pub fn hold_out(dataset: &Dataset, share: f64, seed: u64) -> Result<(Dataset, Da
     }
     let everything = dataset.examples.len();
     let wanted = (share * everything as f64).round() as usize;
+    let wanted = wanted.max(usize::from(share > 0.0));
     let mut groups = groups(dataset);
     let mut random = Random::new(seed, u64::MAX); // epochs count from 0, so no epoch has this stream
     random.shuffle(&mut groups);
