@@ -1,7 +1,28 @@
 //! What do we learn from: examples, the readers that make them, the label graph and the order of batches.
 
+mod address;
+mod beir;
+mod collect;
+mod columns;
+mod csv;
+mod jsonl;
+pub mod label_graph;
+pub mod order;
+pub mod random;
+pub mod read;
+pub mod retrieval;
+pub mod split;
+
 use std::collections::HashMap;
 use std::sync::Arc;
+
+pub use label_graph::LabelGraph;
+pub use order::{Order, Sampler};
+pub use read::read;
+pub use retrieval::{RetrievalSet, read_retrieval};
+pub use split::hold_out;
+
+use crate::error::{Error, Result, nearest};
 
 /// A text of a [`Dataset`], equal texts having equal ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,8 +41,15 @@ impl Texts {
         if let Some(&id) = self.ids.get(text) {
             return id;
         }
+        self.share(text.into())
+    }
+
+    /// As [`Texts::intern`], without a copy of the text.
+    fn share(&mut self, text: Arc<str>) -> TextId {
+        if let Some(&id) = self.ids.get(&text) {
+            return id;
+        }
         let id = TextId(u32::try_from(self.texts.len()).expect("fewer than 2^32 texts"));
-        let text: Arc<str> = text.into();
         self.texts.push(text.clone());
         self.ids.insert(text, id);
         id
@@ -106,6 +134,36 @@ pub enum Kind {
     Single,
 }
 
+impl Kind {
+    /// Every kind by its name in specifications and on the command line.
+    pub const NAMES: [(&'static str, Kind); 5] = [
+        ("pairs", Kind::Pairs),
+        ("triplets", Kind::Triplets),
+        ("labelled", Kind::Labelled),
+        ("scored", Kind::Scored),
+        ("single", Kind::Single),
+    ];
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, _) = Kind::NAMES.iter().find(|(_, kind)| kind == self).expect("every kind is listed, or a bug");
+        formatter.write_str(name)
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Kind> {
+        let known = Kind::NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        known.map(|(_, kind)| *kind).ok_or_else(|| {
+            let names = Kind::NAMES.iter().map(|(name, _)| *name);
+            Error::spec("kind", format!("unknown kind `{name}`{}", nearest(name, names)))
+        })
+    }
+}
+
 /// Examples of one kind over one collection of texts.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -115,8 +173,45 @@ pub struct Dataset {
     pub texts: Texts,
     /// The rows, in file order.
     pub examples: Vec<Example>,
+    /// The `id` of each example's row where the file has such a column, else empty.
+    pub ids: Vec<String>,
     /// Class names of a labelled set, in order of first appearance; empty otherwise.
     pub label_names: Vec<String>,
     /// One sentence on what was read and how it was understood.
     pub decision: String,
+}
+
+impl Dataset {
+    /// The examples at these places, in this order, over their own texts (shared, not copied). Label indices and names
+    /// stay as they are, so parts of one data set agree on them.
+    ///
+    /// # Panics
+    /// If a place is not below the number of examples.
+    pub fn select(&self, places: &[u32]) -> Dataset {
+        let mut texts = Texts::default();
+        let mut share = |id: TextId| texts.share(self.texts.texts[id.0 as usize].clone());
+        let examples = places.iter().map(|&place| match &self.examples[place as usize] {
+            Example::Pair { anchor, positive } => Example::Pair { anchor: share(*anchor), positive: share(*positive) },
+            Example::Triplet { anchor, positive, negatives } => Example::Triplet {
+                anchor: share(*anchor),
+                positive: share(*positive),
+                negatives: negatives.iter().map(|negative| share(*negative)).collect(),
+            },
+            Example::Labelled { text, label } => Example::Labelled { text: share(*text), label: *label },
+            Example::Scored { first, second, score } => {
+                Example::Scored { first: share(*first), second: share(*second), score: *score }
+            }
+            Example::Single { text } => Example::Single { text: share(*text) },
+        });
+        let examples = examples.collect();
+        let ids = if self.ids.is_empty() { &[][..] } else { places };
+        Dataset {
+            kind: self.kind,
+            texts,
+            examples,
+            ids: ids.iter().map(|&place| self.ids[place as usize].clone()).collect(),
+            label_names: self.label_names.clone(),
+            decision: format!("{} of the {} examples of: {}", places.len(), self.examples.len(), self.decision),
+        }
+    }
 }

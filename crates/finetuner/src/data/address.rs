@@ -1,0 +1,68 @@
+//! Where data lies: a file, or one split of a BEIR folder.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// What a path given by the user means.
+#[derive(Debug, PartialEq)]
+pub(super) enum Address {
+    /// One file of examples.
+    File(PathBuf),
+    /// A BEIR folder, with the split after the last colon.
+    Beir { folder: PathBuf, split: Option<String> },
+}
+
+impl Address {
+    /// Reads `PATH` or `DIR:split`. A path that exists as it is written is never split at a colon.
+    pub(super) fn of(path: &Path) -> Result<Address> {
+        if path.is_dir() {
+            return Ok(Address::Beir { folder: path.to_owned(), split: None });
+        }
+        if let Some((before, split)) = path.to_str().and_then(|text| text.rsplit_once(':'))
+            && !path.exists()
+        {
+            let folder = PathBuf::from(before);
+            if folder.is_dir() {
+                return Ok(Address::Beir { folder, split: Some(split.to_owned()).filter(|split| !split.is_empty()) });
+            }
+            if folder.is_file() {
+                let problem = format!("is a file; a split (`:{split}`) belongs to a BEIR folder, as in `scifact:test`");
+                return Err(Error::data(folder, None, problem));
+            }
+        }
+        Ok(Address::File(path.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_follows_the_last_colon_of_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |tail: &str| Address::of(Path::new(&format!("{}{tail}", folder.path().display()))).unwrap();
+        let folder = folder.path().to_owned();
+        assert_eq!(at(""), Address::Beir { folder: folder.clone(), split: None });
+        assert_eq!(at(":"), Address::Beir { folder: folder.clone(), split: None });
+        assert_eq!(at(":test"), Address::Beir { folder, split: Some("test".into()) });
+    }
+
+    #[test]
+    fn a_file_with_a_colon_in_its_name_is_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a:b.csv");
+        std::fs::write(&file, "x").unwrap();
+        assert_eq!(Address::of(&file).unwrap(), Address::File(file));
+    }
+
+    #[test]
+    fn a_split_of_a_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.csv");
+        std::fs::write(&file, "x").unwrap();
+        let error = Address::of(Path::new(&format!("{}:test", file.display()))).unwrap_err().to_string();
+        assert!(error.contains("a.csv: is a file; a split (`:test`)"), "{error}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Rows of named cells become examples; every reader ends here.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::columns::Role;
+use super::{Dataset, Example, Kind, TextId, Texts};
+use crate::error::{Error, Result};
+
+/// One value of a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cell<'a> {
+    pub(super) role: Role,
+    /// The column's own name, or its number where it has none.
+    pub(super) column: &'a str,
+    pub(super) value: &'a str,
+}
+
+/// Gathers the examples of one file.
+pub(super) struct Collector<'a> {
+    path: &'a Path,
+    kind: Kind,
+    texts: Texts,
+    examples: Vec<Example>,
+    ids: Vec<String>,
+    labels: HashMap<String, u32>,
+    label_names: Vec<String>,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(path: &'a Path, kind: Kind) -> Collector<'a> {
+        Collector {
+            path,
+            kind,
+            texts: Texts::default(),
+            examples: Vec::new(),
+            ids: Vec::new(),
+            labels: HashMap::new(),
+            label_names: Vec::new(),
+        }
+    }
+
+    /// Adds one row. Several positives give one example each; cells of roles that the kind does not have are ignored.
+    pub(super) fn push(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<()> {
+        let before = self.examples.len();
+        match self.kind {
+            Kind::Pairs => {
+                let anchor = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
+                for positive in self.all(line, cells, Role::Positive)? {
+                    self.examples.push(Example::Pair { anchor, positive });
+                }
+            }
+            Kind::Triplets => {
+                let anchor = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
+                let negatives = self.all(line, cells, Role::Negative)?;
+                for positive in self.all(line, cells, Role::Positive)? {
+                    self.examples.push(Example::Triplet { anchor, positive, negatives: negatives.clone() });
+                }
+            }
+            Kind::Labelled => {
+                let text = self.item(line, cells)?;
+                let label = self.label(line, self.one(line, cells, &[Role::Label])?)?;
+                self.examples.push(Example::Labelled { text, label });
+            }
+            Kind::Scored => {
+                let first = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
+                let second = self.text(line, self.one(line, cells, &[Role::Positive])?)?;
+                let cell = self.one(line, cells, &[Role::Score, Role::Label])?;
+                let score = score(self.path, line, cell.column, cell.value)?;
+                self.examples.push(Example::Scored { first, second, score });
+            }
+            Kind::Single => {
+                let text = self.item(line, cells)?;
+                self.examples.push(Example::Single { text });
+            }
+        }
+        // Ids are for all rows or for none.
+        if let Some(id) = cells.iter().find(|cell| cell.role == Role::Id).filter(|_| self.ids.len() == before) {
+            self.ids.resize(self.examples.len(), id.value.trim().to_owned());
+        }
+        Ok(())
+    }
+
+    /// The data set, if it can be learnt from. `how` says how the file was understood.
+    pub(super) fn finish(self, how: &str) -> Result<Dataset> {
+        if self.examples.is_empty() {
+            return Err(Error::data(self.path, None, "holds no examples"));
+        }
+        if self.kind == Kind::Labelled && self.label_names.len() < 2 {
+            let problem = format!(
+                "expected at least 2 classes, got only `{}`: with one class there is nothing to tell apart",
+                self.label_names[0]
+            );
+            return Err(Error::data(self.path, None, problem));
+        }
+        let classes = match self.label_names.len() {
+            0 => String::new(),
+            classes => format!(" in {classes} classes"),
+        };
+        Ok(Dataset {
+            decision: format!(
+                "`{}`: {} examples read as {}{classes}; {how}",
+                self.path.display(),
+                self.examples.len(),
+                self.kind
+            ),
+            kind: self.kind,
+            texts: self.texts,
+            ids: if self.ids.len() == self.examples.len() { self.ids } else { Vec::new() },
+            examples: self.examples,
+            label_names: self.label_names,
+        })
+    }
+
+    /// The row's cell of the first role that it has.
+    fn one<'c>(&self, line: u64, cells: &[Cell<'c>], roles: &[Role]) -> Result<Cell<'c>> {
+        let found = roles.iter().find_map(|role| cells.iter().find(|cell| cell.role == *role));
+        found.copied().ok_or_else(|| self.missing(line, cells, roles[0]))
+    }
+
+    fn all(&mut self, line: u64, cells: &[Cell<'_>], role: Role) -> Result<Vec<TextId>> {
+        let found: Vec<TextId> =
+            cells.iter().filter(|cell| cell.role == role).map(|cell| self.text(line, *cell)).collect::<Result<_>>()?;
+        if found.is_empty() { Err(self.missing(line, cells, role)) } else { Ok(found) }
+    }
+
+    /// The text of a labelled or single row; a title is put before it, as in BEIR corpora.
+    fn item(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<TextId> {
+        let cell = self.one(line, cells, &[Role::Text, Role::Anchor, Role::Positive])?;
+        match cells.iter().find(|cell| cell.role == Role::Title) {
+            Some(title) => {
+                let joined = format!("{} {}", title.value.trim(), cell.value.trim());
+                self.text(line, Cell { value: &joined, ..cell })
+            }
+            None => self.text(line, cell),
+        }
+    }
+
+    fn text(&mut self, line: u64, cell: Cell<'_>) -> Result<TextId> {
+        match cell.value.trim() {
+            "" => Err(Error::data(self.path, line, format!("expected a text in column `{}`, got none", cell.column))),
+            text => Ok(self.texts.intern(text)),
+        }
+    }
+
+    fn label(&mut self, line: u64, cell: Cell<'_>) -> Result<u32> {
+        let name = cell.value.trim();
+        if name.is_empty() {
+            return Err(Error::data(
+                self.path,
+                line,
+                format!("expected a label in column `{}`, got none", cell.column),
+            ));
+        }
+        if let Some(&label) = self.labels.get(name) {
+            return Ok(label);
+        }
+        let label = self.label_names.len() as u32;
+        self.labels.insert(name.to_owned(), label);
+        self.label_names.push(name.to_owned());
+        Ok(label)
+    }
+
+    fn missing(&self, line: u64, cells: &[Cell<'_>], role: Role) -> Error {
+        let columns: Vec<String> = cells.iter().map(|cell| format!("`{}`", cell.column)).collect();
+        let got = if columns.is_empty() { "no column of a known name".to_owned() } else { columns.join(", ") };
+        Error::data(self.path, line, format!("{} need `{}`, got {got}", self.kind, role.name()))
+    }
+}
+
+/// A finite number.
+pub(super) fn score(path: &Path, line: u64, column: &str, value: &str) -> Result<f32> {
+    match value.trim().parse::<f32>() {
+        Ok(score) if score.is_finite() => Ok(score),
+        _ => {
+            let problem = format!("expected a finite number in column `{column}`, got `{}`", value.trim());
+            Err(Error::data(path, line, problem))
+        }
+    }
+}

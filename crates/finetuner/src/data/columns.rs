@@ -1,0 +1,118 @@
+//! What a column means: by its name, or by its place.
+
+use super::Kind;
+
+/// The part a column plays in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Id,
+    Title,
+    Anchor,
+    Positive,
+    Negative,
+    Text,
+    Label,
+    Score,
+}
+
+/// The names that stand for each role; case, spaces and dashes do not matter. Negatives may be numbered.
+const NAMES: [(Role, &[&str]); 8] = [
+    (Role::Id, &["id", "_id"]),
+    (Role::Title, &["title"]),
+    (Role::Anchor, &["anchor", "query", "question", "sentence1", "sentence_1", "text1", "text_1"]),
+    (Role::Positive, &["positive", "pos", "document", "answer", "sentence2", "sentence_2", "text2", "text_2"]),
+    (Role::Negative, &["negative", "neg"]),
+    (Role::Text, &["text", "item", "sentence"]),
+    (Role::Label, &["label", "category", "class"]),
+    (Role::Score, &["score", "similarity"]),
+];
+
+/// How to name columns, for messages.
+pub(super) const ADVICE: &str = "name the columns in a header: `anchor,positive` (pairs), \
+    `anchor,positive,negative` (triplets), `text,label` (labelled), `sentence1,sentence2,score` (scored) or `text` (single)";
+
+impl Role {
+    /// The role a column's name stands for.
+    pub(super) fn of(name: &str) -> Option<Role> {
+        let name = name.trim().to_lowercase().replace([' ', '-'], "_");
+        let known = |name: &str| NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(role, _)| *role);
+        known(&name).or_else(|| {
+            let stem = name.trim_end_matches(|digit: char| digit.is_ascii_digit()).trim_end_matches('_');
+            known(stem).filter(|role| *role == Role::Negative)
+        })
+    }
+
+    /// The first of the role's names.
+    pub(super) fn name(self) -> &'static str {
+        NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, names)| names[0])
+    }
+}
+
+/// The kind of rows with these roles, where they make one. `label` beside two texts is their score.
+pub(super) fn kind_of(roles: &[Role]) -> Option<Kind> {
+    let has = |role| roles.contains(&role);
+    match (has(Role::Anchor), has(Role::Positive)) {
+        (true, true) if has(Role::Score) || has(Role::Label) => Some(Kind::Scored),
+        (true, true) if has(Role::Negative) => Some(Kind::Triplets),
+        (true, true) => Some(Kind::Pairs),
+        (false, false) if !has(Role::Text) => None,
+        _ if has(Role::Label) => Some(Kind::Labelled),
+        _ => Some(Kind::Single),
+    }
+}
+
+/// The roles of columns without names, in order; `None` if a kind cannot have so many columns.
+pub(super) fn by_place(kind: Kind, columns: usize) -> Option<Vec<Role>> {
+    let roles: &[Role] = match kind {
+        Kind::Pairs => &[Role::Anchor, Role::Positive],
+        Kind::Triplets => &[Role::Anchor, Role::Positive, Role::Negative],
+        Kind::Labelled => &[Role::Text, Role::Label],
+        Kind::Scored => &[Role::Anchor, Role::Positive, Role::Score],
+        Kind::Single => &[Role::Text],
+    };
+    let mut roles = roles.to_vec();
+    if kind == Kind::Triplets && columns > 3 {
+        roles.resize(columns, Role::Negative);
+    }
+    (roles.len() == columns).then_some(roles)
+}
+
+/// The kind of columns without names: one text, two texts that match, two with a score, or a triplet.
+pub(super) fn kind_by_count(columns: usize, third_is_number: bool) -> Option<Kind> {
+    match columns {
+        1 => Some(Kind::Single),
+        2 => Some(Kind::Pairs),
+        3 if third_is_number => Some(Kind::Scored),
+        3 => Some(Kind::Triplets),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case_and_negatives_may_be_numbered() {
+        assert_eq!(Role::of(" Anchor "), Some(Role::Anchor));
+        assert_eq!(Role::of("Sentence 2"), Some(Role::Positive));
+        assert_eq!(Role::of("negative_12"), Some(Role::Negative));
+        assert_eq!(Role::of("Negative3"), Some(Role::Negative));
+        assert_eq!(Role::of("label2"), None);
+        assert_eq!(Role::of("Quality"), None);
+    }
+
+    #[test]
+    fn every_kind_is_recognised_by_its_names() {
+        let kind = |names: &str| kind_of(&names.split(',').filter_map(Role::of).collect::<Vec<_>>());
+        assert_eq!(kind("package,anchor,positive"), Some(Kind::Pairs));
+        assert_eq!(kind("query,document,negative1,negative2"), Some(Kind::Triplets));
+        assert_eq!(kind("text,category"), Some(Kind::Labelled));
+        assert_eq!(kind("question,label"), Some(Kind::Labelled));
+        assert_eq!(kind("sentence1,sentence2,score"), Some(Kind::Scored));
+        assert_eq!(kind("sentence1,sentence2,label"), Some(Kind::Scored));
+        assert_eq!(kind("id,text"), Some(Kind::Single));
+        assert_eq!(kind("id,label"), None);
+        assert_eq!(kind("Quality,#1 ID,#2 ID,#1 String,#2 String"), None);
+    }
+}

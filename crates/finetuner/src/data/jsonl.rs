@@ -1,0 +1,182 @@
+//! One JSON value a line: an object with the names of a CSV header as keys, an array of texts, or a text.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::collect::{Cell, Collector};
+use super::columns::{self, Role};
+use super::{Dataset, Kind};
+use crate::error::{Error, Result};
+
+/// A row's values before their kind is known.
+type Values<'a> = Vec<(Option<Role>, Cow<'a, str>, Cow<'a, str>)>;
+
+/// Reads examples from the text of a JSONL file. The first row decides the kind where none is asked for.
+///
+/// Objects may hold several texts under one key (`{"query": …, "pos": […], "neg": […]}`, as FlagEmbedding writes):
+/// every positive gives an example, with all the negatives.
+pub(super) fn read(path: &Path, text: &str, asked: Option<Kind>) -> Result<Dataset> {
+    let mut collector: Option<(Kind, Collector<'_>)> = None;
+    for (line, row) in (1..).zip(text.lines()).filter(|(_, row)| !row.trim().is_empty()) {
+        let value: Value = serde_json::from_str(row)
+            .map_err(|error| Error::data(path, line, format!("expected one JSON value a line: {error}")))?;
+        let values = flatten(path, line, &value)?;
+        let kind = match &collector {
+            Some((kind, _)) => *kind,
+            None => asked.or_else(|| kind_of(&values)).ok_or_else(|| {
+                Error::data(path, line, format!("cannot decide the kind of this row: {}", columns::ADVICE))
+            })?,
+        };
+        let places = if value.is_object() { None } else { columns::by_place(kind, values.len()) };
+        if !value.is_object() && places.is_none() {
+            let problem = format!("{kind} cannot have {} values a row; {}", values.len(), columns::ADVICE);
+            return Err(Error::data(path, line, problem));
+        }
+        let cells: Vec<Cell<'_>> = values
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (role, column, value))| {
+                let role = places.as_ref().map_or(*role, |places| Some(places[at]))?;
+                Some(Cell { role, column, value })
+            })
+            .collect();
+        let (_, collector) = collector.get_or_insert_with(|| (kind, Collector::new(path, kind)));
+        collector.push(line, &cells)?;
+    }
+    let Some((_, collector)) = collector else {
+        return Err(Error::data(path, None, "holds no examples: the file is empty"));
+    };
+    let why = if asked.is_some() { "kind as asked for" } else { "kind from the first row" };
+    collector.finish(&format!("{why}; one JSON value a line"))
+}
+
+fn kind_of(values: &Values<'_>) -> Option<Kind> {
+    let roles: Vec<Role> = values.iter().filter_map(|(role, ..)| *role).collect();
+    let unnamed = values.iter().all(|(role, column, _)| role.is_none() && column.parse::<usize>().is_ok());
+    if unnamed {
+        let third_is_number = values.get(2).is_some_and(|(.., value)| value.parse::<f32>().is_ok());
+        // An array of texts has no ragged rows to fear: beyond three, all are negatives.
+        let kind = columns::kind_by_count(values.len().min(3), third_is_number && values.len() == 3);
+        return kind;
+    }
+    columns::kind_of(&roles)
+}
+
+/// Every value of a row on its own, with its role and the name of its column.
+fn flatten<'a>(path: &Path, line: u64, value: &'a Value) -> Result<Values<'a>> {
+    let mut values = Values::new();
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let Some(role) = Role::of(key) else { continue };
+                match value {
+                    Value::Array(items) => {
+                        for item in items {
+                            values.push((Some(role), key.into(), scalar(path, line, key, item)?));
+                        }
+                    }
+                    Value::Null => {}
+                    value => values.push((Some(role), key.into(), scalar(path, line, key, value)?)),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (place, item) in (1..).zip(items) {
+                let column: String = i32::to_string(&place);
+                let value = scalar(path, line, &column, item)?;
+                values.push((None, column.into(), value));
+            }
+        }
+        value => values.push((None, "1".into(), scalar(path, line, "1", value)?)),
+    }
+    Ok(values)
+}
+
+fn scalar<'a>(path: &Path, line: u64, column: &str, value: &'a Value) -> Result<Cow<'a, str>> {
+    match value {
+        Value::String(text) => Ok(text.into()),
+        Value::Number(number) => Ok(number.to_string().into()),
+        Value::Bool(flag) => Ok(flag.to_string().into()),
+        other => {
+            let problem = format!("expected a text or a number in `{column}`, got `{other}`");
+            Err(Error::data(path, line, problem))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Example;
+    use super::*;
+
+    fn rows(text: &str, kind: Option<Kind>) -> Result<Dataset> {
+        read(Path::new("rows.jsonl"), text, kind)
+    }
+
+    #[test]
+    fn objects_use_the_names_of_a_csv_header() {
+        let data =
+            rows("{\"text\": \"a\", \"label\": 1, \"more\": {}}\n\n{\"label\": 2, \"text\": \"b\"}\n", None).unwrap();
+        assert_eq!(data.kind, Kind::Labelled);
+        assert_eq!(data.label_names, ["1", "2"]);
+        let data = rows("{\"sentence1\": \"a\", \"sentence2\": \"b\", \"score\": 0.5}", None).unwrap();
+        assert!(matches!(data.examples[0], Example::Scored { score: 0.5, .. }));
+    }
+
+    #[test]
+    fn several_positives_give_an_example_each() {
+        let data = rows("{\"query\": \"q\", \"pos\": [\"a\", \"b\"], \"neg\": [\"x\", \"y\"]}", None).unwrap();
+        assert_eq!(data.kind, Kind::Triplets);
+        assert_eq!(data.examples.len(), 2);
+        let Example::Triplet { positive, negatives, .. } = &data.examples[1] else { panic!("{data:?}") };
+        assert_eq!(data.texts.get(*positive), "b");
+        assert_eq!(negatives.len(), 2);
+    }
+
+    #[test]
+    fn arrays_are_read_by_place() {
+        assert_eq!(rows("[\"a\", \"b\"]", None).unwrap().kind, Kind::Pairs);
+        assert_eq!(rows("[\"a\", \"b\", 3.5]", None).unwrap().kind, Kind::Scored);
+        assert_eq!(rows("[\"a\", \"b\", \"c\", \"d\"]", None).unwrap().kind, Kind::Triplets);
+        assert_eq!(rows("\"a\"\n\"b\"", None).unwrap().kind, Kind::Single);
+        assert_eq!(rows("[\"a\", \"x\"]\n[\"b\", \"y\"]", Some(Kind::Labelled)).unwrap().label_names, ["x", "y"]);
+    }
+
+    #[test]
+    fn a_corpus_of_titles_and_texts_is_read_as_single_texts_with_ids() {
+        let data = rows("{\"_id\": \"7\", \"title\": \"T\", \"text\": \"body\"}", None).unwrap();
+        assert_eq!((data.kind, data.ids.as_slice()), (Kind::Single, &["7".to_owned()][..]));
+        assert!(data.texts.find("T body").is_some());
+    }
+
+    #[test]
+    fn ids_are_kept_only_where_every_row_has_one() {
+        let ids = |text| rows(text, None).unwrap().ids;
+        assert!(ids("{\"text\": \"a\"}\n{\"text\": \"b\", \"id\": \"2\"}").is_empty());
+        assert!(ids("{\"text\": \"a\", \"id\": \"1\"}\n{\"text\": \"b\"}").is_empty());
+        assert_eq!(ids("{\"query\": \"a\", \"pos\": [\"b\", \"c\"], \"id\": 1}"), ["1", "1"]);
+    }
+
+    #[test]
+    fn bad_rows_are_named_by_line() {
+        for (text, expected) in [
+            ("{\"text\": \"a\", \"label\": 1}\n{\"text\": ", "rows.jsonl:2: expected one JSON value a line"),
+            (
+                "{\"query\": \"a\", \"answer\": \"b\"}\n{\"query\": \"c\"}",
+                "rows.jsonl:2: pairs need `positive`, got `query`",
+            ),
+            ("{\"query\": \"a\", \"answer\": \" \"}", "rows.jsonl:1: expected a text in column `answer`, got none"),
+            ("{\"query\": \"a\", \"answer\": {}}", "rows.jsonl:1: expected a text or a number in `answer`, got `{}`"),
+            ("{\"text1\": \"a\", \"text2\": \"b\", \"score\": \"NaN\"}", "rows.jsonl:1: expected a finite number"),
+            ("{\"text1\": \"a\", \"text2\": \"b\", \"score\": NaN}", "rows.jsonl:1: expected one JSON value a line"),
+            ("{\"title\": \"a\"}", "rows.jsonl:1: cannot decide the kind"),
+            ("[\"a\", \"b\"]\n[\"a\"]", "rows.jsonl:2: pairs cannot have 1 values a row"),
+            ("\n\n", "rows.jsonl: holds no examples"),
+        ] {
+            let error = rows(text, None).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

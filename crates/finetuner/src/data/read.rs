@@ -1,0 +1,81 @@
+//! From a path to examples: CSV, JSONL, lines of text, or one split of a BEIR folder.
+
+use std::path::Path;
+
+use super::address::Address;
+use super::collect::{Cell, Collector};
+use super::columns::Role;
+use super::{Dataset, Kind, beir, csv, jsonl};
+use crate::error::{Error, Result};
+
+/// Reads examples.
+///
+/// - `.csv`, `.tsv` and files of unknown ending: columns separated by comma, tab, semicolon or pipe (found out from
+///   the text), quoted where needed, with or without a header.
+/// - `.jsonl`, `.ndjson`, `.json`: an object, an array of texts or a text a line.
+/// - `.txt`: one text a line, unless another kind than `single` is asked for.
+/// - a folder, or `DIR:split`: BEIR; each query with every document judged relevant.
+///
+/// The kind is `kind` where given, else it is taken from the names in the header (or the keys of the first object),
+/// else from the number of columns; [`Dataset::decision`] says how it was decided. Texts lose the white space around
+/// them. Names (in any case): `anchor query question sentence1 text1`, `positive document answer sentence2 text2`,
+/// `negative negative1 …`, `text item sentence`, `label category class`, `score similarity`, `id`, `title`.
+///
+/// # Errors
+/// With file and line: bad UTF-8, a broken quote, a wrong number of columns, an empty text or label, a score that is
+/// not a finite number. With the file: it is missing or empty, its kind cannot be decided, it has one class only.
+pub fn read(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
+    let path = match Address::of(path)? {
+        Address::Beir { folder, split } => {
+            if let Some(kind) = kind.filter(|kind| *kind != Kind::Pairs) {
+                return Err(Error::data(folder, None, format!("a BEIR folder holds pairs, asked for {kind}")));
+            }
+            return beir::read_pairs(&folder, split.as_deref());
+        }
+        Address::File(path) => path,
+    };
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_lowercase();
+    if extension == "parquet" {
+        return Err(Error::data(path, None, "Parquet is not read yet; save it as CSV or JSONL"));
+    }
+    let text = read_text(&path)?;
+    match extension.as_str() {
+        "txt" if kind.is_none_or(|kind| kind == Kind::Single) => read_lines(&path, &text),
+        "jsonl" | "ndjson" | "json" => jsonl::read(&path, &text, kind),
+        _ => csv::read(&path, &text, kind),
+    }
+}
+
+fn read_lines(path: &Path, text: &str) -> Result<Dataset> {
+    let mut collector = Collector::new(path, Kind::Single);
+    for (line, text) in (1..).zip(text.lines()) {
+        collector.push(line, &[Cell { role: Role::Text, column: "1", value: text }])?;
+    }
+    collector.finish("one text a line")
+}
+
+/// The text of a UTF-8 file, without its byte order mark.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    let mut bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+        return Err(Error::data(path, 1, "expected UTF-8, got UTF-16; save the file as UTF-8"));
+    }
+    if bytes.starts_with("\u{FEFF}".as_bytes()) {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).or_else(|error| utf8(path, error.as_bytes(), 1).map(str::to_owned))
+}
+
+/// Bytes that start on this line as text, or the line of the first bad byte.
+pub(super) fn utf8<'a>(path: &Path, bytes: &'a [u8], line: u64) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = &bytes[..error.valid_up_to()];
+        let line = line + good.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let problem = format!("expected UTF-8, got the byte 0x{:02X}; save the file as UTF-8", bytes[good.len()]);
+        Error::data(path, line, problem)
+    })
+}
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+pub(super) mod tests;

@@ -1,0 +1,252 @@
+//! What the before and after measurement searches: queries, an index, and what is relevant.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::address::Address;
+use super::beir::Beir;
+use super::{Dataset, Example, Kind, LabelGraph, TextId, read};
+use crate::error::{Error, Result};
+
+/// Queries, the documents they search, and the documents relevant to each.
+#[derive(Debug, Clone, Default)]
+pub struct RetrievalSet {
+    /// One id a query: the data's own, else its number from 1.
+    pub query_ids: Vec<String>,
+    /// The queries that have at least one relevant document.
+    pub queries: Vec<String>,
+    /// One id a document: the data's own, else its number from 1.
+    pub document_ids: Vec<String>,
+    /// The index. A BEIR corpus may hold empty documents; they stay, so that figures compare.
+    pub documents: Vec<String>,
+    /// For each query: (document, grade above 0), by document.
+    pub relevant: Vec<Vec<(u32, f32)>>,
+    /// For each query: the document that is the query itself and must not be returned.
+    pub exclude: Option<Vec<Option<u32>>>,
+    /// Queries left out because nothing in the index is relevant to them.
+    pub without_relevant: usize,
+    /// One sentence on what is searched and what counts as relevant.
+    pub description: String,
+}
+
+/// Reads queries and what they search.
+///
+/// - BEIR `DIR:split`: the judged queries over the whole corpus; it brings its own index.
+/// - Labelled: items of the query's class are relevant. Without `index_data` the queries search each other, self
+///   excluded.
+/// - Pairs and triplets: see [`RetrievalSet::from_pairs`]. `index_data` adds documents: single texts, or every text but
+///   the anchors of pairs and triplets.
+///
+/// `kind` is that of the query data, as in [`read`].
+///
+/// # Errors
+/// As [`read`]; and if the data has no notion of relevance (scored or single), the index is of another kind, or no query has
+/// a relevant document.
+pub fn read_retrieval(query_data: &Path, index_data: Option<&Path>, kind: Option<Kind>) -> Result<RetrievalSet> {
+    if let Address::Beir { folder, split } = Address::of(query_data)? {
+        return match index_data {
+            Some(_) => Err(Error::spec("index_data", "a BEIR folder brings its own index; leave `index_data` out")),
+            None => RetrievalSet::from_beir(&folder, split.as_deref()),
+        };
+    }
+    let queries = read(query_data, kind)?;
+    match (queries.kind, index_data) {
+        (_, None) => RetrievalSet::from_dataset(&queries),
+        (Kind::Labelled, Some(index)) => {
+            RetrievalSet::from_labelled(&queries, Some(&read(index, Some(Kind::Labelled))?))
+        }
+        (_, Some(index)) => RetrievalSet::from_pairs(&queries, Some(&read(index, None)?)),
+    }
+}
+
+impl RetrievalSet {
+    /// The judged queries of a BEIR split over its whole corpus; relevant is what has a grade above 0.
+    pub fn from_beir(folder: &Path, split: Option<&str>) -> Result<RetrievalSet> {
+        let beir = Beir::read(folder, split, true)?;
+        let mut relevant: Vec<BTreeMap<u32, f32>> = vec![BTreeMap::new(); beir.queries.len()];
+        for &(query, document, grade) in beir.judgements.iter().filter(|(.., grade)| *grade > 0.0) {
+            relevant[query as usize].insert(document, grade);
+        }
+        let set = RetrievalSet {
+            query_ids: beir.query_ids,
+            queries: beir.queries,
+            document_ids: beir.document_ids,
+            documents: beir.documents,
+            relevant: relevant.into_iter().map(|grades| grades.into_iter().collect()).collect(),
+            ..RetrievalSet::default()
+        };
+        set.finish("relevant: judged with a grade above 0")
+    }
+
+    /// Draws queries and index from one data set, such as evaluation data: labelled, pairs or triplets.
+    pub fn from_dataset(dataset: &Dataset) -> Result<RetrievalSet> {
+        match dataset.kind {
+            Kind::Labelled => RetrievalSet::from_labelled(dataset, None),
+            _ => RetrievalSet::from_pairs(dataset, None),
+        }
+    }
+
+    /// Every labelled item is a query; relevant are the items of the index with the same class name. Without an
+    /// index the items search each other, self excluded.
+    pub fn from_labelled(queries: &Dataset, index: Option<&Dataset>) -> Result<RetrievalSet> {
+        let documents = index.unwrap_or(queries);
+        let mut of_class: HashMap<&str, Vec<(u32, f32)>> = HashMap::new();
+        for (place, (_, class)) in (0..).zip(labelled(documents, "index_data")?) {
+            of_class.entry(class).or_default().push((place, 1.0));
+        }
+        let items = labelled(queries, "query_data")?;
+        let itself = |place: u32| index.is_none().then_some(place);
+        let relevant = (0..).zip(&items).map(|(place, (_, class))| {
+            let mut relevant = of_class.get(class).cloned().unwrap_or_default();
+            relevant.retain(|(document, _)| Some(*document) != itself(place));
+            relevant
+        });
+        let set = RetrievalSet {
+            query_ids: ids(queries),
+            queries: items.iter().map(|(text, _)| (*text).to_owned()).collect(),
+            document_ids: ids(documents),
+            documents: labelled(documents, "index_data")?.into_iter().map(|(text, _)| text.to_owned()).collect(),
+            relevant: relevant.collect(),
+            exclude: index.is_none().then(|| (0..items.len() as u32).map(Some).collect()),
+            ..RetrievalSet::default()
+        };
+        set.finish("relevant: items of the query's class")
+    }
+
+    /// Queries are the distinct anchors of pairs or triplets; the index is the distinct texts of `index` (but anchors),
+    /// then the positives and negatives that are not among them. Relevant is every document that the pairs connect with the
+    /// query ([`LabelGraph`]); documents are the same if their texts are equal. A document equal to the query is excluded.
+    pub fn from_pairs(queries: &Dataset, index: Option<&Dataset>) -> Result<RetrievalSet> {
+        if !matches!(queries.kind, Kind::Pairs | Kind::Triplets) {
+            let problem =
+                format!("expected labelled, pairs or triplets, which say what is relevant, got {}", queries.kind);
+            return Err(Error::spec("query_data", problem));
+        }
+        let graph = LabelGraph::from_dataset(queries);
+        let mut documents = Documents::default();
+        if let Some(index) = index {
+            let ids = ids(index);
+            for (place, example) in index.examples.iter().enumerate() {
+                for text in document_texts(example) {
+                    documents.add(index.texts.get(text), || ids[place].clone());
+                }
+            }
+        }
+        for (place, example) in queries.examples.iter().enumerate() {
+            for text in document_texts(example) {
+                let number = documents.texts.len() + 1;
+                let own = queries.ids.get(place).filter(|_| !matches!(example, Example::Triplet { .. }));
+                documents.add(queries.texts.get(text), || own.cloned().unwrap_or_else(|| number.to_string()));
+            }
+        }
+
+        let mut of_label: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (document, text) in (0..).zip(&documents.texts) {
+            if let Some(known) = queries.texts.find(text) {
+                of_label.entry(graph.label(known)).or_default().push(document);
+            }
+        }
+        let mut set = RetrievalSet::default();
+        let mut exclude = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for (place, example) in queries.examples.iter().enumerate() {
+            let (Example::Pair { anchor, .. } | Example::Triplet { anchor, .. }) = example else { continue };
+            if !seen.insert(*anchor) {
+                continue;
+            }
+            let text = queries.texts.get(*anchor);
+            let itself = documents.places.get(text).copied();
+            let of_label = of_label.get(&graph.label(*anchor)).map(Vec::as_slice).unwrap_or_default();
+            let relevant = of_label.iter().filter(|document| Some(**document) != itself);
+            set.relevant.push(relevant.map(|document| (*document, 1.0)).collect());
+            set.query_ids.push(queries.ids.get(place).cloned().unwrap_or_else(|| (set.queries.len() + 1).to_string()));
+            set.queries.push(text.to_owned());
+            exclude.push(itself);
+        }
+        set.exclude = exclude.iter().any(Option::is_some).then_some(exclude);
+        set.document_ids = documents.ids;
+        set.documents = documents.texts;
+        set.finish("relevant: documents that the pairs connect with the query")
+    }
+
+    /// Leaves out the queries without relevant documents, and says what there is.
+    fn finish(mut self, rule: &str) -> Result<RetrievalSet> {
+        let keep: Vec<bool> = self.relevant.iter().map(|relevant| !relevant.is_empty()).collect();
+        self.without_relevant = keep.iter().filter(|keep| !**keep).count();
+        if self.without_relevant == keep.len() {
+            return Err(Error::spec("query_data", "no query has a relevant document in the index"));
+        }
+        keep_only(&mut self.query_ids, &keep);
+        keep_only(&mut self.queries, &keep);
+        keep_only(&mut self.relevant, &keep);
+        if let Some(exclude) = &mut self.exclude {
+            keep_only(exclude, &keep);
+        }
+        let left_out = match self.without_relevant {
+            0 => String::new(),
+            count => format!("; {count} queries left out, as nothing in the index is relevant to them"),
+        };
+        let without_self = if self.exclude.is_some() { ", the query itself excluded" } else { "" };
+        self.description = format!(
+            "{} queries over {} documents{without_self}; {rule}{left_out}",
+            self.queries.len(),
+            self.documents.len()
+        );
+        Ok(self)
+    }
+}
+
+/// Distinct documents in order of first appearance.
+#[derive(Default)]
+struct Documents {
+    texts: Vec<String>,
+    ids: Vec<String>,
+    places: HashMap<String, u32>,
+}
+
+impl Documents {
+    fn add(&mut self, text: &str, id: impl FnOnce() -> String) {
+        if !self.places.contains_key(text) {
+            self.places.insert(text.to_owned(), self.texts.len() as u32);
+            self.texts.push(text.to_owned());
+            self.ids.push(id());
+        }
+    }
+}
+
+/// The texts of an example that are searched: all but an anchor.
+fn document_texts(example: &Example) -> Vec<TextId> {
+    match example {
+        Example::Pair { positive, .. } => vec![*positive],
+        Example::Triplet { positive, negatives, .. } => std::iter::once(positive).chain(negatives).copied().collect(),
+        Example::Labelled { text, .. } | Example::Single { text } => vec![*text],
+        Example::Scored { first, second, .. } => vec![*first, *second],
+    }
+}
+
+fn labelled<'a>(dataset: &'a Dataset, field: &str) -> Result<Vec<(&'a str, &'a str)>> {
+    let item = |example: &Example| match example {
+        Example::Labelled { text, label } => {
+            Ok((dataset.texts.get(*text), dataset.label_names[*label as usize].as_str()))
+        }
+        _ => Err(Error::spec(field, format!("expected labelled data, got {}", dataset.kind))),
+    };
+    dataset.examples.iter().map(item).collect()
+}
+
+fn ids(dataset: &Dataset) -> Vec<String> {
+    if dataset.ids.is_empty() {
+        (1..=dataset.examples.len()).map(|number| number.to_string()).collect()
+    } else {
+        dataset.ids.clone()
+    }
+}
+
+fn keep_only<T>(items: &mut Vec<T>, keep: &[bool]) {
+    let mut keep = keep.iter();
+    items.retain(|_| keep.next().copied().unwrap_or(true));
+}
+
+#[cfg(test)]
+#[path = "retrieval_tests.rs"]
+mod tests;
