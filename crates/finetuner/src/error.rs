@@ -59,6 +59,9 @@ pub enum Error {
         /// What stands in the way and how to go on.
         problem: String,
     },
+    /// A model cannot be measured: embeddings that are not finite or do not fit, or nothing to find.
+    #[error("cannot evaluate: {0}")]
+    Evaluation(String),
     /// Training left the range of numbers.
     #[error("{0}")]
     Diverged(String),
