@@ -226,7 +226,7 @@ def main():
         "optimisers": optimisers(),
         "clipping": clipping(),
     }
-    save_file({name: value.contiguous() for name, value in tensors.items()}, HERE / "ops.safetensors")
+    save_file({name: value.clone().contiguous() for name, value in tensors.items()}, HERE / "ops.safetensors")
     (HERE / "ops.safetensors").chmod(0o644)
     lines = []
     for key, part in description.items():
