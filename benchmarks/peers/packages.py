@@ -3,7 +3,7 @@
     python packages.py --model FOLDER --data examples/packages [--seed 1]
 
 train.csv and test.csv have the columns id, anchor, positive; index.csv has id, text; a query's document is the one
-with its id. Batch 64, rate 5e-5, linear schedule, at most 128 tokens.
+with its id. Batch 64, rate 5e-5 falling linearly, no warm-up, at most 128 tokens.
 """
 
 import csv
@@ -15,7 +15,7 @@ OPTIONS = dict(
     model=dict(required=True),
     data=dict(required=True, type=Path),
     seed=dict(type=int, default=1),
-    warmup=dict(type=float, default=0.1, help="share of the run (default 0.1)"),
+    warmup=dict(type=float, default=0.0, help="share of the run below 1, else steps (default 0)"),
     max_length=dict(type=int, default=128),
     precision=dict(choices=("f32", "bf16"), default="f32"),
     documents=dict(type=int, default=0, help="encode only so many documents and skip the metrics; 0: all"),

@@ -1,6 +1,8 @@
 """sentence-transformers' Trainer as the peer runs use it: pairs, in-batch negatives, one epoch, linear schedule."""
 
+import sys
 import tempfile
+from contextlib import redirect_stdout
 
 from measure import Clock, peak_bytes
 
@@ -33,7 +35,8 @@ def in_batch_negatives(model, pairs, *, batch_size, learning_rate, warmup, seed,
             train_dataset=data,
             loss=MultipleNegativesRankingLoss(model, scale=20.0),
         )
-        with Clock() as clock:
+        # The trainer prints its own summary: stdout is for the result alone.
+        with redirect_stdout(sys.stderr), Clock() as clock:
             outcome = trainer.train()
     if save:
         model.save_pretrained(save)
