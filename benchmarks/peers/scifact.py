@@ -1,0 +1,81 @@
+"""sentence-transformers on SciFact: 919 training pairs, in-batch negatives, one epoch; retrieval before and after.
+
+    python scifact.py --model FOLDER --data BEIR_FOLDER [--seed 1]
+
+The folder holds corpus.jsonl, queries.jsonl, qrels_train.tsv and qrels_test.tsv (or qrels/train.tsv, qrels/test.tsv).
+A document's text is its title, a space and its abstract. Batch 32, rate 2e-5, 10 % warm-up, at most 256 tokens.
+"""
+
+import csv
+import json
+from pathlib import Path
+
+import measure
+
+OPTIONS = dict(
+    model=dict(required=True),
+    data=dict(required=True, type=Path),
+    seed=dict(type=int, default=1),
+    precision=dict(choices=("f32", "bf16"), default="f32"),
+    documents=dict(type=int, default=0, help="encode only so many documents and skip the metrics; 0: all"),
+    save=dict(help="keep the tuned model in this folder"),
+)
+
+
+def lines(path):
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def qrels(folder, split):
+    path = folder / f"qrels_{split}.tsv"
+    with open(path if path.exists() else folder / "qrels" / f"{split}.tsv", encoding="utf-8") as file:
+        rows = list(csv.reader(file, delimiter="\t"))[1:]
+    return [(query, document, int(score)) for query, document, score in rows if int(score) > 0]
+
+
+def main():
+    given = measure.arguments(__doc__.splitlines()[0], **OPTIONS)
+    from sentence_transformers import SentenceTransformer
+
+    from metrics import metrics, rank
+    from training import in_batch_negatives
+
+    corpus = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in lines(given.data / "corpus.jsonl")}
+    queries = {row["_id"]: row["text"] for row in lines(given.data / "queries.jsonl")}
+    train, test = qrels(given.data, "train"), qrels(given.data, "test")
+    numbers = {name: number for number, name in enumerate(corpus)}
+    asked = list(dict.fromkeys(query for query, _, _ in test))
+    relevant = {query: {} for query in asked}
+    for query, document, score in test:
+        relevant[query][numbers[document]] = score
+
+    model = SentenceTransformer(given.model, device="cpu")
+    model.max_seq_length = 256
+    texts = list(corpus.values())[: given.documents or None]
+
+    def evaluate():
+        model.eval()
+        with measure.Clock() as clock:
+            index = model.encode(texts, batch_size=32, normalize_embeddings=True)
+        if given.documents:
+            return clock.seconds, None
+        asking = model.encode([queries[query] for query in asked], batch_size=32, normalize_embeddings=True)
+        return clock.seconds, metrics(rank(asking, index, 20), [relevant[query] for query in asked])
+
+    encode_seconds, before = evaluate()
+    encode_peak = measure.peak_bytes()
+    pairs = [(queries[query], corpus[document]) for query, document, _ in train]
+    trained = in_batch_negatives(
+        model, pairs, batch_size=32, learning_rate=2e-5, warmup=0.1, seed=given.seed, steps=given.steps,
+        precision=given.precision, save=given.save,
+    )  # fmt: skip
+    _, after = evaluate()
+    measure.report(
+        benchmark="scifact", seed=given.seed, precision=given.precision, **trained, documents=len(texts),
+        encode_seconds=encode_seconds, encode_peak_bytes=encode_peak, pretrained=before, finetuned=after,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""PyTorch: median time of one training step (forward, backward, AdamW) on random weights and random tokens.
+
+    python step.py --shape bert-base      12 layers of 768, 16 x 64 tokens
+    python step.py --shape minilm-l6       6 layers of 384, 64 x 64 tokens
+
+The objective is in-batch negatives (scale 20) between the mean-pooled first and second halves of the batch.
+"""
+
+import statistics
+import time
+
+import measure
+
+SHAPES = {
+    "bert-base": dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, batch=16),
+    "minilm-l6": dict(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, batch=64),
+}
+LENGTH, WARM_UP = 64, 3
+
+
+def main():
+    given = measure.arguments(
+        __doc__.splitlines()[0],
+        shape=dict(choices=SHAPES, required=True),
+        precision=dict(choices=("f32", "bf16"), default="f32", help="bf16: autocast"),
+        fused=dict(action="store_true", help="AdamW(fused=True)"),
+    )
+    import torch
+    from torch.nn.functional import cross_entropy, normalize
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    shape = dict(SHAPES[given.shape])
+    batch = shape.pop("batch")
+    model = BertModel(BertConfig(**shape), add_pooling_layer=False).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-5, **({"fused": True} if given.fused else {}))
+    ids = torch.randint(1000, 30000, (batch, LENGTH))
+    mask = torch.ones_like(ids)
+
+    times = []
+    for _ in range(WARM_UP + (given.steps or 10)):
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=given.precision == "bf16"):
+            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled = normalize(hidden.float().mean(1))
+        scores = 20 * pooled[: batch // 2] @ pooled[batch // 2 :].T
+        loss = cross_entropy(scores, torch.arange(batch // 2))
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        times.append(time.perf_counter() - start)
+    times = times[WARM_UP:]
+    measure.report(
+        benchmark="step", shape=given.shape, batch=batch, tokens=LENGTH, precision=given.precision, fused=given.fused,
+        steps=len(times), seconds_per_step=statistics.median(times), fastest=min(times), slowest=max(times),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

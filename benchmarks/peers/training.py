@@ -1,0 +1,49 @@
+"""sentence-transformers' Trainer as the peer runs use it: pairs, in-batch negatives, one epoch, linear schedule."""
+
+import sys
+import tempfile
+from contextlib import redirect_stdout
+
+from measure import Clock, peak_bytes
+
+
+def in_batch_negatives(model, pairs, *, batch_size, learning_rate, warmup, seed, steps=0, precision="f32", save=None):
+    """Trains on (anchor, positive) texts with MultipleNegativesRankingLoss, scale 20; returns what it measured."""
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    data = Dataset.from_dict({"anchor": [pair[0] for pair in pairs], "positive": [pair[1] for pair in pairs]})
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=folder,
+                num_train_epochs=1,
+                max_steps=steps or -1,
+                per_device_train_batch_size=batch_size,
+                learning_rate=learning_rate,
+                warmup_steps=warmup,
+                seed=seed,
+                bf16=precision == "bf16",
+                use_cpu=True,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                logging_strategy="no",
+            ),
+            train_dataset=data,
+            loss=MultipleNegativesRankingLoss(model, scale=20.0),
+        )
+        # The trainer prints its own summary: stdout is for the result alone.
+        with redirect_stdout(sys.stderr), Clock() as clock:
+            outcome = trainer.train()
+    if save:
+        model.save_pretrained(save)
+    return {
+        "train_seconds": clock.seconds,
+        "train_steps": outcome.global_step,
+        "train_loss": outcome.training_loss,
+        "pairs": len(pairs),
+        "train_peak_bytes": peak_bytes(),
+    }
