@@ -6,12 +6,12 @@ mod collect;
 mod columns;
 mod csv;
 mod jsonl;
-pub mod label_graph;
-pub mod order;
+mod label_graph;
+mod order;
 pub mod random;
-pub mod read;
-pub mod retrieval;
-pub mod split;
+mod read;
+mod retrieval;
+mod split;
 
 use std::collections::HashMap;
 use std::sync::Arc;
