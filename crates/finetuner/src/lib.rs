@@ -5,29 +5,29 @@
 //! 2. [`spec`]: every decision of a run as data
 //! 3. [`event`]: everything a run tells the outside
 //! 4. [`data`]: what do we learn from
-//! 5. [`tokens`]: text to packed token batch
-//! 6. [`encoder`]: packed batch to embeddings
-//! 7. [`objective`]: embeddings to one number
-//! 8. [`optim`]: gradients to new weights
-//! 9. [`evaluate`]: exact search, metrics, before and after
-//! 10. [`artifact`]: the folder on disk
+//! 5. [`artifact`]: a model's folder on disk, read and written
+//! 6. [`tokens`]: text to packed token batch
+//! 7. [`encoder`]: packed batch to embeddings
+//! 8. [`objective`]: embeddings to one number
+//! 9. [`optim`]: gradients to new weights
+//! 10. [`evaluate`]: exact search, metrics, before and after
 //! 11. [`train`]: the loop
 
 pub mod error;
 pub mod spec;
 pub mod event;
 pub mod data;
+pub mod artifact;
 #[cfg(feature = "engine")]
 pub mod tokens;
 #[cfg(feature = "engine")]
 pub mod encoder;
-#[cfg(feature = "engine")]
-pub mod objective;
+//#[cfg(feature = "engine")]
+//pub mod objective;
 #[cfg(feature = "engine")]
 pub mod optim;
 #[cfg(feature = "engine")]
 pub mod evaluate;
-pub mod artifact;
 #[cfg(feature = "engine")]
 pub mod train;
 

@@ -224,7 +224,8 @@ impl Reader<'_> {
             "silu" | "swish" => Ok(Activation::Silu),
             "quick_gelu" => Ok(Activation::QuickGelu),
             _ => {
-                let known = ["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu", "swish", "quick_gelu"];
+                let known =
+                    ["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu", "swish", "quick_gelu"];
                 Err(Error::model(self.model, format!("`{key}` is `{name}`{}", nearest(name, known))))
             }
         }

@@ -1,9 +1,9 @@
 //! Packed batch to embeddings: a transformer, pooling, and what follows; weights in, weights out.
 
-pub mod alias;
+//pub mod alias;
 mod family;
 mod freeze;
-pub mod source;
+//pub mod source;
 mod transformer;
 mod weights;
 
@@ -92,8 +92,12 @@ impl Encoder {
                 Some(Step::Normalise) => layout.steps.len() - 1,
                 _ => layout.steps.len(),
             };
-            let module =
-                Dense { in_features: width, out_features: output_dim, bias: true, activation: artifact::Activation::Identity };
+            let module = Dense {
+                in_features: width,
+                out_features: output_dim,
+                bias: true,
+                activation: artifact::Activation::Identity,
+            };
             loader.from_other(Origin::Random { key: key.part(1), deviation: (1.0 / width as f32).sqrt() });
             layout.steps.insert(position, Step::Dense(module.clone(), String::new()));
             dense.push(load_dense(&mut loader, position, &module)?);

@@ -138,12 +138,13 @@ impl Optimizer {
         let scale = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
         self.steps += 1;
         let rule = self.rule_at(self.steps);
+        let moments = self.moments();
         let top = self.depths.iter().copied().max().unwrap_or(0);
         for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients.iter()).enumerate() {
             let Some(gradient) = gradient else { continue };
             let state = &mut self.state[index];
             if state.is_empty() {
-                *state = (0..self.moments()).map(|_| Tensor::zeros(gradient.shape())).collect();
+                *state = (0..moments).map(|_| Tensor::zeros(gradient.shape())).collect();
             }
             let rate = learning_rate * self.layer_decay.powi((top - self.depths[index]) as i32);
             device.update(&rule, rate as f32, scale as f32, &mut parameter.value, gradient, state);

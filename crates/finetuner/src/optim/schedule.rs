@@ -77,10 +77,9 @@ impl Schedule {
             "constant" | "constant_with_warmup" => ScheduleKind::Constant,
             "linear" => ScheduleKind::Linear,
             "cosine" => ScheduleKind::Cosine { num_cycles: options.num_cycles.unwrap_or(0.5) },
-            "polynomial" => ScheduleKind::Polynomial {
-                lr_end: options.lr_end.unwrap_or(1e-7),
-                power: options.power.unwrap_or(1.0),
-            },
+            "polynomial" => {
+                ScheduleKind::Polynomial { lr_end: options.lr_end.unwrap_or(1e-7), power: options.power.unwrap_or(1.0) }
+            }
             other => {
                 let problem = format!("`{other}` is not known{}", nearest(other, Self::NAMES));
                 return Err(Error::spec("scheduler", problem));

@@ -1,0 +1,169 @@
+//! Every encoder family against transformers: token representations, pooling and the gradient of every parameter.
+//! The golden files and the program that made them are in `golden/`.
+
+use std::path::{Path, PathBuf};
+
+use engine::{Cpu, Gradients, Tape, Tensor};
+use finetuner::artifact::{ModelFolder, PoolingMode, Weights};
+use finetuner::encoder::{Encoder, EncoderOptions};
+use finetuner::tokens::PackedBatch;
+use safetensors::SafeTensors;
+
+const FAMILIES: [&str; 7] = ["bert", "bert-relu", "bert-gelu-new", "roberta", "xlm-roberta", "distilbert", "mpnet"];
+
+fn folder(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/encoders").join(family)
+}
+
+struct Golden {
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    fn open(family: &str) -> Self {
+        Golden { bytes: std::fs::read(folder(family).join("golden.safetensors")).unwrap() }
+    }
+
+    fn names(&self) -> Vec<String> {
+        SafeTensors::deserialize(&self.bytes).unwrap().names().iter().map(ToString::to_string).collect()
+    }
+
+    fn words(&self, name: &str) -> Vec<[u8; 4]> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        file.tensor(name).unwrap().data().chunks_exact(4).map(|word| word.try_into().unwrap()).collect()
+    }
+
+    fn f32s(&self, name: &str) -> Vec<f32> {
+        self.words(name).into_iter().map(f32::from_le_bytes).collect()
+    }
+
+    fn u32s(&self, name: &str) -> Vec<u32> {
+        self.words(name).into_iter().map(u32::from_le_bytes).collect()
+    }
+
+    fn batch(&self) -> PackedBatch {
+        let offsets = self.u32s("offsets");
+        PackedBatch {
+            ids: self.u32s("ids"),
+            type_ids: Some(self.u32s("type_ids")),
+            positions: offsets.windows(2).flat_map(|ends| 0..ends[1] - ends[0]).collect(),
+            examples: (0..offsets.len() as u32 - 1).collect(),
+            offsets,
+        }
+    }
+}
+
+/// The largest difference, relative to the largest expected value.
+fn difference(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(0.0f32, |scale, value| scale.max(value.abs()));
+    let error = got.iter().zip(expected).fold(0.0f32, |error, (a, b)| error.max((a - b).abs()));
+    error / scale.max(1e-3)
+}
+
+fn open(family: &str, pooling: PoolingMode) -> Encoder {
+    let options = EncoderOptions { pooling: Some(pooling), ..Default::default() };
+    Encoder::open(&ModelFolder::open(&folder(family)).unwrap(), &options).unwrap()
+}
+
+#[test]
+fn token_representations_equal_transformers() {
+    for family in FAMILIES {
+        let golden = Golden::open(family);
+        let encoder = open(family, PoolingMode::Mean);
+        let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+        let tokens = encoder.tokens(&mut tape, &golden.batch()).unwrap();
+        let error = difference(tokens.value().data(), &golden.f32s("last_hidden_state"));
+        assert!(error < 5e-6, "{family}: {error}");
+    }
+}
+
+#[test]
+fn pooled_embeddings_equal_transformers() {
+    let gem = PoolingMode::from_name("gem").unwrap();
+    let modes = [
+        ("mean", PoolingMode::Mean),
+        ("cls", PoolingMode::Cls),
+        ("max", PoolingMode::Max),
+        ("last", PoolingMode::Last),
+        ("gem", gem),
+    ];
+    for family in FAMILIES {
+        let golden = Golden::open(family);
+        for (name, mode) in modes {
+            let encoder = open(family, mode);
+            let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+            let pooled = encoder.forward(&mut tape, &golden.batch(), None).unwrap();
+            let error = difference(pooled.value().data(), &golden.f32s(&format!("pooled.{name}")));
+            assert!(error < 5e-6, "{family} {name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_every_parameter_equals_transformers() {
+    for family in FAMILIES {
+        let golden = Golden::open(family);
+        let encoder = open(family, PoolingMode::Mean);
+        let mut gradients = Gradients::new(&encoder.parameters);
+        let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+        let pooled = encoder.forward(&mut tape, &golden.batch(), None).unwrap();
+        let upstream = Tensor::from_vec(golden.f32s("upstream"), pooled.value().shape()).unwrap();
+        tape.backward(&pooled, upstream, &mut gradients).unwrap();
+        let expected = golden.names().into_iter().filter_map(|name| Some(name.strip_prefix("gradient.")?.to_owned()));
+        let mut seen = 0;
+        for name in expected {
+            let expected = golden.f32s(&format!("gradient.{name}"));
+            let (_, got) = encoder.named_gradients(&gradients).find(|(own, _)| *own == name).unwrap();
+            // The key bias shifts all scores of a row alike: its gradient is 0 but for rounding.
+            let is_key_bias = [".key.bias", ".k.bias", ".k_lin.bias"].iter().any(|end| name.ends_with(end));
+            let error = if is_key_bias {
+                got.iter().fold(0.0f32, |error, value| error.max(value.abs()))
+            } else {
+                difference(got, &expected)
+            };
+            assert!(error < 1e-5, "{family} {name}: {error}");
+            seen += 1;
+        }
+        assert_eq!(seen, encoder.named_gradients(&gradients).count(), "{family}: every gradient is compared");
+    }
+}
+
+#[test]
+fn weights_are_saved_under_the_names_they_came_with() {
+    for family in FAMILIES {
+        let encoder = open(family, PoolingMode::Mean);
+        let original = Weights::open(&folder(family)).unwrap();
+        let mut saved: Vec<&str> = encoder.weights().iter().map(|(name, ..)| *name).collect();
+        saved.sort_unstable();
+        let mut expected: Vec<&str> = original.names().filter(|name| !name.ends_with("position_ids")).collect();
+        expected.sort_unstable();
+        assert_eq!(saved, expected, "{family}");
+        for (name, shape, values) in encoder.weights() {
+            assert_eq!(values, original.tensor(name, shape).unwrap(), "{family} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_text_has_the_same_embedding_alone_and_in_a_batch() {
+    let golden = Golden::open("mpnet");
+    let encoder = open("mpnet", PoolingMode::Mean);
+    let batch = golden.batch();
+    let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+    let together = encoder.forward(&mut tape, &batch, None).unwrap();
+    for sequence in 0..batch.len() {
+        let range = batch.offsets[sequence] as usize..batch.offsets[sequence + 1] as usize;
+        let alone = PackedBatch {
+            ids: batch.ids[range.clone()].to_vec(),
+            type_ids: None,
+            positions: batch.positions[range.clone()].to_vec(),
+            offsets: vec![0, range.len() as u32],
+            examples: vec![0],
+        };
+        let embedding = encoder.forward(&mut tape, &alone, None).unwrap();
+        let width = encoder.dimension();
+        let expected = &together.value().data()[sequence * width..(sequence + 1) * width];
+        assert!(difference(embedding.value().data(), expected) < 2e-6);
+    }
+}
