@@ -29,7 +29,7 @@ pub use bootstrap::{Bootstrap, Interval};
 pub use correlation::Correlation;
 pub use metrics::{Judged, Metrics};
 pub use original::Original;
-pub use report::{Comparison, Verdict};
+pub use report::{Changes, Columns, Comparison, Verdict};
 pub use search::{Hit, Similarity, top_k};
 
 use serde::{Deserialize, Serialize};
