@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn an_error_arrives_in_its_place() {
-        let items: Result<Vec<u32>, String> = Prefetch::new([Ok(1), Err("broken".to_owned()), Ok(3)].into_iter(), 1).collect();
+        let items: Result<Vec<u32>, String> =
+            Prefetch::new([Ok(1), Err("broken".to_owned()), Ok(3)].into_iter(), 1).collect();
         assert_eq!(items, Err("broken".to_owned()));
     }
 

@@ -203,6 +203,9 @@ mod tests {
         };
         let tokens = Tokenizer::from_folder(Path::new(&folder), 256).unwrap();
         // The tokenizers package for Python: Tokenizer.from_file("tokenizer.json").encode("How do I freeze my card?").ids
-        assert_eq!(tokens.encode(&["How do I freeze my card?"]).unwrap()[0].ids, [101, 2129, 2079, 1045, 13184, 2026, 4003, 1029, 102]);
+        assert_eq!(
+            tokens.encode(&["How do I freeze my card?"]).unwrap()[0].ids,
+            [101, 2129, 2079, 1045, 13184, 2026, 4003, 1029, 102]
+        );
     }
 }

@@ -1,0 +1,5 @@
+//! Packed batch to embeddings.
+
+pub mod alias;
+pub mod hub;
+pub mod source;
