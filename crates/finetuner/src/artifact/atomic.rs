@@ -57,7 +57,8 @@ fn open_to_others(builder: &mut tempfile::Builder) {
 }
 
 /// A file size limit stands in for a full disk: unlike permissions it holds for every user, root included.
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 pub(crate) mod full_disk {
     use std::path::{Path, PathBuf};
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
@@ -80,8 +81,8 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, log: &Mutex<Vec<String>>)
     if behaviour.token.is_some_and(|token| header("authorization: bearer ").as_deref() != Some(token)) {
         return answer(401, "", b"", 0);
     }
-    if path == format!("/api/models/{MODEL}/revision/main") || path == format!("/api/models/{MODEL}/revision/{COMMIT}")
-    {
+    let revision = path.strip_prefix(&format!("/api/models/{MODEL}/revision/"));
+    if revision.is_some_and(|revision| ["main", "refs%2Fpr%2F1", COMMIT].contains(&revision)) {
         let siblings: Vec<_> = behaviour.files.keys().map(|name| serde_json::json!({"rfilename": name})).collect();
         let body = serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string();
         return answer(200, "", body.as_bytes(), body.len());
@@ -183,6 +184,15 @@ fn a_commit_in_the_cache_needs_no_network() {
 }
 
 #[test]
+fn a_pull_request_is_a_revision() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(serving());
+    let hub = server.hub(cache.path());
+    hub.model(MODEL, "refs/pr/1", &mut |_| {}).unwrap();
+    hub.offline().model(MODEL, "refs/pr/1", &mut |_| {}).unwrap();
+}
+
+#[test]
 fn a_broken_connection_is_resumed_where_it_stopped() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::start(Behaviour { cuts: Mutex::new((150_000, 2)), ..serving() });
@@ -267,23 +277,4 @@ fn a_hub_in_trouble_leaves_the_cached_model_usable() {
     let snapshot = get(&Server::start(serving()).hub(cache.path())).unwrap();
     assert_eq!(get(&ill.hub(cache.path())).unwrap(), snapshot);
     assert_eq!(get(&Hub::new("http://127.0.0.1:9", cache.path())).unwrap(), snapshot);
-}
-
-#[test]
-fn files_are_chosen_from_the_root_and_module_folders_weights_last() {
-    let sharded = [
-        "model-00001-of-00002.safetensors",
-        "model-00002-of-00002.safetensors",
-        "model.safetensors.index.json",
-        "config.json",
-    ];
-    let chosen = choose(&sharded).unwrap();
-    assert_eq!(chosen[..2], ["model.safetensors.index.json", "config.json"]);
-    assert_eq!(chosen.len(), 4);
-    let dense =
-        ["model.safetensors", "2_Dense/model.safetensors", "2_Dense/config.json", "config.json", "a/b/config.json"];
-    assert_eq!(choose(&dense).unwrap()[2..], ["2_Dense/model.safetensors", "model.safetensors"]);
-    assert!(choose(&["config.json", "pytorch_model.bin"]).unwrap_err().contains("pickled"));
-    assert!(choose(&["config.json", "2_Dense/model.safetensors"]).unwrap_err().contains("no weights"));
-    assert!(choose(&["data.csv"]).unwrap_err().contains("config.json"));
 }
