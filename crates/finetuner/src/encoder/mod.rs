@@ -1,9 +1,10 @@
 //! Packed batch to embeddings: a transformer, pooling, and what follows; weights in, weights out.
 
-//pub mod alias;
+pub mod alias;
 mod family;
 mod freeze;
-//pub mod source;
+pub mod hub;
+pub mod source;
 mod text;
 mod transformer;
 mod weights;
