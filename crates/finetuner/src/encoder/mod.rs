@@ -4,6 +4,7 @@ pub mod alias;
 mod family;
 mod freeze;
 pub mod hub;
+mod mini;
 pub mod source;
 mod text;
 mod transformer;

