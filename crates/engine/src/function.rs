@@ -118,6 +118,13 @@ pub struct TripletRule {
     pub below: f64,
 }
 
+impl TripletRule {
+    /// All triplets with `low < d_an - d_ap <= high`, without margin or swap, each counting whatever its loss.
+    pub fn mined(low: f64, high: f64, shape: TripletShape) -> Self {
+        TripletRule { low, high, margin: 0.0, shape, swap: false, above: f64::NEG_INFINITY, below: f64::INFINITY }
+    }
+}
+
 /// The kernels of objectives. Shapes are checked by the operations.
 pub trait Functions {
     /// `function(x)`, element by element.
@@ -139,12 +146,19 @@ pub trait Functions {
     /// `dx[r, c] = weights[r, c] dy[r]`.
     fn row_sums_backward(&self, weights: Option<&Tensor>, dy: &Tensor, shape: &[usize]) -> Tensor;
 
-    /// `y[r] = ln sum_c weights[r, c] exp(scale (x[r, c] - offset[r]))`, weights not negative; minus infinity where all
-    /// weights are 0.
-    fn log_sum_exp(&self, x: &Tensor, offset: Option<&Tensor>, weights: Option<&Tensor>, scale: f64) -> Tensor;
+    /// `y[r] = ln sum_c weights[r, c] exp(scale x[r, c]) - scale sum_c targets[r, c] x[r, c]`, weights not negative; minus
+    /// infinity where all weights are 0.
+    fn log_sum_exp(&self, x: &Tensor, weights: Option<&Tensor>, targets: Option<&Tensor>, scale: f64) -> Tensor;
 
-    /// The gradients of `x` and of the offset; 0 in rows whose weights are all 0.
-    fn log_sum_exp_backward(&self, x: &Tensor, weights: Option<&Tensor>, scale: f64, dy: &Tensor) -> (Tensor, Tensor);
+    /// The gradient of `x`; 0 in rows whose weights are all 0.
+    fn log_sum_exp_backward(
+        &self,
+        x: &Tensor,
+        weights: Option<&Tensor>,
+        targets: Option<&Tensor>,
+        scale: f64,
+        dy: &Tensor,
+    ) -> Tensor;
 
     /// `y[i] = x[row, column]` of the i-th index pair.
     fn gather(&self, x: &Tensor, indices: &[[u32; 2]]) -> Tensor;

@@ -156,19 +156,44 @@ fn weighted_row_sums() {
 }
 
 #[test]
-fn log_sum_exp_of_weighted_rows_relative_to_an_offset() {
+fn log_sum_exp_and_cross_entropy_of_weighted_rows() {
     for weights in [vec![1.0; 24], mask(5, 24)] {
         let tensor = Tensor::from_vec(weights.clone(), &[4, 6]).unwrap();
+        let targets = Tensor::from_vec(mask(7, 24), &[4, 6]).unwrap();
+        let naive = |x: &[f64], target: &dyn Fn(usize) -> f32| -> Vec<f64> {
+            let row = |r: usize| 6 * r..6 * r + 6;
+            let sum = |r: usize| row(r).map(|i| f64::from(weights[i]) * (3.0 * x[i]).exp()).sum::<f64>();
+            (0..4).map(|r| sum(r).ln() - row(r).map(|i| 3.0 * f64::from(target(i)) * x[i]).sum::<f64>()).collect()
+        };
         check(
-            &[&[4, 6], &[4]],
-            vec![numbers(6, 24), numbers(7, 4)],
-            |tape, x| tape.log_sum_exp(&x[0], Some(&x[1]), Some(&tensor), 3.0),
-            |x| {
-                let term = |r: usize, i: usize| f64::from(weights[i]) * (3.0 * (x[0][i] - x[1][r])).exp();
-                (0..4).map(|r| (6 * r..6 * r + 6).map(|i| term(r, i)).sum::<f64>().ln()).collect()
-            },
+            &[&[4, 6]],
+            vec![numbers(6, 24)],
+            |tape, x| tape.log_sum_exp(&x[0], Some(&tensor), 3.0),
+            |x| naive(&x[0], &|_| 0.0),
+        );
+        check(
+            &[&[4, 6]],
+            vec![numbers(6, 24)],
+            |tape, x| tape.cross_entropy(&x[0], Some(&tensor), &targets, 3.0),
+            |x| naive(&x[0], &|i| targets.data()[i]),
         );
     }
+}
+
+#[test]
+fn a_small_cross_entropy_keeps_its_relative_precision() {
+    let (device, parameters) = (Cpu, Parameters::default());
+    let mut tape = Tape::recording(&device, &parameters);
+    let x = tape.leaf(Tensor::from_vec(vec![1.0, 0.25], &[1, 2]).unwrap());
+    let targets = Tensor::from_vec(vec![1.0, 0.0], &[1, 2]).unwrap();
+    let y = tape.cross_entropy(&x, None, &targets, 20.0).unwrap();
+    let odds = (-15.0f64).exp();
+    let close = |got: f32, expected: f64| assert!((f64::from(got) / expected - 1.0).abs() < 1e-7, "{got}, {expected}");
+    close(y.value().item(), odds.ln_1p());
+    let mut found = tape.backward(&y, Tensor::scalar(1.0), &mut Gradients::new(&parameters)).unwrap();
+    let gradient = found.take(&x).unwrap();
+    close(gradient.data()[0], -20.0 * odds / (1.0 + odds));
+    close(gradient.data()[1], 20.0 * odds / (1.0 + odds));
 }
 
 #[test]
@@ -177,7 +202,7 @@ fn log_sum_exp_of_nothing_is_minus_infinity_without_gradient() {
     let mut tape = Tape::recording(&device, &parameters);
     let x = tape.leaf(Tensor::from_vec(vec![f32::NAN, 1.0, 2.0, 3.0], &[2, 2]).unwrap());
     let weights = Tensor::from_vec(vec![0.0, 0.0, 1.0, 0.0], &[2, 2]).unwrap();
-    let y = tape.log_sum_exp(&x, None, Some(&weights), 1.0).unwrap();
+    let y = tape.log_sum_exp(&x, Some(&weights), 1.0).unwrap();
     assert_eq!(y.value().data(), [f32::NEG_INFINITY, 2.0]);
     let mut found = tape.backward(&y, Tensor::full(&[2], 1.0), &mut Gradients::new(&parameters)).unwrap();
     assert_eq!(found.take(&x).unwrap().data(), [0.0, 0.0, 1.0, 0.0]);

@@ -46,18 +46,25 @@ impl Functions for Cpu {
         dx
     }
 
-    fn log_sum_exp(&self, x: &Tensor, offset: Option<&Tensor>, weights: Option<&Tensor>, scale: f64) -> Tensor {
+    fn log_sum_exp(&self, x: &Tensor, weights: Option<&Tensor>, targets: Option<&Tensor>, scale: f64) -> Tensor {
         let mut y = Tensor::stale(&[x.rows()]);
-        let (offset, weights) = (offset.map(Tensor::data), weights.map(Tensor::data));
-        reduce::log_sum_exp(x.data(), offset, weights, x.columns(), scale, y.data_mut());
+        let (weights, targets) = (weights.map(Tensor::data), targets.map(Tensor::data));
+        reduce::log_sum_exp(x.data(), weights, targets, x.columns(), scale, y.data_mut());
         y
     }
 
-    fn log_sum_exp_backward(&self, x: &Tensor, weights: Option<&Tensor>, scale: f64, dy: &Tensor) -> (Tensor, Tensor) {
-        let (mut dx, mut doffset) = (Tensor::stale(x.shape()), Tensor::stale(&[x.rows()]));
-        let (values, weights) = (x.data(), weights.map(Tensor::data));
-        reduce::log_sum_exp_backward(values, weights, x.columns(), scale, dy.data(), dx.data_mut(), doffset.data_mut());
-        (dx, doffset)
+    fn log_sum_exp_backward(
+        &self,
+        x: &Tensor,
+        weights: Option<&Tensor>,
+        targets: Option<&Tensor>,
+        scale: f64,
+        dy: &Tensor,
+    ) -> Tensor {
+        let mut dx = Tensor::stale(x.shape());
+        let (weights, targets) = (weights.map(Tensor::data), targets.map(Tensor::data));
+        reduce::log_sum_exp_backward(x.data(), weights, targets, x.columns(), scale, dy.data(), dx.data_mut());
+        dx
     }
 
     fn gather(&self, x: &Tensor, indices: &[[u32; 2]]) -> Tensor {

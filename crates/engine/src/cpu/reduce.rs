@@ -36,8 +36,8 @@ fn exponentials(x: &[f32], weights: Option<&[f32]>, scale: f64) -> (f64, f64) {
 
 pub(super) fn log_sum_exp(
     x: &[f32],
-    offset: Option<&[f32]>,
     weights: Option<&[f32]>,
+    targets: Option<&[f32]>,
     columns: usize,
     scale: f64,
     y: &mut [f32],
@@ -45,37 +45,38 @@ pub(super) fn log_sum_exp(
     y.par_iter_mut().enumerate().for_each(|(r, y)| {
         let row = &x[r * columns..(r + 1) * columns];
         let (largest, sum) = exponentials(row, row_of(weights, r, columns), scale);
-        let offset = offset.map_or(0.0, |offset| scale * f64::from(offset[r]));
-        *y = if largest == f64::NEG_INFINITY { f32::NEG_INFINITY } else { (largest - offset + sum.ln()) as f32 };
+        let target: f64 = row_of(targets, r, columns)
+            .map_or(0.0, |targets| weighted(row, Some(targets)).map(|(_, x, target)| scale * target * x).sum());
+        *y = if largest == f64::NEG_INFINITY { f32::NEG_INFINITY } else { (largest - target + sum.ln()) as f32 };
     });
 }
 
 pub(super) fn log_sum_exp_backward(
     x: &[f32],
     weights: Option<&[f32]>,
+    targets: Option<&[f32]>,
     columns: usize,
     scale: f64,
     dy: &[f32],
     dx: &mut [f32],
-    doffset: &mut [f32],
 ) {
-    dx.par_chunks_mut(columns.max(1)).zip(doffset).enumerate().for_each(|(r, (dx, doffset))| {
+    dx.par_chunks_mut(columns.max(1)).enumerate().for_each(|(r, dx)| {
         let row = &x[r * columns..(r + 1) * columns];
-        let weights = row_of(weights, r, columns);
+        let (weights, targets) = (row_of(weights, r, columns), row_of(targets, r, columns));
         let (largest, sum) = exponentials(row, weights, scale);
-        dx.fill(0.0);
-        *doffset = 0.0;
-        if largest > f64::NEG_INFINITY && dy[r] != 0.0 {
-            let factor = f64::from(dy[r]) * scale;
-            for (c, x, weight) in weighted(row, weights) {
-                dx[c] = (factor * weight * (scale * x - largest).exp() / sum) as f32;
-            }
-            *doffset = -factor as f32;
+        if largest == f64::NEG_INFINITY || dy[r] == 0.0 {
+            return dx.fill(0.0);
+        }
+        for (c, (x, dx)) in row.iter().zip(dx).enumerate() {
+            let weight = weights.map_or(1.0, |weights| f64::from(weights[c]));
+            let target = targets.map_or(0.0, |targets| f64::from(targets[c]));
+            let share = if weight == 0.0 { 0.0 } else { weight * (scale * f64::from(*x) - largest).exp() / sum };
+            *dx = (f64::from(dy[r]) * scale * (share - target)) as f32;
         }
     });
 }
 
-/// See [`crate::Device::ranked_pairs`]: sorted by target, every `j` meets the running log-sum-exp of all `i` before it,
+/// See [`crate::function::Functions::ranked_pairs`]: sorted by target, every `j` meets the running log-sum-exp of all `i` before it,
 /// so that time is `O(n log n)` and memory `O(n)`.
 pub(super) fn ranked_pairs(x: &[f32], targets: &[f32], scale: f64, gradient: &mut [f32]) -> f32 {
     let mut order: Vec<usize> = (0..x.len()).collect();

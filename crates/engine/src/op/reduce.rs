@@ -61,37 +61,59 @@ impl Tape<'_> {
         self.row_sums(&x, weights.as_ref())
     }
 
-    /// The logarithm of the weighted sum of exponentials of each row, relative to an offset. With the offset one of the
-    /// row's own elements it is a cross-entropy, computed without cancellation.
+    /// The logarithm of the weighted sum of exponentials of each row.
     ///
     /// ```text
-    /// y[r] = ln sum_c weights[r, c] exp(scale (x[r, c] - offset[r]))
+    /// y[r] = ln sum_c weights[r, c] exp(scale x[r, c])
     /// ```
     ///
     /// Elements of weight 0 are not read. A row without any gives minus infinity, and has no gradient.
     ///
     /// # Shapes
-    /// `x [rows, columns]`, `offset [rows]`, `weights` as `x`, not negative; gives `[rows]`.
+    /// `x [rows, columns]`, `weights` the same, not negative (without them, all 1); gives `[rows]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] when the weights have another shape.
+    pub fn log_sum_exp(&mut self, x: &Var, weights: Option<&Tensor>, scale: f64) -> Result<Var> {
+        self.cross_entropy_terms(x, weights, None, scale)
+    }
+
+    /// The cross-entropy of each row with its targets, which sum to 1; neither value nor gradient suffers from
+    /// cancellation where it is small.
+    ///
+    /// ```text
+    /// y[r] = ln sum_c weights[r, c] exp(scale x[r, c]) - scale sum_c targets[r, c] x[r, c]
+    /// ```
+    ///
+    /// As for [`Tape::log_sum_exp`], elements of weight 0 are not read, and a row without any gives minus infinity.
+    ///
+    /// # Shapes
+    /// `x [rows, columns]`, `weights` and `targets` the same; gives `[rows]`.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when they do not fit.
-    pub fn log_sum_exp(&mut self, x: &Var, offset: Option<&Var>, weights: Option<&Tensor>, scale: f64) -> Result<Var> {
-        if let Some(weights) = weights {
-            expect_shape("log_sum_exp", "weights", weights, x.value().shape())?;
-        }
-        if let Some(offset) = offset {
-            expect_shape("log_sum_exp", "offset", offset.value(), &[x.value().rows()])?;
-        }
-        let y = self.device().log_sum_exp(x.value(), offset.map(Var::value), weights, scale);
-        let (source, offset_source) = (x.source(), offset.map(Var::source));
-        let (value, weights) = (x.value().clone(), weights.cloned());
-        let tracked: Vec<&Var> = [x].into_iter().chain(offset).collect();
-        Ok(self.record(&tracked, y, move |backward, dy| {
-            let (dx, doffset) = backward.device.log_sum_exp_backward(&value, weights.as_ref(), scale, &dy);
-            backward.add(source, dx);
-            if let Some(source) = offset_source {
-                backward.add(source, doffset);
+    pub fn cross_entropy(&mut self, x: &Var, weights: Option<&Tensor>, targets: &Tensor, scale: f64) -> Result<Var> {
+        self.cross_entropy_terms(x, weights, Some(targets), scale)
+    }
+
+    fn cross_entropy_terms(
+        &mut self,
+        x: &Var,
+        weights: Option<&Tensor>,
+        targets: Option<&Tensor>,
+        scale: f64,
+    ) -> Result<Var> {
+        for (name, tensor) in [("weights", weights), ("targets", targets)] {
+            if let Some(tensor) = tensor {
+                expect_shape("log_sum_exp", name, tensor, x.value().shape())?;
             }
+        }
+        let y = self.device().log_sum_exp(x.value(), weights, targets, scale);
+        let (source, value, weights, targets) = (x.source(), x.value().clone(), weights.cloned(), targets.cloned());
+        Ok(self.record(&[x], y, move |backward, dy| {
+            let (weights, targets) = (weights.as_ref(), targets.as_ref());
+            let dx = backward.device.log_sum_exp_backward(&value, weights, targets, scale, &dy);
+            backward.add(source, dx);
             Ok(())
         }))
     }
