@@ -386,6 +386,7 @@ fn unknown_names_and_options_are_refused_with_the_nearest_known_one() {
     holds(loss("NTXentLoss", json!({"temperature": 0})), &["loss_options.temperature", "greater than 0"]);
     const MNRL: &str = "MultipleNegativesRankingLoss";
     holds(loss(MNRL, json!({"scale": 20, "temperature": 0.05})), &["one of the two"]);
+    holds(loss(MNRL, json!({"hardness_strength": -1})), &["loss_options.hardness_strength", "at least 0"]);
     holds(loss(MNRL, json!({"directions": "doc_to_query"})), &["`query_to_doc` is always needed"]);
     holds(loss(MNRL, json!({"directions": "query_to_docs"})), &["did you mean `query_to_doc`?"]);
     let both = json!({"directions": "query_to_doc+doc_to_doc", "partition_mode": "per_direction"});
