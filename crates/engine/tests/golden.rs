@@ -140,7 +140,8 @@ fn every_operation_equals_pytorch_in_value_and_gradient() {
     assert_eq!(cases.len(), 21);
     for (name, case) in cases {
         let names: Vec<&str> = case["inputs"].as_array().unwrap().iter().map(|input| input.as_str().unwrap()).collect();
-        let mut values: Vec<Tensor> = names.iter().map(|input| golden.tensor(&format!("{name}.input.{input}"))).collect();
+        let mut values: Vec<Tensor> =
+            names.iter().map(|input| golden.tensor(&format!("{name}.input.{input}"))).collect();
         let joined = case["operation"] == "attention";
         if joined {
             values = vec![beside(&values)];
