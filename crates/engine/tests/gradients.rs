@@ -2,6 +2,8 @@
 //!
 //! The kernels compute in f32, too coarse to be differenced; so the loops of `naive/` are differenced, in f64.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 mod naive;
 

@@ -1,6 +1,8 @@
 //! What must hold beyond numbers: same bits on any number of threads and instruction set, masks that do not depend on
 //! the split into micro-batches, gradients that add up and are never cut, refusals instead of panics.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::process::Command;
