@@ -1,5 +1,7 @@
 //! Every operation and update rule against PyTorch. The numbers and the program that made them are in `golden/`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::path::Path;
@@ -140,7 +142,8 @@ fn every_operation_equals_pytorch_in_value_and_gradient() {
     assert_eq!(cases.len(), 21);
     for (name, case) in cases {
         let names: Vec<&str> = case["inputs"].as_array().unwrap().iter().map(|input| input.as_str().unwrap()).collect();
-        let mut values: Vec<Tensor> = names.iter().map(|input| golden.tensor(&format!("{name}.input.{input}"))).collect();
+        let mut values: Vec<Tensor> =
+            names.iter().map(|input| golden.tensor(&format!("{name}.input.{input}"))).collect();
         let joined = case["operation"] == "attention";
         if joined {
             values = vec![beside(&values)];

@@ -2,6 +2,8 @@
 //!
 //! The kernels compute in f32, too coarse to be differenced; so the loops of `naive/` are differenced, in f64.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 mod naive;
 
@@ -187,12 +189,14 @@ fn embedding_sum_and_rows() {
                 let element = |row: usize, column: usize| {
                     v.iter().zip(&ids).map(|(table, ids)| table[ids[row] as usize * columns + column]).sum::<f64>()
                 };
-                (0..130).flat_map(|row| (0..columns).map(move |column| (row, column))).map(|(r, c)| element(r, c)).collect()
+                (0..130)
+                    .flat_map(|row| (0..columns).map(move |column| (row, column)))
+                    .map(|(r, c)| element(r, c))
+                    .collect()
             },
         );
-        let picked = |v: &[Vec<f64>]| {
-            ids[0].iter().flat_map(|&id| v[0][id as usize * columns..][..columns].to_vec()).collect()
-        };
+        let picked =
+            |v: &[Vec<f64>]| ids[0].iter().flat_map(|&id| v[0][id as usize * columns..][..columns].to_vec()).collect();
         check("rows", &tables[..1], |tape, v| tape.rows(&v[0], ids[0].clone()), picked);
     }
 }

@@ -1,9 +1,10 @@
 //! What the tests of the operations share.
 
+#![allow(dead_code, reason = "not every test uses all of it")]
+
 use engine::Tensor;
 use engine::random::Key;
 
-#[allow(dead_code, reason = "not every test binary draws numbers")]
 /// Normal numbers, the same for the same seed.
 pub(crate) fn random(seed: u64, shape: &[usize]) -> Tensor {
     let key = Key::new(seed);
@@ -18,6 +19,9 @@ pub(crate) fn assert_close(what: &str, got: &[f32], expected: &[f64], tolerance:
     let scale = expected.iter().fold(1e-30, |largest: f64, x| largest.max(x.abs()));
     for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
         let error = (f64::from(got) - expected).abs() / scale;
-        assert!(error <= tolerance, "{what}[{i}]: expected {expected:e}, got {got:e}, off by {error:.1e} of {scale:.1e}");
+        assert!(
+            error <= tolerance,
+            "{what}[{i}]: expected {expected:e}, got {got:e}, off by {error:.1e} of {scale:.1e}"
+        );
     }
 }
