@@ -22,8 +22,8 @@ pub mod artifact;
 pub mod tokens;
 #[cfg(feature = "engine")]
 pub mod encoder;
-//#[cfg(feature = "engine")]
-//pub mod objective;
+#[cfg(feature = "engine")]
+pub mod objective;
 #[cfg(feature = "engine")]
 pub mod optim;
 #[cfg(feature = "engine")]

@@ -1,6 +1,8 @@
 //! Metrics and correlations equal those of pytrec_eval, ranx, sentence-transformers and scipy to 1e-12, on the rankings
 //! of `golden/metrics.json`, which `golden/metrics.py` makes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests stand outside test functions")]
+
 use finetuner::evaluate::{Correlation, Judged, Metrics};
 use serde_json::Value;
 

@@ -56,6 +56,37 @@ fn open_to_others(builder: &mut tempfile::Builder) {
     let _ = (builder, std::marker::PhantomData::<Permissions>);
 }
 
+/// A file size limit stands in for a full disk: unlike permissions it holds for every user, root included.
+#[cfg(unix)]
+#[cfg(test)]
+pub(crate) mod full_disk {
+    use std::path::{Path, PathBuf};
+
+    const FOLDER: &str = "FINETUNER_TEST_FULL_DISK";
+
+    /// In the repeated test: the folder to write to.
+    pub(crate) fn folder() -> Option<PathBuf> {
+        std::env::var_os(FOLDER).map(PathBuf::from)
+    }
+
+    /// Runs the named test again in a process of its own that can write no file above a few dozen KiB.
+    pub(crate) fn repeat(test: &str, folder: &Path) {
+        let child = std::process::Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact \"$1\" --nocapture"])
+            .arg(std::env::current_exe().unwrap())
+            .arg(test)
+            .env(FOLDER, folder)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(
+            child.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&child.stderr)
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -74,6 +74,8 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use crate::artifact::atomic::full_disk;
 
     #[test]
     fn a_checkpoint_comes_back_with_the_same_bits() {
@@ -100,39 +102,24 @@ mod tests {
         assert!(Checkpoint::open(&path).unwrap_err().to_string().contains("not a checkpoint"));
     }
 
-    /// The file size limit stands in for a full disk: it holds for every user, root included. The test starts itself
-    /// again in a shell that sets the limit, writes there and fails, and then looks at what is left.
     #[cfg(unix)]
     #[test]
     fn a_full_disk_leaves_the_checkpoint_before() {
-        const FOLDER: &str = "FINETUNER_TEST_FULL_DISK";
         let large = vec![1.0f32; 1 << 20];
         let save = |path: &Path, step: u32, values: &[f32]| {
             let shape = [values.len()];
             let tensors = [NamedTensor::f32("weight", &shape, values)];
             Checkpoint::write(path, &serde_json::json!({"step": step}), &tensors)
         };
-        if let Some(folder) = std::env::var_os(FOLDER) {
-            let error = save(&Path::new(&folder).join("checkpoint"), 2, &large).unwrap_err();
+        if let Some(folder) = full_disk::folder() {
+            let error = save(&folder.join("checkpoint"), 2, &large).unwrap_err();
             assert!(matches!(error, Error::Io { action: "write", .. }), "{error}");
             return;
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoint");
         save(&path, 1, &[1.0]).unwrap();
-        let child = std::process::Command::new("sh")
-            .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" --exact \"$1\" --nocapture"])
-            .arg(std::env::current_exe().unwrap())
-            .arg("artifact::checkpoint::tests::a_full_disk_leaves_the_checkpoint_before")
-            .env(FOLDER, folder.path())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&child.stdout);
-        assert!(
-            child.status.success() && said.contains("1 passed"),
-            "{said}{}",
-            String::from_utf8_lossy(&child.stderr)
-        );
+        full_disk::repeat("artifact::checkpoint::tests::a_full_disk_leaves_the_checkpoint_before", folder.path());
         assert_eq!(Checkpoint::open(&path).unwrap().record["step"], 1);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the partial file was left behind");
         save(&path, 2, &large).unwrap();

@@ -19,7 +19,7 @@ pub enum PoolingMode {
     Max,
     /// The last token's.
     Last,
-    /// Generalised mean `(mean of max(x, 1e-6)^p)^(1/p)`. sentence-transformers has no such mode and says so on loading.
+    /// Generalised mean `(mean of max(x, 1e-6)^p)^(1/p)`. sentence-transformers does not have it and says so on loading.
     Gem {
         /// The exponent; 1 is the mean, large ones approach the maximum. Default 3.
         p: f32,
@@ -131,8 +131,10 @@ impl PoolingMode {
                 mode => mode.as_str().into_iter().collect(),
             };
             return match names[..] {
-                ["gem"] => Ok(PoolingMode::Gem { p: config["gem_p"].as_f64().unwrap_or(3.0) as f32 }),
-                [name] => Self::from_name(name),
+                [name] => match name.strip_prefix("gem:").map(str::parse) {
+                    Some(Ok(p)) => Ok(PoolingMode::Gem { p }),
+                    _ => Self::from_name(name),
+                },
                 _ => Err(format!("has pooling_mode {mode}, expected one of {}", Self::NAMES.join(", "))),
             };
         }
@@ -150,8 +152,7 @@ impl PoolingMode {
     fn write(&self, width: usize) -> Value {
         let mut config = json!({"word_embedding_dimension": width});
         if let PoolingMode::Gem { p } = self {
-            config["pooling_mode"] = "gem".into();
-            config["gem_p"] = json!(p);
+            config["pooling_mode"] = format!("gem:{p}").into(); // in the name, so that others refuse it by name
             return config;
         }
         for (flag, mode) in POOLING_FLAGS {
@@ -285,11 +286,11 @@ impl Layout {
 
     /// The width of the final embedding, for a transformer of this hidden width.
     pub fn output_width(&self, width: usize) -> usize {
-        let widths = self.steps.iter().filter_map(|step| match step {
+        let mut widths = self.steps.iter().rev().filter_map(|step| match step {
             Step::Dense(dense, _) => Some(dense.out_features),
             Step::Normalise => None,
         });
-        widths.last().unwrap_or(width)
+        widths.next().unwrap_or(width)
     }
 }
 
@@ -337,6 +338,7 @@ mod tests {
             (json!({"pooling_mode_lasttoken": true}), PoolingMode::Last),
             (json!({"pooling_mode": "lasttoken", "embedding_dimension": 8}), PoolingMode::Last),
             (json!({"pooling_mode": ["max"]}), PoolingMode::Max),
+            (json!({"pooling_mode": "gem:2.5"}), PoolingMode::Gem { p: 2.5 }),
             (json!({}), PoolingMode::Mean),
         ] {
             assert_eq!(PoolingMode::read(&config).unwrap(), mode, "{config}");

@@ -49,7 +49,7 @@ impl Manifest {
             Some(format) if format > u64::from(FORMAT) => {
                 let problem =
                     format!("was written by a later Finetuner (format {format}, we read up to {FORMAT}); update");
-                return Err(Error::model(model, problem));
+                Err(Error::model(model, problem))
             }
             _ => serde_json::from_value(value)
                 .map_err(|error| Error::model(model, format!("`{MANIFEST}` is damaged: {error}"))),

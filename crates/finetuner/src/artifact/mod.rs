@@ -10,11 +10,13 @@
 //! - [`output`]: the folder a run writes, claimed by one run at a time
 //! - [`manifest`]: what an artifact contains, with checksums
 //! - [`save`]: writes an artifact
+//! - [`event_log`]: everything the run said
 //! - [`card`]: the model card
 
 pub mod atomic;
 pub mod card;
 pub mod checkpoint;
+pub mod event_log;
 pub mod files;
 pub mod folder;
 pub mod layout;
@@ -26,6 +28,7 @@ pub mod weights;
 
 pub use card::RunRecord;
 pub use checkpoint::Checkpoint;
+pub use event_log::{EventLog, LoggedEvent};
 pub use files::ModelFiles;
 pub use folder::ModelFolder;
 pub use layout::{Activation, Dense, Layout, PoolingMode, Step};

@@ -251,6 +251,32 @@ mod tests {
         save(&output, &source, 2.0).unwrap().verify(&target).unwrap();
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_full_disk_leaves_the_artifact_before() {
+        use crate::artifact::atomic::full_disk;
+        let save_large = |folder: &Path| {
+            let output = Output::claim(&folder.join("run"), true)?;
+            let mut writer = ArtifactWriter::new(&output)?;
+            writer.json("config.json", &json!({"changed": true}))?;
+            writer.tensors("model.safetensors", &[NamedTensor::f32("weight", &[1 << 20], &vec![1.0; 1 << 20])])?;
+            writer.finish(&json!({}), BTreeMap::new())
+        };
+        if let Some(folder) = full_disk::folder() {
+            let error = save_large(&folder).unwrap_err();
+            assert!(matches!(error, Error::Io { action: "write", .. }), "{error}");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let source = source(folder.path());
+        let target = folder.path().join("run");
+        let manifest = save(&Output::claim(&target, false).unwrap(), &source, 1.0).unwrap();
+        full_disk::repeat("artifact::save::tests::a_full_disk_leaves_the_artifact_before", folder.path());
+        manifest.verify(&target).unwrap();
+        assert!(!target.join(STAGING).exists());
+        save_large(folder.path()).unwrap().verify(&target).unwrap();
+    }
+
     #[test]
     fn a_source_without_tokenizer_is_refused() {
         let folder = tempfile::tempdir().unwrap();

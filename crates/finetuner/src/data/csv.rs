@@ -1,10 +1,11 @@
 //! Rows of separated, quoted columns (RFC 4180), the delimiter found out from the text.
 //!
-//! A parser of our own, because the `csv` crate reads a broken quote without complaint: the rest of the file becomes
-//! one text. On well-formed input both agree; a test says so.
+//! The `csv` crate parses. It reads a broken quote without complaint, the rest of the file becoming one text, so
+//! [`check_quotes`] goes over the text before any row is kept.
 
-use std::borrow::Cow;
 use std::path::Path;
+
+use ::csv::{ReaderBuilder, StringRecord, StringRecordsIntoIter, Terminator};
 
 use super::collect::{Cell, Collector};
 use super::columns::{self, Role};
@@ -17,125 +18,107 @@ const DELIMITERS: [(char, &str); 4] = [(',', "comma"), ('\t', "tab"), (';', "sem
 /// Rows looked at to find the delimiter and to tell scores from texts.
 const SAMPLE: usize = 200;
 
-/// One row: the line it starts on and its cells.
-struct Record<'a> {
+/// One row: the line it starts on, the first of the blank lines before it, and its cells.
+struct Record {
     line: u64,
-    cells: Vec<Cow<'a, str>>,
+    blank: Option<u64>,
+    cells: StringRecord,
 }
 
-/// The rows of a text, or the error of the first broken one.
+/// The rows of a text that are not blank.
 struct Records<'a> {
-    path: &'a Path,
     text: &'a str,
-    delimiter: char,
-    at: usize,
-    line: u64,
+    rows: StringRecordsIntoIter<&'a [u8]>,
 }
 
 impl<'a> Records<'a> {
-    fn new(path: &'a Path, text: &'a str, delimiter: char) -> Records<'a> {
-        Records { path, text, delimiter, at: 0, line: 1 }
-    }
-
-    fn record(&mut self) -> Result<Record<'a>> {
-        let mut record = Record { line: self.line, cells: Vec::new() };
-        loop {
-            let cell = if self.text[self.at..].starts_with('"') { self.quoted()? } else { self.plain() };
-            record.cells.push(cell);
-            match self.text[self.at..].chars().next() {
-                Some(next) if next == self.delimiter => self.at += 1,
-                _ => break,
-            }
-        }
-        let rest = &self.text[self.at..];
-        let end = if rest.starts_with("\r\n") { 2 } else { rest.len().min(1) };
-        self.at += end;
-        self.line += 1;
-        Ok(record)
-    }
-
-    fn plain(&mut self) -> Cow<'a, str> {
-        let rest = &self.text[self.at..];
-        let end = rest.find([self.delimiter, '\n']).unwrap_or(rest.len());
-        let cell = &rest[..end];
-        // A carriage return belongs to the end of the line, not to the last cell.
-        let cell = if rest[end..].starts_with(self.delimiter) { cell } else { cell.strip_suffix('\r').unwrap_or(cell) };
-        self.at += cell.len();
-        if rest[cell.len()..] == *"\r" {
-            self.at += 1;
-        }
-        Cow::Borrowed(cell)
-    }
-
-    fn quoted(&mut self) -> Result<Cow<'a, str>> {
-        let opened = self.line;
-        let mut cell = Cow::Borrowed("");
-        self.at += 1;
-        loop {
-            let rest = &self.text[self.at..];
-            let Some(end) = rest.find('"') else {
-                let problem = "a quote opens here and is never closed; close it, or write \"\" for a quote in a text";
-                return Err(Error::data(self.path, opened, problem));
-            };
-            match &mut cell {
-                Cow::Borrowed("") => cell = Cow::Borrowed(&rest[..end]),
-                grown => grown.to_mut().push_str(&rest[..end]),
-            }
-            self.line += rest[..end].matches('\n').count() as u64;
-            self.at += end + 1;
-            let after = &rest[end + 1..];
-            if after.starts_with('"') {
-                cell.to_mut().push('"');
-                self.at += 1;
-            } else if matches!(after, "" | "\r")
-                || after.starts_with([self.delimiter, '\n'])
-                || after.starts_with("\r\n")
-            {
-                return Ok(cell);
-            } else {
-                let got: String = after.chars().take(20).take_while(|next| *next != '\n').collect();
-                let problem = format!(
-                    "a quoted text opens here and is followed by `{got}` on line {} instead of a delimiter; write \"\" \
-                     for a quote in a text",
-                    self.line
-                );
-                return Err(Error::data(self.path, opened, problem));
-            }
-        }
+    fn new(text: &'a str, delimiter: char) -> Records<'a> {
+        let mut reader = ReaderBuilder::new();
+        // Ending rows at line feeds only keeps the crate's line numbers right where lines end in CR LF.
+        reader.delimiter(delimiter as u8).terminator(Terminator::Any(b'\n')).has_headers(false).flexible(true);
+        Records { text, rows: reader.from_reader(text.as_bytes()).into_records() }
     }
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<Record<'a>>;
+impl Iterator for Records<'_> {
+    type Item = Record;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        (self.at < self.text.len()).then(|| self.record())
+    fn next(&mut self) -> Option<Record> {
+        let position = self.rows.reader().position();
+        let (line, at) = (position.line(), position.byte() as usize);
+        let blank = self.text.as_bytes()[at..].iter().take_while(|byte| **byte == b'\n').count() as u64;
+        let mut cells = self.rows.next()?.expect("rows of any length, cut at ASCII from valid UTF-8, or a bug");
+        if let Some(last) = cells.iter().next_back().and_then(|cell| cell.strip_suffix('\r')).map(str::to_owned) {
+            cells.truncate(cells.len() - 1);
+            cells.push_field(&last);
+        }
+        Some(Record { line: line + blank, blank: (blank > 0).then_some(line), cells })
     }
+}
+
+/// Refuses a quote that is never closed, and text between a closing quote and the delimiter.
+fn check_quotes(path: &Path, text: &str, delimiter: char) -> Result<()> {
+    /// Where in a cell; with the line on which its quote opened.
+    enum State {
+        Start,
+        Plain,
+        Quoted(u64),
+        Closed(u64),
+    }
+    let (mut state, mut line) = (State::Start, 1);
+    for (at, next) in text.char_indices() {
+        state = match (state, next) {
+            (State::Start, '"') => State::Quoted(line),
+            (State::Quoted(opened), '"') => State::Closed(opened),
+            (State::Closed(opened), '"') => State::Quoted(opened),
+            (State::Quoted(opened), _) => State::Quoted(opened),
+            (_, '\n') => State::Start,
+            (_, next) if next == delimiter => State::Start,
+            (State::Closed(opened), '\r') if matches!(text[at + 1..].chars().next(), None | Some('\n')) => {
+                State::Closed(opened)
+            }
+            (State::Closed(opened), _) => {
+                let got: String = text[at..].chars().take(20).take_while(|next| *next != '\n').collect();
+                let problem = format!(
+                    "a quoted text opens here and is followed by `{got}` on line {line} instead of a delimiter; write \
+                     \"\" for a quote in a text"
+                );
+                return Err(Error::data(path, opened, problem));
+            }
+            (State::Start | State::Plain, _) => State::Plain,
+        };
+        line += u64::from(next == '\n');
+    }
+    if let State::Quoted(opened) = state {
+        let problem = "a quote opens here and is never closed; close it, or write \"\" for a quote in a text";
+        return Err(Error::data(path, opened, problem));
+    }
+    Ok(())
 }
 
 /// Reads examples from the text of a CSV file.
 pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>) -> Result<Dataset> {
     let (delimiter, delimiter_name) = sniff(path, text);
-    let Some(first) = Records::new(path, text, delimiter).next().transpose()? else {
+    let Some(first) = Records::new(text, delimiter).next() else {
         return Err(Error::data(path, None, "holds no examples: the file is empty"));
     };
     let count = first.cells.len();
-    let named: Vec<Option<Role>> = first.cells.iter().map(|cell| Role::of(cell)).collect();
+    let named: Vec<Option<Role>> = first.cells.iter().map(Role::of).collect();
     let known: Vec<Role> = named.iter().flatten().copied().collect();
-    let header = columns::kind_of(&known).filter(|_| first.cells.iter().all(|cell| looks_like_name(cell)));
+    let header = columns::kind_of(&known).filter(|_| first.cells.iter().all(looks_like_name));
 
     let (kind, roles, why) = match (kind, header) {
         (kind, Some(by_name)) => {
             refuse_twins(path, &first, &named)?;
             let why =
                 if kind.is_some() { "kind as asked for, columns from the header" } else { "kind from the header" };
-            (kind.unwrap_or(by_name), named, format!("{why} ({})", first.cells.join(", ")))
+            (kind.unwrap_or(by_name), named, format!("{why} ({})", first.cells.iter().collect::<Vec<_>>().join(", ")))
         }
         (Some(kind), None) => {
             (kind, by_place(path, &first, kind)?, format!("kind as asked for, {}", no_header(&first)))
         }
         (None, None) => {
-            let third_is_number = count == 3 && mostly_numbers(path, text, delimiter);
+            let third_is_number = count == 3 && mostly_numbers(text, delimiter);
             let kind = columns::kind_by_count(count, third_is_number).ok_or_else(|| {
                 let problem = format!(
                     "cannot decide the kind of {count} columns that start with {}: {}, or give the kind (`--kind`) \
@@ -159,12 +142,16 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>) -> Result<Datase
         Some(_) => first.cells.iter().map(|cell| cell.trim().to_owned()).collect(),
         None => (1..=count).map(|column| column.to_string()).collect(),
     };
+    check_quotes(path, text, delimiter)?;
     let mut collector = Collector::new(path, kind);
-    for record in Records::new(path, text, delimiter).skip(usize::from(header.is_some())) {
-        let record = record?;
+    for record in Records::new(text, delimiter).skip(usize::from(header.is_some())) {
+        // Where rows have one column, a blank line is a row whose text is missing.
+        if let (Some(line), 1, Some(role)) = (record.blank, count, roles[0]) {
+            collector.push(line, &[Cell { role, column: &names[0], value: "" }])?;
+        }
         if record.cells.len() != count {
             if record.cells.len() == 1 && record.cells[0].trim().is_empty() {
-                continue; // a blank line between rows
+                continue; // a line of white space between rows
             }
             let problem = format!(
                 "expected {count} columns as on line {}, got {}; quote texts that contain a {delimiter_name}",
@@ -188,8 +175,7 @@ fn sniff(path: &Path, text: &str) -> (char, &'static str) {
         return DELIMITERS[1];
     }
     let agreement = |delimiter: char| {
-        let counts: Vec<usize> =
-            Records::new(path, text, delimiter).take(SAMPLE).map_while(Result::ok).map(|row| row.cells.len()).collect();
+        let counts: Vec<usize> = Records::new(text, delimiter).take(SAMPLE).map(|row| row.cells.len()).collect();
         let first = counts.first().copied().filter(|count| *count > 1)?;
         let agreeing = counts.iter().filter(|count| **count == first).count();
         Some(agreeing as f64 / counts.len() as f64)
@@ -205,16 +191,15 @@ fn sniff(path: &Path, text: &str) -> (char, &'static str) {
 }
 
 /// Whether more than half of the third cells are numbers; a few broken scores do not make texts of the others.
-fn mostly_numbers(path: &Path, text: &str, delimiter: char) -> bool {
-    let third: Vec<bool> = Records::new(path, text, delimiter)
+fn mostly_numbers(text: &str, delimiter: char) -> bool {
+    let third: Vec<bool> = Records::new(text, delimiter)
         .take(SAMPLE)
-        .map_while(Result::ok)
         .filter_map(|row| Some(row.cells.get(2)?.trim().parse::<f32>().is_ok()))
         .collect();
     third.iter().filter(|number| **number).count() * 2 > third.len()
 }
 
-fn by_place(path: &Path, first: &Record<'_>, kind: Kind) -> Result<Vec<Option<Role>>> {
+fn by_place(path: &Path, first: &Record, kind: Kind) -> Result<Vec<Option<Role>>> {
     let count = first.cells.len();
     let roles = columns::by_place(kind, count).ok_or_else(|| {
         let expected = match kind {
@@ -229,7 +214,7 @@ fn by_place(path: &Path, first: &Record<'_>, kind: Kind) -> Result<Vec<Option<Ro
     Ok(roles.into_iter().map(Some).collect())
 }
 
-fn refuse_twins(path: &Path, header: &Record<'_>, named: &[Option<Role>]) -> Result<()> {
+fn refuse_twins(path: &Path, header: &Record, named: &[Option<Role>]) -> Result<()> {
     for (at, role) in named.iter().enumerate() {
         if let Some(role) = role.filter(|role| *role != Role::Negative)
             && let Some(before) = named[..at].iter().position(|earlier| *earlier == Some(role))
@@ -247,13 +232,13 @@ fn looks_like_name(cell: &str) -> bool {
     cell.len() <= 40 && !cell.contains(['\n', '.', '?', '!', ','])
 }
 
-fn no_header(first: &Record<'_>) -> String {
+fn no_header(first: &Record) -> String {
     format!("no header of known names: the first row is {}", start(first))
 }
 
 /// The first cells of a row, shortened, for messages.
-fn start(record: &Record<'_>) -> String {
-    let shorten = |cell: &Cow<'_, str>| match cell.char_indices().nth(24) {
+fn start(record: &Record) -> String {
+    let shorten = |cell: &str| match cell.char_indices().nth(24) {
         Some((end, _)) => format!("`{}…`", &cell[..end]),
         None => format!("`{cell}`"),
     };

@@ -16,29 +16,35 @@ fn fails(text: &str, kind: Option<Kind>, expected: &str) {
 }
 
 #[test]
-fn well_formed_text_is_read_as_the_csv_crate_reads_it() {
+fn what_the_csv_crate_writes_is_read_back() {
     let pieces = ["a", "ü", ",", ";", "\"", "\n", "\r\n", " ", "", "long text"];
     for seed in 0..300 {
         let mut random = Random::new(seed, 0);
         let columns = 1 + random.below(4);
         let ending = if random.below(2) == 0 { ::csv::Terminator::CRLF } else { ::csv::Terminator::Any(b'\n') };
         let mut writer = ::csv::WriterBuilder::new().terminator(ending).from_writer(Vec::new());
+        let mut written = Vec::new();
         for _ in 0..1 + random.below(5) {
             let cell =
                 |random: &mut Random| (0..1 + random.below(4)).map(|_| pieces[random.below(pieces.len())]).collect();
             let mut cells: Vec<String> = (0..columns).map(|_| cell(&mut random)).collect();
             cells[0].push('x'); // the csv crate skips rows that are empty
             writer.write_record(&cells).unwrap();
+            written.push(cells);
         }
         let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
-        let mut reader = ::csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
-        let expected: Vec<Vec<String>> =
-            reader.records().map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect();
-        let got: Vec<Vec<String>> = Records::new(Path::new("rows.csv"), &text, ',')
-            .map(|record| record.unwrap().cells.into_iter().map(Cow::into_owned).collect())
-            .collect();
-        assert_eq!(got, expected, "{text:?}");
+        check_quotes(Path::new("rows.csv"), &text, ',').unwrap();
+        let read: Vec<Vec<String>> =
+            Records::new(&text, ',').map(|record| record.cells.iter().map(str::to_owned).collect()).collect();
+        assert_eq!(read, written, "{text:?}");
     }
+}
+
+#[test]
+fn lines_are_counted_through_blank_lines_carriage_returns_and_quoted_breaks() {
+    let text = "a,b\r\n\n\r\n\"c\r\nc\",d\n\n\ne,f";
+    let lines: Vec<u64> = Records::new(text, ',').filter(|row| row.cells.len() == 2).map(|row| row.line).collect();
+    assert_eq!(lines, [1, 4, 8]);
 }
 
 #[test]

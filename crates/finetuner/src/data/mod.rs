@@ -65,6 +65,11 @@ impl Texts {
         self.ids.get(text).copied()
     }
 
+    /// All texts in the order of their ids.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.texts.iter().map(AsRef::as_ref)
+    }
+
     /// How many distinct texts there are.
     pub fn len(&self) -> usize {
         self.texts.len()

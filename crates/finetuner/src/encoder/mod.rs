@@ -1,9 +1,12 @@
 //! Packed batch to embeddings: a transformer, pooling, and what follows; weights in, weights out.
 
-//pub mod alias;
+pub mod alias;
 mod family;
 mod freeze;
-//pub mod source;
+pub mod hub;
+mod mini;
+pub mod source;
+mod text;
 mod transformer;
 mod weights;
 
@@ -12,6 +15,7 @@ use engine::random::Key;
 use engine::{Device, Gradients, Packing, ParameterId, Parameters, Tape, Var};
 
 pub use self::family::{Family, TransformerConfig};
+pub use self::text::{ModelOptions, Prompts, Role, TextModel};
 use self::transformer::Transformer;
 use self::weights::{Loader, Origin, Stored};
 use crate::artifact::{self, Dense, Layout, ModelFolder, PoolingMode, Step};
@@ -169,13 +173,12 @@ impl Encoder {
     pub fn embed(
         &self,
         device: &dyn Device,
-        batches: impl IntoIterator<Item = Result<PackedBatch>>,
+        batches: impl IntoIterator<Item = PackedBatch>,
         examples: usize,
     ) -> Result<Vec<f32>> {
         let width = self.dimension();
         let mut embeddings = vec![0.0; examples * width];
         for batch in batches {
-            let batch = batch?;
             let mut tape = Tape::inference(device, &self.parameters);
             let rows = self.forward(&mut tape, &batch, None)?;
             for (&example, row) in batch.examples.iter().zip(rows.value().data().chunks_exact(width)) {

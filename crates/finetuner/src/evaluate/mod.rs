@@ -29,7 +29,7 @@ pub use bootstrap::{Bootstrap, Interval};
 pub use correlation::Correlation;
 pub use metrics::{Judged, Metrics};
 pub use original::Original;
-pub use report::{Comparison, Verdict};
+pub use report::{Changes, Columns, Comparison, Verdict};
 pub use search::{Hit, Similarity, top_k};
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,23 @@ pub struct PerQuery {
     pub original: Original,
 }
 
+impl PerQuery {
+    /// None where nothing is relevant to the query.
+    fn new(query: usize, hits: &[Hit], relevant: &[(u32, f32)], k: usize) -> Option<Self> {
+        let judged = Judged::new(hits.iter().map(|hit| hit.document), relevant);
+        let graded = relevant.iter().filter(|(_, grade)| *grade > 0.0);
+        let (expected, _) = graded.rev().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(PerQuery {
+            query,
+            rank: judged.first_relevant(k),
+            first: hits.first().map(|hit| hit.document),
+            expected: *expected,
+            metrics: Metrics::of(&judged, k),
+            original: Original::of(&judged, k),
+        })
+    }
+}
+
 /// The means over all queries; `{"k", "metrics", "original", "queries", "without_relevant"}` in JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -106,19 +123,8 @@ impl Evaluation {
             let problem = format!("hits of {} queries, but relevant documents of {}", hits.len(), relevant.len());
             return Err(Error::Evaluation(problem));
         }
-        let per_query = |(query, (hits, relevant)): (usize, (&Vec<Hit>, &Vec<(u32, f32)>))| {
-            let judged = Judged::new(hits.iter().map(|hit| hit.document), relevant);
-            let best = relevant.iter().filter(|(_, grade)| *grade > 0.0).rev().max_by(|a, b| a.1.total_cmp(&b.1))?;
-            Some(PerQuery {
-                query,
-                rank: judged.first_relevant(k),
-                first: hits.first().map(|hit| hit.document),
-                expected: best.0,
-                metrics: Metrics::of(&judged, k),
-                original: Original::of(&judged, k),
-            })
-        };
-        let queries: Vec<PerQuery> = hits.iter().zip(relevant).enumerate().filter_map(per_query).collect();
+        let of = |query| PerQuery::new(query, &hits[query], &relevant[query], k);
+        let queries: Vec<PerQuery> = (0..hits.len()).filter_map(of).collect();
         if queries.is_empty() {
             let problem = format!("none of the {} queries has a relevant document", hits.len());
             return Err(Error::Evaluation(problem));

@@ -1,7 +1,7 @@
 //! Text to packed token batches: the model's own tokenizer, batches to a token budget, prepared ahead of the step.
 //!
 //! - [`tokenizer`]: texts to token sequences, in parallel, truncation noted
-//! - [`pack`]: sequences to batches without padding
+//! - [`mod@pack`]: sequences to batches without padding
 //! - [`prefetch`]: the next batches are prepared on another thread
 
 pub mod pack;

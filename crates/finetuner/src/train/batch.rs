@@ -1,0 +1,142 @@
+//! From example numbers to what a step needs: packed tokens, columns, labels and scores.
+
+use std::sync::Arc;
+
+use crate::data::{Dataset, Example, Kind, LabelGraph, TextId};
+use crate::encoder::{Prompts, Role, TextModel};
+use crate::error::{Error, Result};
+use crate::objective::BatchLayout;
+use crate::tokens::{PackedBatch, Tokenizer, pack};
+
+/// One batch, ready for the encoder.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    /// Rows in order, in micro-batches of the token budget.
+    pub(crate) micro_batches: Vec<PackedBatch>,
+    pub(crate) layout: BatchLayout,
+    pub(crate) examples: usize,
+    pub(crate) tokens: usize,
+    pub(crate) truncated: usize,
+}
+
+/// Makes batches of a data set; cloned into the thread that prepares them ahead.
+#[derive(Debug, Clone)]
+pub(crate) struct Batcher {
+    dataset: Arc<Dataset>,
+    graph: Arc<LabelGraph>,
+    tokenizer: Arc<Tokenizer>,
+    prompts: Prompts,
+    /// Negatives that every example has; more are left out so that all columns are full.
+    negatives: usize,
+    micro_batch_tokens: usize,
+}
+
+impl Batcher {
+    pub(crate) fn new(dataset: Arc<Dataset>, model: &TextModel, micro_batch_tokens: usize) -> Self {
+        let negatives = dataset.examples.iter().map(|example| match example {
+            Example::Triplet { negatives, .. } => negatives.len(),
+            _ => 0,
+        });
+        Batcher {
+            negatives: negatives.min().unwrap_or(0),
+            graph: Arc::new(LabelGraph::from_dataset(&dataset)),
+            dataset,
+            tokenizer: model.tokenizer.clone(),
+            prompts: model.prompts().clone(),
+            micro_batch_tokens,
+        }
+    }
+
+    pub(crate) fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// One label per example, for the class sampler: its class, or the component of its anchor.
+    pub(crate) fn labels(&self) -> Vec<u32> {
+        let label = |example: &Example| match example {
+            Example::Labelled { label, .. } => *label,
+            Example::Pair { anchor, .. } | Example::Triplet { anchor, .. } => self.graph.label(*anchor),
+            Example::Scored { first, .. } => self.graph.label(*first),
+            Example::Single { text } => self.graph.label(*text),
+        };
+        self.dataset.examples.iter().map(label).collect()
+    }
+
+    /// The batch of these examples. Rows stand column by column: all anchors, all positives, all first negatives …
+    pub(crate) fn batch(&self, examples: &[u32]) -> Result<Batch> {
+        let mut columns: Vec<Vec<(TextId, Role)>> = Vec::new();
+        let mut labels = Vec::new();
+        let mut scores = Vec::new();
+        let mut put = |column: usize, text: TextId, role: Role| {
+            if columns.len() <= column {
+                columns.resize(column + 1, Vec::new());
+            }
+            columns[column].push((text, role));
+        };
+        for &example in examples {
+            match &self.dataset.examples[example as usize] {
+                Example::Pair { anchor, positive } => {
+                    put(0, *anchor, Role::Query);
+                    put(1, *positive, Role::Document);
+                }
+                Example::Triplet { anchor, positive, negatives } => {
+                    put(0, *anchor, Role::Query);
+                    put(1, *positive, Role::Document);
+                    for (place, negative) in negatives.iter().take(self.negatives).enumerate() {
+                        put(2 + place, *negative, Role::Document);
+                    }
+                }
+                Example::Labelled { text, label } => {
+                    put(0, *text, Role::Plain);
+                    labels.push(*label);
+                }
+                Example::Scored { first, second, score } => {
+                    put(0, *first, Role::Plain);
+                    put(1, *second, Role::Plain);
+                    scores.push(*score);
+                }
+                Example::Single { text } => put(0, *text, Role::Plain),
+            }
+        }
+        let texts: Vec<(TextId, Role)> = columns.iter().flatten().copied().collect();
+        if self.dataset.kind != Kind::Labelled {
+            labels = texts.iter().map(|(text, _)| self.graph.label(*text)).collect();
+        }
+        let prompted: Vec<String> =
+            texts.iter().map(|(text, role)| self.prompts.apply(*role, self.dataset.texts.get(*text))).collect();
+        let prompted: Vec<&str> = prompted.iter().map(String::as_str).collect();
+        let sequences = self.tokenizer.encode(&prompted)?;
+        let rows: Vec<u32> = (0..sequences.len() as u32).collect();
+        let micro_batches = pack(&sequences, &rows, self.micro_batch_tokens);
+        Ok(Batch {
+            tokens: micro_batches.iter().map(PackedBatch::tokens).sum(),
+            truncated: sequences.iter().filter(|sequence| sequence.truncated).count(),
+            micro_batches,
+            layout: BatchLayout {
+                columns: columns.iter().map(Vec::len).collect(),
+                labels,
+                scores: (self.dataset.kind == Kind::Scored).then_some(scores),
+            },
+            examples: examples.len(),
+        })
+    }
+}
+
+/// Refuses data that the loss cannot learn from.
+pub(crate) fn check_kind(loss: &str, needs: crate::objective::Needs, kind: Kind) -> Result<()> {
+    use crate::objective::Needs;
+    let fits = match needs {
+        Needs::Labels => matches!(kind, Kind::Labelled | Kind::Pairs | Kind::Triplets),
+        Needs::Pairs => matches!(kind, Kind::Pairs | Kind::Triplets),
+        Needs::Scores => kind == Kind::Scored,
+    };
+    if fits {
+        return Ok(());
+    }
+    let wanted = match needs {
+        Needs::Labels => "labelled items, pairs or triplets",
+        Needs::Pairs => "pairs or triplets",
+        Needs::Scores => "scored pairs",
+    };
+    Err(Error::spec("loss", format!("`{loss}` learns from {wanted}, but the training data holds {kind}")))
+}

@@ -1,0 +1,136 @@
+//! Measuring a model on held-out data: retrieval where something is to be found, correlation for scored pairs.
+
+use engine::Device;
+
+use crate::data::{Dataset, Example, Kind, RetrievalSet};
+use crate::encoder::{Role, TextModel};
+use crate::error::Result;
+use crate::evaluate::{Correlation, Evaluation, Similarity, depth};
+
+/// What a model is measured on.
+#[derive(Debug)]
+pub enum Target {
+    /// Queries, an index and what is relevant.
+    Retrieval(RetrievalSet),
+    /// Pairs with a similarity each.
+    Scored(Dataset),
+}
+
+/// What was measured.
+#[derive(Debug, Clone)]
+pub enum Measurement {
+    /// Of [`Target::Retrieval`].
+    Retrieval(Evaluation),
+    /// Of [`Target::Scored`].
+    Scored(Correlation),
+}
+
+impl Target {
+    /// The target that a data set is by itself; `None` for texts alone, which say nothing about what matches.
+    ///
+    /// # Errors
+    /// [`crate::Error::Spec`] where no query has a relevant document.
+    pub fn of(dataset: &Dataset) -> Result<Option<Self>> {
+        Ok(match dataset.kind {
+            Kind::Scored => Some(Target::Scored(dataset.clone())),
+            Kind::Single => None,
+            Kind::Pairs | Kind::Triplets | Kind::Labelled => {
+                Some(Target::Retrieval(RetrievalSet::from_dataset(dataset)?))
+            }
+        })
+    }
+
+    /// One sentence on what is measured.
+    pub fn description(&self) -> String {
+        match self {
+            Target::Retrieval(set) => set.description.clone(),
+            Target::Scored(dataset) => format!("{} scored pairs", dataset.examples.len()),
+        }
+    }
+
+    /// How many texts a measurement embeds.
+    pub fn texts(&self) -> usize {
+        match self {
+            Target::Retrieval(set) => set.queries.len() + set.documents.len(),
+            Target::Scored(dataset) => dataset.texts.len(),
+        }
+    }
+
+    /// Measures a model by cosine similarity, looking at `k` hits. `progress` hears the number of texts embedded.
+    ///
+    /// # Errors
+    /// [`crate::Error::Evaluation`] for embeddings that are not finite.
+    pub fn measure(
+        &self,
+        model: &TextModel,
+        device: &dyn Device,
+        k: usize,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Measurement> {
+        let dimension = model.encoder.dimension();
+        match self {
+            Target::Retrieval(set) => {
+                let plain = set.exclude.is_some();
+                let role = |role| if plain { Role::Plain } else { role };
+                let (documents, _) = model.embed(device, &set.documents, role(Role::Document), &mut progress)?;
+                let done = set.documents.len();
+                let (queries, _) =
+                    model.embed(device, &set.queries, role(Role::Query), |more| progress(done + more))?;
+                let deep = depth(&set.relevant, k);
+                let hits = Similarity::Cosine.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
+                Ok(Measurement::Retrieval(Evaluation::new(&hits, &set.relevant, k)?))
+            }
+            Target::Scored(dataset) => {
+                let texts: Vec<&str> = dataset.texts.iter().collect();
+                let (embeddings, _) = model.embed(device, &texts, Role::Plain, &mut progress)?;
+                let row = |id: crate::data::TextId| &embeddings[id.0 as usize * dimension..][..dimension];
+                let pairs: Vec<(f64, f64)> = dataset
+                    .examples
+                    .iter()
+                    .filter_map(|example| match example {
+                        Example::Scored { first, second, score } => {
+                            let similarity = Similarity::Cosine.score(row(*first), row(*second));
+                            Some((f64::from(similarity), f64::from(*score)))
+                        }
+                        _ => None,
+                    })
+                    .collect();
+                Ok(Measurement::Scored(Correlation::new(&pairs)))
+            }
+        }
+    }
+}
+
+impl Measurement {
+    /// The named numbers, for events and monitors.
+    pub fn values(&self) -> Vec<(String, f64)> {
+        match self {
+            Measurement::Retrieval(evaluation) => {
+                let summary = serde_json::to_value(evaluation.summary().metrics).unwrap_or_default();
+                let values = summary.as_object().into_iter().flatten();
+                values.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
+            }
+            Measurement::Scored(correlation) => {
+                let values = [("pearson", correlation.pearson), ("spearman", correlation.spearman)];
+                values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+            }
+        }
+    }
+
+    /// The number that decides which model is better: mRR, or Spearman's correlation.
+    pub fn main(&self) -> (&'static str, f64) {
+        match self {
+            Measurement::Retrieval(evaluation) => ("mrr", evaluation.summary().metrics.mrr),
+            Measurement::Scored(correlation) => ("spearman", correlation.spearman.unwrap_or(-1.0)),
+        }
+    }
+
+    /// As JSON: the summary, or the correlations.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Measurement::Retrieval(evaluation) => serde_json::to_value(evaluation.summary()),
+            Measurement::Scored(correlation) => serde_json::to_value(correlation),
+        }
+        .unwrap_or_default()
+    }
+}

@@ -1,0 +1,166 @@
+//! `report.json` and what the terminal shows of it.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::measure::{Measurement, Target};
+use crate::error::Result;
+use crate::evaluate::{Bootstrap, Changes, Columns, Comparison, Verdict};
+
+/// What a run did and what came of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// The model the run started from.
+    pub model: String,
+    /// The training data as it was understood.
+    pub data: String,
+    /// What was measured before and after; `None` without held-out data.
+    pub evaluated_on: Option<String>,
+    /// Pretrained, finetuned, delta and intervals of every retrieval metric.
+    pub metrics: Option<Columns>,
+    /// Queries that got better and worse, with examples.
+    pub queries: Option<Changes>,
+    /// Correlations before and after, for scored pairs.
+    pub correlation: Option<BeforeAfter>,
+    /// Whether the model got better.
+    pub verdict: Option<Verdict>,
+    /// The same as a sentence.
+    pub conclusion: String,
+    /// What training did.
+    pub training: Training,
+    /// How long it took.
+    pub timing: Timing,
+    /// How much memory it took.
+    pub memory: Memory,
+}
+
+/// A measurement of both models.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BeforeAfter {
+    /// The untouched model.
+    pub pretrained: Value,
+    /// The trained model.
+    pub finetuned: Value,
+}
+
+/// What training did.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Training {
+    /// Optimiser steps taken.
+    pub steps: usize,
+    /// Epochs finished.
+    pub epochs: usize,
+    /// Examples seen.
+    pub examples: usize,
+    /// Tokens seen.
+    pub tokens: usize,
+    /// Training texts that were cut at the length limit.
+    pub truncated: usize,
+    /// Mean training loss of the last epoch.
+    pub train_loss: f64,
+    /// Validation loss after the last epoch.
+    pub validation_loss: Option<f64>,
+    /// The step whose weights were kept; 0 is the pretrained model.
+    pub kept_step: usize,
+}
+
+/// How long it took.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Timing {
+    /// All optimiser steps.
+    pub train_seconds: f64,
+    /// All measurements.
+    pub evaluate_seconds: f64,
+    /// Training examples per second.
+    pub examples_per_second: f64,
+    /// Training tokens per second.
+    pub tokens_per_second: f64,
+}
+
+/// How much memory it took.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// The most the process held at once, as the operating system counts; `None` where it does not say.
+    pub peak_bytes: Option<u64>,
+}
+
+impl Memory {
+    /// The process's own peak.
+    pub(crate) fn measure() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        Memory { peak_bytes: kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).map(|kb| kb * 1024) }
+    }
+}
+
+/// The part of a report that compares two measurements of one target.
+pub(crate) struct Compared {
+    pub(crate) metrics: Option<Columns>,
+    pub(crate) queries: Option<Changes>,
+    pub(crate) correlation: Option<BeforeAfter>,
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) conclusion: String,
+}
+
+impl Compared {
+    pub(crate) fn new(target: &Target, before: &Measurement, after: &Measurement) -> Result<Self> {
+        match (target, before, after) {
+            (Target::Retrieval(set), Measurement::Retrieval(before), Measurement::Retrieval(after)) => {
+                let comparison = Comparison::new(before, after, &set.queries, &set.documents, Bootstrap::default())?;
+                Ok(Compared {
+                    metrics: Some(comparison.metrics),
+                    queries: Some(comparison.queries),
+                    correlation: None,
+                    verdict: Some(comparison.verdict),
+                    conclusion: comparison.conclusion,
+                })
+            }
+            _ => {
+                let ((name, old), (_, new)) = (before.main(), after.main());
+                let conclusion = format!("The {name} correlation went from {old:.4} to {new:.4}.");
+                let correlation = BeforeAfter { pretrained: before.to_json(), finetuned: after.to_json() };
+                Ok(Compared { metrics: None, queries: None, correlation: Some(correlation), verdict: None, conclusion })
+            }
+        }
+    }
+
+    pub(crate) fn nothing() -> Self {
+        let conclusion = "Nothing was measured: give `eval_data`, `val_split` or `query_data` to see whether the \
+                          model got better."
+            .to_owned();
+        Compared { metrics: None, queries: None, correlation: None, verdict: None, conclusion }
+    }
+}
+
+impl Report {
+    /// The comparison behind this report, if retrieval was measured.
+    pub fn comparison(&self) -> Option<Comparison> {
+        Some(Comparison {
+            metrics: self.metrics.clone()?,
+            queries: self.queries.clone()?,
+            verdict: self.verdict?,
+            conclusion: self.conclusion.clone(),
+        })
+    }
+
+    /// The table, the examples and the conclusion, for a terminal.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        match (self.comparison(), &self.correlation) {
+            (Some(comparison), _) => {
+                let _ = writeln!(text, "{}\n{}", comparison.table(), comparison.examples());
+            }
+            (None, Some(correlation)) => {
+                for name in ["spearman", "pearson"] {
+                    let (before, after) = (&correlation.pretrained[name], &correlation.finetuned[name]);
+                    let _ = writeln!(text, "{name:<10} pretrained {before:.4}  finetuned {after:.4}");
+                }
+            }
+            (None, None) => {}
+        }
+        let _ = writeln!(text, "{}", self.conclusion);
+        text
+    }
+}

@@ -1,0 +1,164 @@
+//! Everything that a run must remember to go on with the same bits: weights, moments, the place in the data, and the
+//! best model so far. Random numbers need no memory: each is a function of seed, step and place.
+
+use std::path::Path;
+
+use engine::{Parameters, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::callbacks::{Best, EarlyStopping};
+use crate::artifact::{Checkpoint, NamedTensor};
+use crate::error::{Error, Result};
+use crate::optim::Optimizer;
+use crate::spec::RunSpec;
+
+/// The checkpoint's name in the output folder.
+pub(crate) const FILE: &str = "checkpoint.safetensors";
+
+/// Where a run is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Optimiser steps taken.
+    pub(crate) step: usize,
+    /// Epochs finished.
+    pub(crate) epoch: usize,
+    /// Batches of the current epoch that are done.
+    pub(crate) batch: usize,
+    pub(crate) examples: usize,
+    pub(crate) tokens: usize,
+    pub(crate) truncated: usize,
+    /// Sum of the current epoch's batch losses, and how many there are.
+    pub(crate) loss_sum: f64,
+    pub(crate) train_loss: f64,
+    pub(crate) validation_loss: Option<f64>,
+    pub(crate) train_seconds: f64,
+    pub(crate) evaluate_seconds: f64,
+}
+
+/// The best weights so far and the step they are from; cheap, because tensors share until they change.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) step: usize,
+    pub(crate) weights: Vec<Tensor>,
+}
+
+impl Kept {
+    pub(crate) fn of(parameters: &Parameters, step: usize) -> Self {
+        Kept { step, weights: parameters.iter().map(|parameter| parameter.value.clone()).collect() }
+    }
+
+    pub(crate) fn put_back(self, parameters: &mut Parameters) {
+        for (parameter, weight) in parameters.iter_mut().zip(self.weights) {
+            parameter.value = weight;
+        }
+    }
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) progress: Progress,
+    pub(crate) best: Option<(Best, Option<Kept>)>,
+    pub(crate) early_stopping: Option<EarlyStopping>,
+}
+
+/// The fields of a spec that may differ between a run and its resumption.
+const FREE: [&str; 4] = ["output", "resume", "threads", "device"];
+
+fn fixed_fields(spec: &RunSpec) -> serde_json::Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        FREE.iter().for_each(|field| drop(fields.remove(*field)));
+    }
+    value
+}
+
+impl State {
+    /// Writes the checkpoint; the one before stays until this one is safely there.
+    pub(crate) fn save(
+        &self,
+        folder: &Path,
+        spec: &RunSpec,
+        parameters: &Parameters,
+        optimizer: &Optimizer,
+    ) -> Result<()> {
+        let kept = self.best.as_ref().and_then(|(_, kept)| kept.as_ref());
+        let record = json!({
+            "spec": fixed_fields(spec),
+            "progress": self.progress,
+            "optimizer_steps": optimizer.steps(),
+            "best": self.best.as_ref().map(|(best, _)| best),
+            "kept_step": kept.map(|kept| kept.step),
+            "early_stopping": self.early_stopping,
+        });
+        let mut tensors: Vec<(String, &Tensor)> = Vec::new();
+        for (index, parameter) in parameters.iter().enumerate() {
+            tensors.push((format!("{index}/weight"), &parameter.value));
+            for (moment, tensor) in optimizer.state()[index].iter().enumerate() {
+                tensors.push((format!("{index}/moment/{moment}"), tensor));
+            }
+            if let Some(kept) = kept {
+                tensors.push((format!("{index}/best"), &kept.weights[index]));
+            }
+        }
+        let named: Vec<_> =
+            tensors.iter().map(|(name, tensor)| NamedTensor::f32(name, tensor.shape(), tensor.data())).collect();
+        Checkpoint::write(&folder.join(FILE), &record, &named)
+    }
+
+    /// Reads the checkpoint into the model and the optimiser.
+    ///
+    /// # Errors
+    /// [`Error::Output`] if there is none or it is of a run with other settings, which are named.
+    pub(crate) fn restore(
+        &mut self,
+        folder: &Path,
+        spec: &RunSpec,
+        parameters: &mut Parameters,
+        optimizer: &mut Optimizer,
+    ) -> Result<()> {
+        let path = folder.join(FILE);
+        let refuse = |problem: String| Error::Output { path: folder.to_owned(), problem };
+        if !path.is_file() {
+            return Err(refuse("holds no checkpoint to resume from; the run may be finished already".into()));
+        }
+        let checkpoint = Checkpoint::open(&path)?;
+        let record = &checkpoint.record;
+        let (asked, stored) = (fixed_fields(spec), &record["spec"]);
+        let fields = asked.as_object().into_iter().flatten();
+        let differing: Vec<&str> =
+            fields.filter(|(name, value)| stored[name.as_str()] != **value).map(|(name, _)| name.as_str()).collect();
+        if !differing.is_empty() {
+            let names = differing.join("`, `");
+            return Err(refuse(format!("holds a run with other values of `{names}`; resume with the same ones")));
+        }
+        let damaged = |error: serde_json::Error| refuse(format!("holds a damaged checkpoint: {error}"));
+        self.progress = serde_json::from_value(record["progress"].clone()).map_err(damaged)?;
+        let best: Option<Best> = serde_json::from_value(record["best"].clone()).map_err(damaged)?;
+        let early: Option<EarlyStopping> = serde_json::from_value(record["early_stopping"].clone()).map_err(damaged)?;
+        if early.is_some() {
+            self.early_stopping = early;
+        }
+        let moments = |index: usize| {
+            checkpoint.shapes().filter(|(name, _)| name.starts_with(&format!("{index}/moment/"))).count()
+        };
+        let mut state = Vec::with_capacity(parameters.len());
+        let mut kept = record["kept_step"].as_u64().map(|step| Kept { step: step as usize, weights: Vec::new() });
+        for (index, parameter) in parameters.iter_mut().enumerate() {
+            let shape = parameter.value.shape().to_vec();
+            let read = |name: String| Ok::<_, Error>(Tensor::from_vec(checkpoint.f32s(&name, &shape)?, &shape)?);
+            parameter.value = read(format!("{index}/weight"))?;
+            let own = (0..moments(index)).map(|moment| read(format!("{index}/moment/{moment}")));
+            state.push(own.collect::<Result<_>>()?);
+            if let Some(kept) = &mut kept {
+                kept.weights.push(read(format!("{index}/best"))?);
+            }
+        }
+        optimizer.restore(record["optimizer_steps"].as_u64().unwrap_or(0), state)?;
+        if let Some(best) = best {
+            self.best = Some((best, kept));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! The gradients of one batch, whatever its size.
+//!
+//! A batch that fits one micro-batch goes forward and backward once. A larger one goes through the gradient cache (Gao
+//! et al. 2021, arXiv 2101.06983): embed every micro-batch without a tape, take the gradient of the loss in each
+//! embedding over the whole batch, then run every micro-batch again with a tape and feed it its embeddings' gradients.
+//! Dropout masks depend on step, example and position only, so both passes draw the same.
+
+use engine::random::Key;
+use engine::{Device, Gradients, Tape, Tensor};
+
+use super::batch::Batch;
+use crate::encoder::Encoder;
+use crate::error::Result;
+use crate::objective::Objective;
+
+/// Adds the gradients of a batch to `gradients` and gives its loss. With a key, dropout is on.
+pub(crate) fn gradients(
+    encoder: &Encoder,
+    device: &dyn Device,
+    objective: &Objective,
+    batch: &Batch,
+    dropout: Option<Key>,
+    gradients: &mut Gradients,
+) -> Result<f64> {
+    if let [only] = &batch.micro_batches[..] {
+        let mut tape = Tape::recording(device, &encoder.parameters);
+        let embeddings = encoder.forward(&mut tape, only, dropout)?;
+        let loss = objective.loss(&mut tape, &embeddings, &batch.layout)?;
+        drop(embeddings);
+        let value = f64::from(loss.value().item());
+        tape.backward(&loss, Tensor::scalar(1.0), gradients)?;
+        return Ok(value);
+    }
+
+    let embeddings = embed(encoder, device, batch, dropout)?;
+    let mut tape = Tape::recording(device, &encoder.parameters);
+    let leaf = tape.leaf(embeddings);
+    let loss = objective.loss(&mut tape, &leaf, &batch.layout)?;
+    let value = f64::from(loss.value().item());
+    let upstream = tape.backward(&loss, Tensor::scalar(1.0), gradients)?.take(&leaf);
+    let Some(upstream) = upstream else { return Ok(value) };
+
+    let width = upstream.columns();
+    let mut row = 0;
+    for micro_batch in &batch.micro_batches {
+        let rows = micro_batch.len();
+        let own = upstream.data()[row * width..(row + rows) * width].to_vec();
+        row += rows;
+        let mut tape = Tape::recording(device, &encoder.parameters);
+        let embeddings = encoder.forward(&mut tape, micro_batch, dropout)?;
+        tape.backward(&embeddings, Tensor::from_vec(own, &[rows, width])?, gradients)?;
+    }
+    Ok(value)
+}
+
+/// The loss of a batch without gradients and without dropout.
+pub(crate) fn loss(encoder: &Encoder, device: &dyn Device, objective: &Objective, batch: &Batch) -> Result<f64> {
+    let embeddings = embed(encoder, device, batch, None)?;
+    let mut tape = Tape::inference(device, &encoder.parameters);
+    let embeddings = tape.constant(embeddings);
+    Ok(f64::from(objective.loss(&mut tape, &embeddings, &batch.layout)?.value().item()))
+}
+
+/// The embeddings of every row, nothing recorded.
+fn embed(encoder: &Encoder, device: &dyn Device, batch: &Batch, dropout: Option<Key>) -> Result<Tensor> {
+    let mut embeddings = Vec::new();
+    for micro_batch in &batch.micro_batches {
+        let mut tape = Tape::inference(device, &encoder.parameters);
+        embeddings.extend_from_slice(encoder.forward(&mut tape, micro_batch, dropout)?.value().data());
+    }
+    let rows = batch.layout.labels.len();
+    let width = embeddings.len() / rows.max(1);
+    Ok(Tensor::from_vec(embeddings, &[rows, width])?)
+}
