@@ -63,7 +63,7 @@ pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<O
     let run = || {
         let output = Output::claim(&output_folder(spec), spec.resume)?;
         let mut recorder = Recorder::open(&output, sink)?;
-        let outcome = run(spec, &output, &mut recorder, stop, &pool);
+        let outcome = run(spec, &output, &mut recorder, stop);
         match &outcome {
             Err(error) => {
                 recorder.warn(error.to_string())?;
@@ -81,9 +81,9 @@ pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<O
 ///
 /// # Errors
 /// [`Error::Spec`] if the operating system refuses the threads.
-pub fn thread_pool(threads: Option<usize>) -> Result<Arc<rayon::ThreadPool>> {
+pub fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
-    pool.map(Arc::new).map_err(|error| Error::spec("threads", error.to_string()))
+    pool.map_err(|error| Error::spec("threads", error.to_string()))
 }
 
 /// `output`, or `runs/<model>-<time>`.
@@ -100,7 +100,6 @@ fn run(
     output: &Output,
     recorder: &mut Recorder<'_>,
     stop: &AtomicBool,
-    pool: &Arc<rayon::ThreadPool>,
 ) -> Result<Outcome> {
     recorder.state("started")?;
     let device = Cpu;
@@ -167,8 +166,8 @@ fn run(
     let mut after = None;
     'epochs: for epoch in state.progress.epoch..spec.epochs {
         let remaining: Vec<_> = order.batches(epoch as u64).split_off(state.progress.batch);
-        let (worker, workers) = (batcher.clone(), pool.clone());
-        let prepare = move |examples: Vec<u32>| workers.install(|| worker.batch(&examples));
+        let worker = batcher.clone();
+        let prepare = move |examples: Vec<u32>| worker.batch(&examples);
         for batch in Prefetch::new(remaining.into_iter().map(prepare), AHEAD) {
             let batch = batch?;
             let started = Instant::now();
