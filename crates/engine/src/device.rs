@@ -4,6 +4,7 @@
 //! operations, models and losses call a device and never ask which it is. Shapes are checked by the operations, so a
 //! kernel may rely on them. `accumulate` means: add to what `out` holds; otherwise overwrite all of it.
 
+use crate::function::Functions;
 use crate::packing::Packing;
 use crate::random::Dropout;
 use crate::tensor::Tensor;
@@ -105,7 +106,7 @@ pub enum UpdateRule {
 }
 
 /// The kernels that a device provides. `rows` of a packed matrix are tokens.
-pub trait Device: Send + Sync {
+pub trait Device: Functions + Send + Sync {
     /// Short name for reports, such as `cpu (avx2)`.
     fn name(&self) -> String;
 

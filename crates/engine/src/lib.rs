@@ -5,6 +5,7 @@
 //! 2. [`tensor`]: dense row-major `f32` matrices over pooled buffers
 //! 3. [`random`]: counter-based random numbers, so that a second pass draws the same dropout mask
 //! 4. [`packing`]: sequences of different lengths in one matrix, and [`device`]: the one seam between operations and hardware; [`cpu`] is its reference implementation
+//!    [`function`]: the small functions that its kernels are parameterised by
 //! 5. [`parameter`]: named weights and their gradients
 //! 6. [`tape`]: records operations and runs them backwards
 //! 7. [`op`]: the closed set of operations, one file each, forward and backward side by side
@@ -32,6 +33,7 @@ mod isa;
 pub mod cpu;
 pub mod device;
 pub mod error;
+pub mod function;
 pub mod op;
 pub mod packing;
 pub mod parameter;

@@ -3,12 +3,17 @@
 
 mod activation;
 mod attention;
+mod elementwise;
 mod embedding;
+mod function;
 pub(crate) mod gemm;
 pub(crate) mod math;
 mod norm;
 mod pooling;
+mod reduce;
 pub(crate) mod rows;
+mod similarity;
+mod triplets;
 mod update;
 
 use rayon::prelude::*;

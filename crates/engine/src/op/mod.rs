@@ -4,12 +4,17 @@
 mod activation;
 mod attention;
 mod dropout;
+mod elementwise;
 mod embedding;
 mod feed_forward;
 mod linear;
 mod norm;
 mod normalize;
 mod pool;
+mod reduce;
+mod select;
+mod similarity;
+mod triplets;
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;

@@ -103,9 +103,9 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>) -> Result<Datase
         return Err(Error::data(path, None, "holds no examples: the file is empty"));
     };
     let count = first.cells.len();
-    let named: Vec<Option<Role>> = first.cells.iter().map(|cell| Role::of(cell)).collect();
+    let named: Vec<Option<Role>> = first.cells.iter().map(Role::of).collect();
     let known: Vec<Role> = named.iter().flatten().copied().collect();
-    let header = columns::kind_of(&known).filter(|_| first.cells.iter().all(|cell| looks_like_name(cell)));
+    let header = columns::kind_of(&known).filter(|_| first.cells.iter().all(looks_like_name));
 
     let (kind, roles, why) = match (kind, header) {
         (kind, Some(by_name)) => {

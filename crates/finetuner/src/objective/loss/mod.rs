@@ -1,0 +1,150 @@
+//! Losses. One file each: a struct whose fields are its options, and its forward code on the tape.
+
+mod contrastive;
+mod cosent;
+mod cosine_similarity;
+mod multiple_negatives_ranking;
+mod nt_xent;
+mod sup_con;
+mod triplet_margin;
+
+use engine::{Tape, Tensor, Var};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::contrastive::ContrastiveLoss;
+pub use self::cosent::CoSENTLoss;
+pub use self::cosine_similarity::{CosineSimilarityLoss, LossFunction, ScoreTransformation};
+pub use self::multiple_negatives_ranking::{
+    Direction, Directions, HardnessMode, MultipleNegativesRankingLoss, PartitionMode,
+};
+pub use self::nt_xent::NTXentLoss;
+pub use self::sup_con::SupConLoss;
+pub use self::triplet_margin::{TripletMarginLoss, TripletsPerAnchor};
+use super::miner::Miner;
+use super::registry::{self, Entry};
+use super::{BatchLayout, Distance, Masks, Mined, Needs};
+use crate::error::Result;
+use crate::spec::Options;
+
+/// What a loss is computed from.
+pub struct Batch<'b> {
+    /// `[rows, dimension]`, as the model gives them.
+    pub embeddings: &'b Var,
+    /// What the rows are.
+    pub layout: &'b BatchLayout,
+    /// Chooses tuples, for losses that need labels.
+    pub miner: Option<&'b dyn Miner>,
+}
+
+impl Batch<'_> {
+    /// Which rows share a label.
+    pub fn masks(&self) -> Masks {
+        Masks::new(&self.layout.labels)
+    }
+
+    /// What the miner chooses. `distances`, measured by `distance`, smaller is closer, serve a miner that measures the
+    /// same way.
+    pub fn mined(&self, tape: &Tape<'_>, distance: Distance, distances: &Tensor, labels: &Masks) -> Mined {
+        match self.miner {
+            None => Mined::Everything,
+            Some(miner) if miner.distance() == distance => miner.mine(distances, labels),
+            Some(miner) => miner.mine_embeddings(tape.device(), self.embeddings.value(), labels),
+        }
+    }
+
+    /// The rows of a column.
+    ///
+    /// # Errors
+    /// [`crate::Error::Engine`] when the batch has fewer columns.
+    pub fn column(&self, tape: &mut Tape<'_>, column: usize) -> Result<Var> {
+        let columns = &self.layout.columns;
+        if column >= columns.len() {
+            let expected = format!("at least {} columns", column + 1);
+            return Err(engine::Error::shape("objective", expected, columns.len().to_string()).into());
+        }
+        let start: usize = columns[..column].iter().sum();
+        Ok(tape.row_range(self.embeddings, start..start + columns[column])?)
+    }
+
+    /// The two columns of scored pairs and their scores.
+    ///
+    /// # Errors
+    /// [`crate::Error::Engine`] when the columns or the scores are missing or of different lengths.
+    pub fn scored_pairs(&self, tape: &mut Tape<'_>) -> Result<(Var, Var, &[f32])> {
+        let (first, second) = (self.column(tape, 0)?, self.column(tape, 1)?);
+        let scores = self.layout.scores.as_deref().unwrap_or_default();
+        if scores.len() != first.value().rows() {
+            let expected = format!("{} scores, one per pair", first.value().rows());
+            return Err(engine::Error::shape("objective", expected, scores.len().to_string()).into());
+        }
+        Ok((first, second, scores))
+    }
+}
+
+/// A loss with its options.
+pub trait Loss: std::fmt::Debug + Send + Sync {
+    /// The kind of data that it takes.
+    fn needs(&self) -> Needs;
+
+    /// The loss of a batch, `[1]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Engine`] when the batch is not what it needs.
+    fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var>;
+
+    /// What is wrong in the options together, as option and sentence.
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+const LOSSES: &[Entry<dyn Loss>] = &[
+    entry::<TripletMarginLoss>("TripletMarginLoss", &[]),
+    entry::<ContrastiveLoss>("ContrastiveLoss", &[]),
+    entry::<NTXentLoss>("NTXentLoss", &["NTXLoss"]),
+    entry::<SupConLoss>("SupConLoss", &[]),
+    entry::<MultipleNegativesRankingLoss>("MultipleNegativesRankingLoss", &["MNRL"]),
+    entry::<CosineSimilarityLoss>("CosineSimilarityLoss", &[]),
+    entry::<CoSENTLoss>("CoSENTLoss", &[]),
+];
+
+const BASE: &str = "is a base class of pytorch-metric-learning: it computes nothing by itself";
+const WRAPPER: &str = "wraps other losses, which cannot be given by name";
+const REFUSED: &[(&str, &str)] = &[
+    ("BaseMetricLossFunction", BASE),
+    ("GenericPairLoss", BASE),
+    ("EmbeddingRegularizerMixin", BASE),
+    ("WeightRegularizerMixin", BASE),
+    ("MultipleLosses", WRAPPER),
+    ("CrossBatchMemory", WRAPPER),
+    ("SelfSupervisedLoss", WRAPPER),
+];
+
+const fn entry<T>(name: &'static str, aliases: &'static [&'static str]) -> Entry<dyn Loss>
+where
+    T: Loss + Serialize + DeserializeOwned + Default + 'static,
+{
+    Entry {
+        name,
+        aliases,
+        build: |options| {
+            let loss: T = registry::parse("loss_options", options)?;
+            registry::checked("loss_options", loss.problems())?;
+            Ok(Box::new(loss))
+        },
+    }
+}
+
+/// The loss of this name.
+///
+/// # Errors
+/// [`crate::Error::Spec`] for an unknown name or option.
+pub fn new(name: &str, options: &Options) -> Result<Box<dyn Loss>> {
+    registry::build("loss", LOSSES, REFUSED, name, options)
+}
+
+/// All known names.
+pub fn names() -> Vec<&'static str> {
+    LOSSES.iter().map(|entry| entry.name).collect()
+}

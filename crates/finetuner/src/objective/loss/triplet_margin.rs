@@ -1,0 +1,163 @@
+use std::sync::Arc;
+
+use engine::function::{Binary, TripletRule, TripletShape, Unary};
+use engine::random::Key;
+use engine::{Tape, Tensor, Var};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Batch, Loss};
+use crate::error::Result;
+use crate::objective::{Distance, Masks, Mined, Needs, Reducer};
+
+/// Positives nearer than negatives, by a margin.
+///
+/// ```text
+/// loss(a, p, n) = max(0, d(a, p) - d(a, n) + margin)
+/// ```
+///
+/// All triplets of a batch are evaluated exactly, in memory that grows with the square of the batch.
+///
+/// Reference: `TripletMarginLoss` of pytorch-metric-learning; Schroff, Kalenichenko, Philbin 2015 (1503.03832).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TripletMarginLoss {
+    /// Default 0.05.
+    pub margin: f64,
+    /// Use the nearer of `d(a, n)` and `d(p, n)` (Balntas et al. 2016). Default false.
+    pub swap: bool,
+    /// `ln(1 + e^v)` in place of `max(0, v)`. Default false.
+    pub smooth_loss: bool,
+    /// `all`, or how many random triplets to draw per anchor where no miner chooses them. Default `all`.
+    pub triplets_per_anchor: TripletsPerAnchor,
+    /// Default `l2`, between normalised vectors.
+    pub distance: Distance,
+    /// Default `avg_non_zero`.
+    pub reducer: Reducer,
+}
+
+/// How many triplets of an anchor are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum TripletsPerAnchor {
+    /// Every one.
+    All,
+    /// This many, drawn at random with replacement. The draw is a function of the batch, so a repeated step repeats it.
+    Random(u32),
+}
+
+impl TryFrom<Value> for TripletsPerAnchor {
+    type Error = String;
+
+    fn try_from(value: Value) -> std::result::Result<Self, String> {
+        match (value.as_str(), value.as_u64().map(u32::try_from)) {
+            (Some("all"), _) => Ok(TripletsPerAnchor::All),
+            (_, Some(Ok(count))) if count > 0 => Ok(TripletsPerAnchor::Random(count)),
+            _ => Err(format!("expected `all` or a number of at least 1, got {value}")),
+        }
+    }
+}
+
+impl From<TripletsPerAnchor> for Value {
+    fn from(count: TripletsPerAnchor) -> Value {
+        match count {
+            TripletsPerAnchor::All => "all".into(),
+            TripletsPerAnchor::Random(count) => count.into(),
+        }
+    }
+}
+
+impl Default for TripletMarginLoss {
+    fn default() -> Self {
+        TripletMarginLoss {
+            margin: 0.05,
+            swap: false,
+            smooth_loss: false,
+            triplets_per_anchor: TripletsPerAnchor::All,
+            distance: Distance::L2,
+            reducer: Reducer::AvgNonZero,
+        }
+    }
+}
+
+impl Loss for TripletMarginLoss {
+    fn needs(&self) -> Needs {
+        Needs::Labels
+    }
+
+    fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
+        let distances = self.distance.distances(tape, batch.embeddings, batch.embeddings)?;
+        let labels = batch.masks();
+        let all = (f64::NEG_INFINITY, f64::INFINITY);
+        match batch.mined(tape, self.distance, distances.value(), &labels) {
+            Mined::Everything => match self.triplets_per_anchor {
+                TripletsPerAnchor::All => self.over_masks(tape, &distances, all, None, &labels),
+                TripletsPerAnchor::Random(count) => {
+                    let triplets = draw(batch.embeddings.value(), &labels, count);
+                    self.over_list(tape, &distances, &triplets)
+                }
+            },
+            Mined::Pairs(pairs) => self.over_masks(tape, &distances, all, None, &pairs),
+            Mined::Interval { low, high, distance, distances: mining } => {
+                let mining = (distance != self.distance).then_some(&mining);
+                self.over_masks(tape, &distances, (low, high), mining, &labels)
+            }
+            Mined::Triplets(triplets) => self.over_list(tape, &distances, &triplets),
+        }
+    }
+}
+
+impl TripletMarginLoss {
+    fn over_masks(
+        &self,
+        tape: &mut Tape<'_>,
+        distances: &Var,
+        (low, high): (f64, f64),
+        mining: Option<&Tensor>,
+        pairs: &Masks,
+    ) -> Result<Var> {
+        let shape = if self.smooth_loss { TripletShape::Softplus } else { TripletShape::Hinge };
+        let (above, below) = self.reducer.bounds();
+        let rule = TripletRule { low, high, margin: self.margin, shape, swap: self.swap, above, below };
+        let (sums, counts) = tape.triplets(rule, distances, mining, &pairs.positives, &pairs.negatives)?;
+        self.reducer.finish(tape, &sums, &counts)
+    }
+
+    fn over_list(&self, tape: &mut Tape<'_>, distances: &Var, triplets: &[[u32; 3]]) -> Result<Var> {
+        let pairs = |i: usize, j: usize| -> Arc<[[u32; 2]]> { triplets.iter().map(|t| [t[i], t[j]]).collect() };
+        let positive = tape.gather(distances, pairs(0, 1))?;
+        let mut negative = tape.gather(distances, pairs(0, 2))?;
+        if self.swap {
+            let other = tape.gather(distances, pairs(1, 2))?;
+            negative = tape.binary(Binary::Minimum, &negative, &other)?;
+        }
+        let apart = tape.subtract(&positive, &negative)?;
+        let violation = tape.affine(&apart, 1.0, self.margin)?;
+        let shape = if self.smooth_loss { Unary::Softplus { scale: 1.0 } } else { Unary::Relu };
+        let losses = tape.unary(shape, &violation)?;
+        self.reducer.reduce(tape, &losses, None)
+    }
+}
+
+/// Random triplets of every anchor that has a positive and a negative.
+fn draw(embeddings: &Tensor, labels: &Masks, count: u32) -> Vec<[u32; 3]> {
+    let key = embeddings.data().iter().fold(Key::new(0), |key, x| key.part(u64::from(x.to_bits())));
+    let columns = labels.positives.columns();
+    let mut triplets = Vec::new();
+    for a in 0..labels.positives.rows() {
+        let marked = |mask: &Tensor| -> Vec<u32> {
+            let row = &mask.data()[a * columns..(a + 1) * columns];
+            (0..columns as u32).filter(|&c| row[c as usize] != 0.0).collect()
+        };
+        let (positives, negatives) = (marked(&labels.positives), marked(&labels.negatives));
+        if positives.is_empty() || negatives.is_empty() {
+            continue;
+        }
+        let key = key.part(a as u64);
+        let pick = |from: &[u32], counter: u64| from[(key.uniform(counter) * from.len() as f64) as usize];
+        for i in 0..u64::from(count) {
+            triplets.push([a as u32, pick(&positives, 2 * i), pick(&negatives, 2 * i + 1)]);
+        }
+    }
+    triplets
+}

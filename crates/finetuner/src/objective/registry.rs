@@ -1,0 +1,69 @@
+//! Finding a loss or miner by name and reading its options.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{Error, Problem, Result, nearest};
+use crate::spec::Options;
+
+/// One line of a table of losses or miners.
+pub(super) struct Entry<T: ?Sized> {
+    pub(super) name: &'static str,
+    /// Other names that mean the same.
+    pub(super) aliases: &'static [&'static str],
+    pub(super) build: fn(&Options) -> Result<Box<T>>,
+}
+
+/// Builds the entry of this name. `refused` holds names that exist elsewhere but cannot be used, with the reason.
+pub(super) fn build<T: ?Sized>(
+    field: &str,
+    entries: &[Entry<T>],
+    refused: &[(&str, &str)],
+    name: &str,
+    options: &Options,
+) -> Result<Box<T>> {
+    if let Some(entry) = entries.iter().find(|entry| entry.name == name || entry.aliases.contains(&name)) {
+        return (entry.build)(options);
+    }
+    if let Some((_, reason)) = refused.iter().find(|(refused, _)| *refused == name) {
+        return Err(Error::spec(field, format!("`{name}` {reason}")));
+    }
+    let known = nearest(name, entries.iter().map(|entry| entry.name));
+    Err(Error::spec(field, format!("unknown {field} `{name}`{known}")))
+}
+
+/// Options as the fields of `T`: each has a default, unknown ones and wrong values are all listed.
+pub(super) fn parse<T: Serialize + DeserializeOwned + Default>(field: &str, options: &Options) -> Result<T> {
+    let default = serde_json::to_value(T::default()).unwrap_or_default();
+    let known: Vec<&str> = default.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+    let mut problems = Vec::new();
+    for (key, value) in options {
+        let problem = if !known.contains(&key.as_str()) {
+            Some(format!("unknown option{}", nearest(key, known.iter().copied())))
+        } else {
+            let alone = Options::from_iter([(key.clone(), value.clone())]);
+            serde_json::from_value::<T>(Value::Object(alone)).err().map(|error| error.to_string())
+        };
+        problems.extend(problem.map(|problem| Problem { field: format!("{field}.{key}"), problem }));
+    }
+    if !problems.is_empty() {
+        return Err(Error::Spec { problems });
+    }
+    serde_json::from_value(Value::Object(options.clone())).map_err(|error| Error::spec(field, error.to_string()))
+}
+
+/// What `check` finds wrong in values that are right one by one.
+pub(super) fn checked(field: &str, found: Vec<(&str, String)>) -> Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let problems = found.into_iter().map(|(key, problem)| Problem { field: format!("{field}.{key}"), problem });
+    Err(Error::Spec { problems: problems.collect() })
+}
+
+/// A problem unless the number is finite and greater than 0.
+pub(super) fn positive(key: &'static str, value: f64) -> Option<(&'static str, String)> {
+    let valid = value.is_finite() && value > 0.0;
+    (!valid).then(|| (key, format!("expected a number greater than 0, got {value}")))
+}

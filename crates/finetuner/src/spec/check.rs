@@ -1,0 +1,196 @@
+//! Whether the decisions of a run make sense, each by itself and together.
+
+use super::RunSpec;
+use crate::error::{Error, Problem, Result, nearest};
+
+impl RunSpec {
+    /// Checks ranges, names and what contradicts itself, and lists every problem at once, in the order of the fields.
+    ///
+    /// What needs other modules is checked by them: that files exist and fit, the names and options of losses, miners,
+    /// optimisers, schedulers and callbacks.
+    ///
+    /// # Errors
+    /// [`Error::Spec`]
+    pub fn check(&self) -> Result<()> {
+        let mut found = Found(Vec::new());
+        let missing = |text: &str| text.trim().is_empty();
+
+        found.unless(!missing(&self.model), "model", || {
+            "expected a model: a folder, a repository id or an alias".into()
+        });
+        found.unless(!self.train_data.as_os_str().is_empty(), "train_data", || {
+            "expected the examples to learn from: a CSV or JSONL file, or a BEIR folder".into()
+        });
+        found.unless((0.0..1.0).contains(&self.val_split), "val_split", || {
+            format!("expected a share of at least 0 and less than 1, got {}", self.val_split)
+        });
+        found.unless(self.eval_data.is_none() || self.val_split == 0.0, "val_split", || {
+            format!("is {}, but `eval_data` is given too; leave one out", self.val_split)
+        });
+        found.unless(self.index_data.is_none() || self.query_data.is_some(), "index_data", || {
+            "is searched by `query_data`, which is not given".into()
+        });
+        found.name("kind", self.kind.as_deref(), &["pairs", "triplets", "labelled", "scored", "single"]);
+        found.unless(!missing(&self.loss), "loss", || "expected a loss, as in `TripletMarginLoss`".into());
+        found.name("sampler", Some(&self.sampler), &["auto", "class", "random"]);
+        found.unless(self.num_items_per_class > 1, "num_items_per_class", || {
+            format!("expected 2 or more, so that an item has a match in its batch, got {}", self.num_items_per_class)
+        });
+        found.unless(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate", || {
+            format!("expected a number above 0, got {}", self.learning_rate)
+        });
+        found.at_least_one("epochs", Some(self.epochs));
+        found.at_least_one("batch_size", Some(self.batch_size));
+        found.at_least_one("micro_batch_tokens", Some(self.micro_batch_tokens));
+        found.unless(self.warmup >= 0.0 && self.warmup.is_finite(), "warmup", || {
+            format!("expected steps (1 or more) or a share of the run (less than 1), got {}", self.warmup)
+        });
+        found.unless(self.max_grad_norm >= 0.0 && self.max_grad_norm.is_finite(), "max_grad_norm", || {
+            format!("expected 0 (off) or a number above, got {}", self.max_grad_norm)
+        });
+        found.at_least_one("max_length", self.max_length);
+        found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "gem"]);
+        found.at_least_one("output_dim", self.output_dim);
+        found.name("init", Some(&self.init), &["pretrained", "random"]);
+        found.unless(self.precision == "f32", "precision", || {
+            format!("expected `f32`, got `{}`; this version computes in nothing else", self.precision)
+        });
+        match self.device.as_str() {
+            "cuda" => found.add("device", "this build has no CUDA; take `cpu` or `auto`".into()),
+            device => found.name("device", Some(device), &["cpu", "auto"]),
+        }
+        found.at_least_one("threads", self.threads);
+        found.unless(!self.resume || self.output.is_some(), "resume", || {
+            "needs `output`, the folder of the run to go on with".into()
+        });
+        found.name("keep", self.keep.as_deref(), &["best", "last"]);
+        if found.0.is_empty() { Ok(()) } else { Err(Error::Spec { problems: found.0 }) }
+    }
+}
+
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, field: &str, problem: String) {
+        self.0.push(Problem { field: field.into(), problem });
+    }
+
+    fn unless(&mut self, holds: bool, field: &str, problem: impl FnOnce() -> String) {
+        if !holds {
+            self.add(field, problem());
+        }
+    }
+
+    fn at_least_one(&mut self, field: &str, number: Option<usize>) {
+        self.unless(number != Some(0), field, || "expected 1 or more, got 0".into());
+    }
+
+    fn name(&mut self, field: &str, name: Option<&str>, known: &[&str]) {
+        if let Some(name) = name.filter(|name| !known.contains(name)) {
+            self.add(field, format!("`{name}` is not known{}", nearest(name, known.iter().copied())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid() -> RunSpec {
+        RunSpec { train_data: "train.csv".into(), ..RunSpec::default() }
+    }
+
+    #[test]
+    fn only_the_training_data_has_no_default() {
+        valid().check().unwrap();
+        let error = RunSpec::default().check().unwrap_err().to_string();
+        assert!(error.starts_with("`train_data`: expected the examples to learn from"), "{error}");
+    }
+
+    #[test]
+    fn every_problem_is_listed_in_the_order_of_the_fields() {
+        let spec = RunSpec {
+            model: " ".into(),
+            train_data: "".into(),
+            eval_data: Some("eval.csv".into()),
+            val_split: 1.0,
+            index_data: Some("index.csv".into()),
+            kind: Some("pair".into()),
+            loss: String::new(),
+            sampler: "clas".into(),
+            num_items_per_class: 1,
+            learning_rate: f64::NAN,
+            epochs: 0,
+            batch_size: 0,
+            micro_batch_tokens: 0,
+            warmup: -1.0,
+            max_grad_norm: f64::INFINITY,
+            max_length: Some(0),
+            pooling: Some("maen".into()),
+            output_dim: Some(0),
+            init: "none".into(),
+            precision: "bf16".into(),
+            device: "cuda".into(),
+            threads: Some(0),
+            resume: true,
+            keep: Some("first".into()),
+            ..RunSpec::default()
+        };
+        let Error::Spec { problems } = spec.check().unwrap_err() else { panic!() };
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "model",
+                "train_data",
+                "val_split",
+                "val_split",
+                "index_data",
+                "kind",
+                "loss",
+                "sampler",
+                "num_items_per_class",
+                "learning_rate",
+                "epochs",
+                "batch_size",
+                "micro_batch_tokens",
+                "warmup",
+                "max_grad_norm",
+                "max_length",
+                "pooling",
+                "output_dim",
+                "init",
+                "precision",
+                "device",
+                "threads",
+                "resume",
+                "keep"
+            ]
+        );
+        let mut ordered = fields.clone();
+        ordered.sort_by_key(|name| RunSpec::FIELDS.iter().position(|field| field.name == *name));
+        assert_eq!(fields, ordered);
+    }
+
+    #[test]
+    fn a_problem_says_what_was_expected_and_the_nearest_name() {
+        let problem = |spec: RunSpec| spec.check().unwrap_err().to_string();
+        for (spec, expected) in [
+            (RunSpec { sampler: "clas".into(), ..valid() }, "`sampler`: `clas` is not known, did you mean `class`?"),
+            (RunSpec { device: "cuda".into(), ..valid() }, "`device`: this build has no CUDA; take `cpu` or `auto`"),
+            (RunSpec { device: "gpu".into(), ..valid() }, "`device`: `gpu` is not known"),
+            (RunSpec { learning_rate: 0.0, ..valid() }, "`learning_rate`: expected a number above 0, got 0"),
+            (
+                RunSpec { val_split: -0.1, ..valid() },
+                "`val_split`: expected a share of at least 0 and less than 1, got -0.1",
+            ),
+            (
+                RunSpec { eval_data: Some("eval.csv".into()), val_split: 0.1, ..valid() },
+                "`val_split`: is 0.1, but `eval_data` is given too; leave one out",
+            ),
+        ] {
+            let problem = problem(spec);
+            assert!(problem.starts_with(expected) && !problem.contains('\n'), "{problem}");
+        }
+    }
+}
