@@ -236,6 +236,9 @@ fn selections_and_concatenations() {
     let mut tape = Tape::recording(&device, &parameters);
     let x = tape.constant(Tensor::zeros(&[4, 6]));
     assert!(matches!(tape.gather(&x, Arc::new([[0, 6]])), Err(Error::Index { limit: 6, .. })));
+    let other = tape.constant(Tensor::zeros(&[3, 5]));
+    assert!(matches!(tape.stacked(&[&x, &other]), Err(Error::Shape { operation: "stacked", .. })));
+    assert!(matches!(tape.side_by_side(&[&x, &other]), Err(Error::Shape { operation: "side_by_side", .. })));
     assert!(matches!(tape.row_range(&x, 2..5), Err(Error::Index { limit: 4, .. })));
 }
 
@@ -410,4 +413,22 @@ fn ranked_pairs_with_ties_among_the_targets() {
     }
     let equal: Arc<[f32]> = Arc::new([1.0; 3]);
     check(&[&[3]], vec![numbers(17, 3)], |tape, x| tape.ranked_pairs(&x[0], &equal, 20.0), |_| vec![0.0]);
+}
+
+#[test]
+fn similarities_have_the_same_bits_on_any_number_of_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let (device, parameters) = (Cpu, Parameters::default());
+            let mut tape = Tape::recording(&device, &parameters);
+            let x = tape.leaf(Tensor::from_vec(numbers(18, 150 * 70), &[150, 70]).unwrap());
+            let y = tape.similarities(SIMILARITIES[2], &x, &x).unwrap();
+            let upstream = Tensor::from_vec(numbers(19, 150 * 150), &[150, 150]).unwrap();
+            let mut found = tape.backward(&y, upstream, &mut Gradients::new(&parameters)).unwrap();
+            let bits = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            (bits(y.value()), bits(&found.take(&x).unwrap()))
+        })
+    };
+    assert!(run(1) == run(2) && run(1) == run(3));
 }

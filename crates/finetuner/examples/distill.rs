@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use engine::random::Key;
 use engine::{Cpu, Device, Gradients, Tape, Tensor};
-use finetuner::artifact::{ArtifactWriter, ModelFolder, NamedTensor, Output};
+use finetuner::artifact::safetensors::{SCALE, quantise};
+use finetuner::artifact::{ArtifactWriter, ModelFolder, NamedTensor, Output, Values};
 use finetuner::data::random::Random;
 use finetuner::encoder::{ModelOptions, Role, TextModel};
 use finetuner::optim::{Optimizer, Schedule};
@@ -115,9 +116,32 @@ fn cut(teacher: &TextModel, layers: &[usize], output: &Output, options: &ModelOp
     Ok(TextModel::open(ModelFolder::open(output.folder())?, options)?)
 }
 
+/// Writes the student, its matrices in one byte an element.
 fn write(student: &TextModel, output: &Output) -> Result<(), Failure> {
     let mut writer = ArtifactWriter::new(output)?;
     student.save(&mut writer)?;
+    let weights = student.encoder.weights();
+    let small: Vec<_> = weights
+        .iter()
+        .map(|(name, shape, values)| match shape {
+            [rows, columns] => {
+                let (elements, scales) = quantise(values, *columns);
+                (*name, *shape, Err((elements, [*rows], scales, format!("{name}{SCALE}"))))
+            }
+            _ => (*name, *shape, Ok(*values)),
+        })
+        .collect();
+    let mut tensors = Vec::new();
+    for (name, shape, values) in &small {
+        match values {
+            Ok(values) => tensors.push(NamedTensor::f32(name, shape, values)),
+            Err((elements, rows, scales, scale_name)) => {
+                tensors.push(NamedTensor { name, shape, values: Values::I8(elements) });
+                tensors.push(NamedTensor::f32(scale_name, rows, scales));
+            }
+        }
+    }
+    writer.tensors("model.safetensors", &tensors)?;
     writer.finish(&serde_json::Value::Null, Default::default())?;
     Ok(())
 }

@@ -156,3 +156,253 @@ fn miners_choose_what_the_reference_implementation_chooses() {
     }
     assert!(cases.len() > 50, "{} cases", cases.len());
 }
+
+fn objective(loss: &str, options: Value) -> Objective {
+    Objective::new(loss, &object(&options), None, &Options::new()).unwrap()
+}
+
+fn table(rows: usize, formula: impl Fn(f64, f64) -> f64) -> Vec<f32> {
+    let value = |k: usize| formula((k / 4 + 1) as f64, (k % 4 + 1) as f64) as f32;
+    (0..rows * 4).map(value).collect()
+}
+
+#[test]
+fn published_values_follow_from_formulas_alone() {
+    let x = table(8, |i, j| (0.9 * i + 1.7 * j + 0.3 * i * j).sin());
+    let u = table(8, |i, j| (0.5 * i + 1.1 * j + 0.2 * i * j).cos());
+    let n = table(8, |i, j| (0.4 * i + 0.6 * j - 0.25 * i * j).sin());
+    let classes = BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 0, 1], scores: None };
+    let scores = Some((0..8).map(|i| ((3 * i) % 8) as f32 / 7.0).collect());
+    let pairs = BatchLayout { columns: vec![8, 8], labels: pair_labels(2, 8), scores };
+    let tuples = BatchLayout { columns: vec![8; 3], labels: pair_labels(3, 8), scores: None };
+    let all = "query_to_doc+query_to_query+doc_to_query+doc_to_doc";
+    let both = json!({"directions": ["query_to_doc", "doc_to_query"], "partition_mode": "per_direction"});
+    let hard = json!({"hardness_mode": "hard_negatives", "hardness_strength": 5});
+    const MNRL: &str = "MultipleNegativesRankingLoss";
+    let cases = [
+        ("TripletMarginLoss", json!({}), &classes, 0.636512114, 0.387094773),
+        ("TripletMarginLoss", json!({"swap": true}), &classes, 0.805777194, 0.475305982),
+        ("TripletMarginLoss", json!({"smooth_loss": true}), &classes, 0.876467791, 0.237515072),
+        ("ContrastiveLoss", json!({}), &classes, 2.132902158, 0.888088974),
+        ("NTXLoss", json!({}), &classes, 16.018194298, 8.726296309),
+        ("SupConLoss", json!({}), &classes, 10.774102535, 6.882306103),
+        (MNRL, json!({}), &pairs, 18.505516169, 5.241792831),
+        (MNRL, json!({"temperature": 0.05}), &tuples, 18.505539117, 5.241733829),
+        (MNRL, both, &pairs, 18.241318259, 5.255460702),
+        (MNRL, json!({"directions": all}), &tuples, 20.099698649, 4.888419982),
+        (MNRL, hard, &tuples, 18.505542736, 5.241731956),
+        ("CoSENTLoss", json!({}), &pairs, 28.613121494, 18.016628936),
+        ("CosineSimilarityLoss", json!({}), &pairs, 0.600760566, 0.363471482),
+    ];
+    for (loss, options, layout, value, norm) in cases {
+        let rows = [x.clone(), u.clone(), n.clone()].concat();
+        let (got, gradient) = evaluate(&objective(loss, options.clone()), &rows[..layout.rows() * 4], layout);
+        let got_norm = gradient[..32].iter().map(|g| g * g).sum::<f64>().sqrt();
+        assert!((got / value - 1.0).abs() < 1e-6, "{loss} {options}: {got}, expected {value}");
+        assert!((got_norm / norm - 1.0).abs() < 1e-6, "{loss} {options}: gradient {got_norm}, expected {norm}");
+    }
+}
+
+const LABEL_LOSSES: [&str; 4] = ["TripletMarginLoss", "ContrastiveLoss", "NTXentLoss", "SupConLoss"];
+
+#[test]
+fn a_batch_without_any_valid_tuple_has_loss_zero_and_zero_gradient() {
+    let x = table(6, |i, j| (i * j).sin());
+    let miners = [None, Some("TripletMarginMiner"), Some("BatchHardMiner"), Some("BatchEasyHardMiner")];
+    for (loss, miner) in LABEL_LOSSES.into_iter().flat_map(|loss| miners.map(|miner| (loss, miner))) {
+        let objective = Objective::new(loss, &Options::new(), miner, &Options::new()).unwrap();
+        for labels in [vec![3; 6], (0..6).collect::<Vec<_>>()] {
+            // A contrastive loss has a use for pairs of one kind alone.
+            if loss == "ContrastiveLoss" && (miner.is_none() || miner == Some("BatchEasyHardMiner")) {
+                continue;
+            }
+            let layout = BatchLayout { columns: vec![6], labels, scores: None };
+            let (value, gradient) = evaluate(&objective, &x, &layout);
+            assert_eq!((value, gradient), (0.0, vec![0.0; 24]), "{loss} {miner:?} {:?}", layout.labels);
+        }
+    }
+    let alone = BatchLayout { columns: vec![1], labels: vec![0], scores: None };
+    for loss in LABEL_LOSSES {
+        assert_eq!(evaluate(&objective(loss, json!({})), &x[..4], &alone), (0.0, vec![0.0; 4]), "{loss}");
+    }
+    let pair = BatchLayout { columns: vec![1, 1], labels: vec![0, 0], scores: Some(vec![0.5]) };
+    for loss in ["MultipleNegativesRankingLoss", "CoSENTLoss"] {
+        assert_eq!(evaluate(&objective(loss, json!({})), &x[..8], &pair), (0.0, vec![0.0; 8]), "{loss}");
+    }
+}
+
+#[test]
+fn the_same_text_twice_gives_finite_gradients() {
+    let mut x = table(8, |i, j| (0.9 * i + 1.7 * j).sin());
+    x.copy_within(0..4, 4);
+    x.copy_within(0..4, 16);
+    x[24..28].fill(0.0);
+    let classes = BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 3, 3], scores: None };
+    let pairs = BatchLayout { columns: vec![4, 4], labels: pair_labels(2, 4), scores: Some(vec![0.0, 0.5, 0.5, 1.0]) };
+    for distance in ["cosine", "l2", "l2_squared", "euclidean", "sqeuclidean", "dot"] {
+        for loss in LABEL_LOSSES {
+            for miner in [None, Some("TripletMarginMiner"), Some("BatchHardMiner"), Some("BatchEasyHardMiner")] {
+                let options = object(&json!({"distance": distance}));
+                let objective = Objective::new(loss, &options, miner, &Options::new()).unwrap();
+                let (value, gradient) = evaluate(&objective, &x, &classes);
+                assert!(value.is_finite() && gradient.iter().all(|g| g.is_finite()), "{loss} {distance} {miner:?}");
+            }
+        }
+        let options = json!({"similarity_fct": distance});
+        for loss in ["MultipleNegativesRankingLoss", "CoSENTLoss"] {
+            let (value, gradient) = evaluate(&objective(loss, options.clone()), &x, &pairs);
+            assert!(value.is_finite() && gradient.iter().all(|g| g.is_finite()), "{loss} {distance}");
+        }
+    }
+}
+
+#[test]
+fn rows_known_to_match_are_no_negatives_of_a_ranking_loss() {
+    // Queries 0 and 2 share a label; the rows of example 2 then matter to query 0 as little as if they were absent.
+    let x = table(9, |i, j| (0.7 * i + 1.3 * j + 0.4 * i * j).sin());
+    let labels = vec![0, 1, 0, 0, 1, 0, 5, 6, 7];
+    let layout = BatchLayout { columns: vec![3; 3], labels: labels.clone(), scores: None };
+    let cosine = |a: usize, b: usize| {
+        let row = |r: usize| x[4 * r..4 * r + 4].iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let (a, b) = (row(a), row(b));
+        dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
+    };
+    let naive = |four: bool| {
+        let loss = |i: usize| {
+            let own = i + 3;
+            let mut terms: Vec<f64> =
+                (3..9).filter(|&d| d == own || labels[d] != labels[i]).map(|d| cosine(i, d)).collect();
+            if four {
+                let others = (0..3).filter(|&q| labels[q] != labels[i]);
+                terms.extend(others.clone().map(|q| cosine(i, q)));
+                terms.extend(others.chain([i]).map(|q| cosine(own, q)));
+                let documents = (3..9).filter(|&d| d % 3 != i && labels[d] != labels[i]);
+                terms.extend(documents.map(|d| cosine(own, d)));
+            }
+            terms.iter().map(|s| (20.0 * s).exp()).sum::<f64>().ln() - 20.0 * cosine(i, own)
+        };
+        (0..3).map(loss).sum::<f64>() / 3.0
+    };
+    let all = json!({"directions": "doc_to_doc+query_to_query+query_to_doc+doc_to_query"});
+    for (options, four) in [(json!({}), false), (all, true)] {
+        let (value, _) = evaluate(&objective("MultipleNegativesRankingLoss", options), &x, &layout);
+        assert!((value / naive(four) - 1.0).abs() < 1e-6, "{value}, expected {}", naive(four));
+    }
+    // A column of negatives may be shorter.
+    let shorter = BatchLayout { columns: vec![3, 3, 1], labels: labels[..7].to_vec(), scores: None };
+    let (value, _) = evaluate(&objective("MultipleNegativesRankingLoss", json!({})), &x[..28], &shorter);
+    assert!(value.is_finite() && value < naive(false));
+}
+
+#[test]
+fn a_drawn_number_of_triplets_repeats_with_the_batch() {
+    let x = table(8, |i, j| (0.9 * i + 1.7 * j + 0.3 * i * j).sin());
+    // Classes of one size: every anchor has as many triplets.
+    let layout = BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 3, 3], scores: None };
+    let value = |count: Value| {
+        let options = json!({"triplets_per_anchor": count, "reducer": "mean"});
+        evaluate(&objective("TripletMarginLoss", options), &x, &layout).0
+    };
+    assert_eq!(value(json!(3)), value(json!(3)));
+    let (drawn, all) = (value(json!(2000)), value(json!("all")));
+    assert!((drawn / all - 1.0).abs() < 0.03, "{drawn} of a large draw, {all} of all");
+}
+
+#[test]
+fn cosine_similarity_loss_with_its_options() {
+    let x = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8, 0.0, -1.0];
+    let layout = BatchLayout { columns: vec![2, 2], labels: vec![0, 1, 0, 1], scores: Some(vec![0.5, 0.25]) };
+    // The cosines are 0.6 and -1.
+    for (options, expected) in [
+        (json!({}), (0.1f64.powi(2) + 1.25f64.powi(2)) / 2.0),
+        (json!({"loss_fct": "mae"}), (0.1 + 1.25) / 2.0),
+        (json!({"loss_fct": "mae", "cos_score_transformation": "relu"}), (0.1 + 0.25) / 2.0),
+    ] {
+        let (value, _) = evaluate(&objective("CosineSimilarityLoss", options), &x, &layout);
+        assert!((value - expected).abs() < 1e-6, "{value}, expected {expected}");
+    }
+}
+
+#[test]
+fn an_objective_says_what_it_needs() {
+    for (loss, needs, sampler) in [
+        ("SupConLoss", Needs::Labels, Sampler::Class),
+        ("MultipleNegativesRankingLoss", Needs::Pairs, Sampler::Random),
+        ("CoSENTLoss", Needs::Scores, Sampler::Random),
+    ] {
+        let objective = objective(loss, json!({}));
+        assert_eq!((objective.needs(), objective.sampler()), (needs, sampler));
+    }
+    assert!(loss::names().contains(&"NTXentLoss") && miner::names().contains(&"BatchHardMiner"));
+}
+
+#[test]
+fn a_layout_that_does_not_fit_is_refused() {
+    let (device, parameters) = (Cpu, Parameters::default());
+    let refused = |loss: &str, columns: Vec<usize>, labels: usize, scores: Option<Vec<f32>>| {
+        let mut tape = Tape::recording(&device, &parameters);
+        let x = tape.leaf(Tensor::full(&[4, 2], 1.0));
+        let layout = BatchLayout { columns, labels: vec![0; labels], scores };
+        objective(loss, json!({})).loss(&mut tape, &x, &layout).unwrap_err().to_string()
+    };
+    assert!(refused("SupConLoss", vec![4], 3, None).contains("4 rows"));
+    assert!(refused("SupConLoss", vec![3], 4, None).contains("4 rows"));
+    assert!(refused("MultipleNegativesRankingLoss", vec![4], 4, None).contains("column"));
+    assert!(refused("MultipleNegativesRankingLoss", vec![1, 3], 4, None).contains("[1, 3]"));
+    assert!(refused("CoSENTLoss", vec![2, 2], 4, None).contains("2 scores"));
+    assert!(refused("CosineSimilarityLoss", vec![2, 2], 4, Some(vec![0.0])).contains("2 scores"));
+}
+
+#[test]
+fn unknown_names_and_options_are_refused_with_the_nearest_known_one() {
+    let message = |loss: &str, options: Value, miner: Option<&str>, miner_options: Value| {
+        Objective::new(loss, &object(&options), miner, &object(&miner_options)).unwrap_err().to_string()
+    };
+    let loss = |name: &str, options: Value| message(name, options, None, json!({}));
+    let mine = |name: &str, options: Value| message("TripletMarginLoss", json!({}), Some(name), options);
+    let holds = |message: String, parts: &[&str]| {
+        parts.iter().for_each(|part| assert!(message.contains(part), "no `{part}` in: {message}"));
+    };
+    holds(loss("TripletMarginLos", json!({})), &["`loss`", "did you mean `TripletMarginLoss`?"]);
+    holds(loss("GenericPairLoss", json!({})), &["`GenericPairLoss`", "base class"]);
+    holds(loss("CrossBatchMemory", json!({})), &["wraps other losses"]);
+    holds(mine("TripletMarginMinr", json!({})), &["`miner`", "did you mean `TripletMarginMiner`?"]);
+    holds(mine("BaseTupleMiner", json!({})), &["base class"]);
+    holds(
+        loss(
+            "TripletMarginLoss",
+            json!({"margn": 0.1, "swap": "x", "distance": "cosin", "reducer": {"name": "mean", "low": 1}}),
+        ),
+        &[
+            "`loss_options.margn`: unknown option, did you mean `margin`?",
+            "`loss_options.swap`",
+            "did you mean `cosine`?",
+            "no option `low`",
+        ],
+    );
+    holds(loss("TripletMarginLoss", json!({"reducer": "threshold"})), &["`low`, `high` or both"]);
+    holds(loss("TripletMarginLoss", json!({"triplets_per_anchor": 0})), &["`all`"]);
+    holds(loss("NTXentLoss", json!({"temperature": 0})), &["loss_options.temperature", "greater than 0"]);
+    const MNRL: &str = "MultipleNegativesRankingLoss";
+    holds(loss(MNRL, json!({"scale": 20, "temperature": 0.05})), &["one of the two"]);
+    holds(loss(MNRL, json!({"hardness_strength": -1})), &["loss_options.hardness_strength", "at least 0"]);
+    holds(loss(MNRL, json!({"directions": "doc_to_query"})), &["`query_to_doc` is always needed"]);
+    holds(loss(MNRL, json!({"directions": "query_to_docs"})), &["did you mean `query_to_doc`?"]);
+    let both = json!({"directions": "query_to_doc+doc_to_doc", "partition_mode": "per_direction"});
+    holds(loss(MNRL, both), &["lack the positive"]);
+    holds(
+        mine("TripletMarginMiner", json!({"type_of_triplets": "soft"})),
+        &["miner_options.type_of_triplets", "semihard"],
+    );
+    holds(
+        mine("BatchEasyHardMiner", json!({"pos_strategy": "semihard", "allowed_neg_range": [2, 1]})),
+        &["miner_options.neg_strategy", "miner_options.allowed_neg_range"],
+    );
+    holds(
+        message("NTXLos", json!({}), Some("BatchHardMinr"), json!({})),
+        &["`loss`", "did you mean `BatchHardMiner`?"],
+    );
+    holds(message(MNRL, json!({}), Some("BatchHardMiner"), json!({})), &["`miner`", "leave it out"]);
+    holds(message("SupConLoss", json!({}), None, json!({"margin": 1})), &["without a miner"]);
+}

@@ -3,6 +3,8 @@
 //! The forward pass keeps only the log-sum-exp of each row; the backward pass computes the probabilities again from
 //! it (Dao 2022, FlashAttention).
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Threads, matmul};
@@ -20,7 +22,7 @@ struct Sequence<'a> {
     qkv: &'a [f32],
     rows: usize,
     hidden: usize,
-    /// `[2 reach - 1, heads]`
+    /// `[heads, 2 reach - 1]`: a row of scores reads its biases in one piece.
     bias: Option<&'a [f32]>,
     options: &'a AttentionOptions,
     packing: &'a Packing,
@@ -42,18 +44,25 @@ impl Sequence<'_> {
         Matrix::strided(&self.qkv[start..], rows, self.head_size(), 3 * self.hidden)
     }
 
-    /// Scores of query rows `from..from + count`, scaled, biased and masked.
-    fn scores(&self, head: usize, from: usize, count: usize, scores: &mut [f32]) {
-        let (queries, keys) = (self.part(0, head, from, count), self.part(1, head, 0, self.rows));
-        matmul(queries, keys.transposed(), self.factor(), scores, self.rows, 0.0, Threads::One);
+    /// Keys (1) or values (2) of a head, transposed to `[size, rows]`: every block of queries is multiplied with them.
+    fn transpose(&self, which: usize, head: usize, transposed: &mut [f32]) {
+        let start = which * self.hidden + head * self.head_size();
+        for row in 0..self.rows {
+            let part = &self.qkv[row * 3 * self.hidden + start..][..self.head_size()];
+            for (column, &value) in part.iter().enumerate() {
+                transposed[column * self.rows + row] = value;
+            }
+        }
+    }
+
+    /// Scores of query rows `from..from + count` with the transposed keys, scaled, biased and masked.
+    fn scores(&self, head: usize, keys: &[f32], from: usize, count: usize, scores: &mut [f32]) {
+        let (queries, keys) = (self.part(0, head, from, count), Matrix::new(keys, self.head_size(), self.rows));
+        matmul(queries, keys, self.factor(), scores, self.rows, 0.0, Threads::One);
         for (i, row) in scores.chunks_exact_mut(self.rows).enumerate() {
             let query = from + i;
             if let Some(bias) = self.bias {
-                let heads = self.options.heads;
-                let reach = bias.len() / heads / 2 + 1;
-                for (j, score) in row.iter_mut().enumerate() {
-                    *score += bias[(j + reach - 1 - query) * heads + head];
-                }
+                super::rows::add(row, &bias[self.distances(bias.len(), head, query)]);
             }
             if self.options.causal {
                 row[query + 1..].fill(f32::NEG_INFINITY);
@@ -64,6 +73,13 @@ impl Sequence<'_> {
                 row[end..].fill(f32::NEG_INFINITY);
             }
         }
+    }
+
+    /// Where the biases of a query's row of scores lie among `len` of `[heads, 2 reach - 1]`.
+    fn distances(&self, len: usize, head: usize, query: usize) -> Range<usize> {
+        let distances = len / self.options.heads;
+        let start = head * distances + distances / 2 - query;
+        start..start + self.rows
     }
 
     /// The words of the mask of one row of probabilities.
@@ -129,6 +145,11 @@ kernel! {
     }
 }
 
+/// The transpose of `[rows, columns]`.
+fn transposed(x: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| x.iter().skip(column).step_by(columns)).copied().collect()
+}
+
 /// Cuts a packed buffer of `columns` into one mutable piece per sequence.
 fn per_sequence<'a>(mut data: &'a mut [f32], columns: usize, packing: &Packing) -> Vec<&'a mut [f32]> {
     packing
@@ -152,6 +173,7 @@ pub(crate) fn attention(
     log_sum_exp: &mut [f32],
 ) {
     let heads = options.heads;
+    let bias = bias.map(|bias| transposed(bias, heads));
     per_sequence(output, hidden, packing)
         .into_par_iter()
         .zip(per_sequence(log_sum_exp, heads, packing))
@@ -161,17 +183,19 @@ pub(crate) fn attention(
                 qkv: &qkv[range.start * 3 * hidden..range.end * 3 * hidden],
                 rows: range.len(),
                 hidden,
-                bias,
+                bias: bias.as_deref(),
                 options,
                 packing,
                 first_row: range.start,
             };
             let mut scratch = vec![0.0; BLOCK.min(sequence.rows) * sequence.rows];
+            let mut keys = vec![0.0; sequence.rows * sequence.head_size()];
             for head in 0..heads {
+                sequence.transpose(1, head, &mut keys);
                 for from in (0..sequence.rows).step_by(BLOCK) {
                     let count = BLOCK.min(sequence.rows - from);
                     let scores = &mut scratch[..count * sequence.rows];
-                    sequence.scores(head, from, count, scores);
+                    sequence.scores(head, &keys, from, count, scores);
                     for (i, row) in scores.chunks_exact_mut(sequence.rows).enumerate() {
                         let (largest, total) = exponentiate(row);
                         log_sum_exp[(from + i) * heads + head] = largest + total.ln();
@@ -215,6 +239,7 @@ pub(crate) fn attention_backward(
     dbias: Option<&mut [f32]>,
 ) {
     let heads = options.heads;
+    let bias = bias.map(|bias| transposed(bias, heads));
     let bias_parts: Vec<Option<Vec<f32>>> = per_sequence(dqkv, 3 * hidden, packing)
         .into_par_iter()
         .zip(packing.ranges().collect::<Vec<_>>())
@@ -223,12 +248,12 @@ pub(crate) fn attention_backward(
                 qkv: &qkv[range.start * 3 * hidden..range.end * 3 * hidden],
                 rows: range.len(),
                 hidden,
-                bias,
+                bias: bias.as_deref(),
                 options,
                 packing,
                 first_row: range.start,
             };
-            let mut dbias = bias.map(|bias| vec![0.0; bias.len()]);
+            let mut dbias = bias.as_ref().map(|bias| vec![0.0; bias.len()]);
             let own = range.start * hidden..range.end * hidden;
             sequence_backward(
                 &sequence,
@@ -243,7 +268,7 @@ pub(crate) fn attention_backward(
         .collect();
     if let Some(dbias) = dbias {
         for part in bias_parts.iter().flatten() {
-            super::rows::add(dbias, part);
+            super::rows::add(dbias, &transposed(part, dbias.len() / heads));
         }
     }
 }
@@ -259,19 +284,22 @@ fn sequence_backward(
     let (hidden, heads, rows, size) = (sequence.hidden, sequence.options.heads, sequence.rows, sequence.head_size());
     let block = BLOCK.min(rows) * rows;
     let (mut probabilities, mut masked, mut dscores) = (vec![0.0; block], vec![0.0; block], vec![0.0; block]);
+    let (mut keys, mut values) = (vec![0.0; rows * size], vec![0.0; rows * size]);
     for head in 0..heads {
+        sequence.transpose(1, head, &mut keys);
+        sequence.transpose(2, head, &mut values);
         for from in (0..rows).step_by(BLOCK) {
             let count = BLOCK.min(rows - from);
             let probabilities = &mut probabilities[..count * rows];
             let dscores = &mut dscores[..count * rows];
-            sequence.scores(head, from, count, probabilities);
+            sequence.scores(head, &keys, from, count, probabilities);
             for (i, row) in probabilities.chunks_exact_mut(rows).enumerate() {
                 exponentiate_from(row, log_sum_exp[(from + i) * heads + head]);
             }
             let here = from * hidden + head * size;
             let dy_block = Matrix::strided(&dy[here..], count, size, hidden);
-            let values = sequence.part(2, head, 0, rows);
-            matmul(dy_block, values.transposed(), 1.0, dscores, rows, 0.0, Threads::One);
+            let values = Matrix::new(&values, size, rows);
+            matmul(dy_block, values, 1.0, dscores, rows, 0.0, Threads::One);
             // Values see the masked probabilities.
             let seen: &[f32] = match sequence.options.dropout {
                 Some(dropout) => {
@@ -303,10 +331,8 @@ fn sequence_backward(
                 let own = (from + i) * hidden + head * size..(from + i) * hidden + (head + 1) * size;
                 softmax_row_backward(row, drow, row_dot(&output[own.clone()], &dy[own]));
                 if let Some(dbias) = dbias.as_deref_mut() {
-                    let reach = dbias.len() / heads / 2 + 1;
-                    for (j, d) in drow.iter().enumerate() {
-                        dbias[(j + reach - 1 - (from + i)) * heads + head] += d;
-                    }
+                    let distances = sequence.distances(dbias.len(), head, from + i);
+                    super::rows::add(&mut dbias[distances], drow);
                 }
             }
             let dscores = Matrix::new(dscores, count, rows);

@@ -17,10 +17,11 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 0.5;
     let value = p * r * r + r + 1.0;
     // n = 128 overflows the exponent: multiply in two halves.
-    let n = n as i32;
+    // The integer is read off the mantissa: a cast saturates, which keeps the loop from vectorising.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
-    let scale = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
-    value * scale(half) * scale(n - half)
+    let scale = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
+    value * scale(half) * scale(n.wrapping_sub(half))
 }
 
 /// `erf(x)`, a rational approximation on |x| <= 4 (the one of Eigen), exact to f32 rounding beyond; off by at most 4e-7.
@@ -33,7 +34,7 @@ pub(crate) fn erf(x: f32) -> f32 {
     let p = p * z - 2.101_024e-6;
     let p = p * z - 5.692_506_4e-5;
     let p = p * z - 7.349_906_3e-4;
-    let p = p * z - 2.954_599_9e-3;
+    let p = p * z - 2.954_6e-3;
     let p = p * z - 1.609_603_3e-2;
     let q = -1.456_607_2e-5;
     let q = q * z - 2.133_740_6e-4;

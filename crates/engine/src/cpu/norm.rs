@@ -9,8 +9,8 @@ use crate::random::{Dropout, keep};
 kernel! {
     /// `y[i] = x[i]` if it survives, scaled, else 0.
     pub(crate) fn drop_row(x: &[f32], words: (u32, u32), threshold: u32, scale: f32, y: &mut [f32]) {
-        for (column, (&x, y)) in x.iter().zip(y).enumerate() {
-            *y = x * scale * keep(words, column as u32, threshold);
+        for column in 0..x.len().min(y.len()) {
+            y[column] = x[column] * scale * keep(words, column as u32, threshold);
         }
     }
 }

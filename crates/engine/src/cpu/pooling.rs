@@ -29,10 +29,19 @@ pub(crate) fn pool(pooling: Pooling, x: &[f32], columns: usize, packing: &Packin
                 }
             }
             Pooling::Gem { p, eps } => {
+                // Powers are taken relative to the largest value: no p over- or underflows, and infinity is its limit.
+                let mut largest = vec![eps.max(f32::MIN_POSITIVE); columns];
                 for row in rows.chunks_exact(columns) {
-                    y.iter_mut().zip(row).for_each(|(y, &x)| *y += x.max(eps).powf(p));
+                    largest.iter_mut().zip(row).for_each(|(largest, &x)| *largest = largest.max(x));
                 }
-                y.iter_mut().for_each(|y| *y = (*y / range.len() as f32).powf(1.0 / p));
+                for row in rows.chunks_exact(columns) {
+                    for column in 0..columns {
+                        y[column] += (row[column].max(eps) / largest[column]).powf(p);
+                    }
+                }
+                for column in 0..columns {
+                    y[column] = largest[column] * (y[column] / range.len() as f32).powf(1.0 / p);
+                }
             }
         }
     });
@@ -64,7 +73,7 @@ pub(crate) fn pool_backward(
                 let last = dx.len() - columns;
                 dx[last..].copy_from_slice(dy);
             }
-            Pooling::Max => {
+            Pooling::Max | Pooling::Gem { p: f32::INFINITY, .. } => {
                 for column in 0..columns {
                     let row = (0..range.len()).find(|row| x[row * columns + column] == pooled[column]);
                     if let Some(row) = row {

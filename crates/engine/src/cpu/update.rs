@@ -64,7 +64,7 @@ pub(crate) fn update(
                 .zip(second.par_chunks_mut(TASK))
                 .for_each(|(((w, g), m), v)| adam(w, g, m, v, &factors));
         }
-        UpdateRule::Sgd { momentum, weight_decay, .. } if momentum == 0.0 => {
+        UpdateRule::Sgd { momentum: 0.0, weight_decay, .. } => {
             weight.par_chunks_mut(TASK).zip(gradient.par_chunks(TASK)).for_each(|(w, g)| {
                 for (w, g) in w.iter_mut().zip(g) {
                     *w -= learning_rate * (g * gradient_scale + weight_decay * *w);

@@ -1,3 +1,4 @@
+use super::expect_columns;
 use crate::device::AttentionOptions;
 use crate::error::{Error, Result};
 use crate::packing::Packing;
@@ -39,6 +40,7 @@ impl Tape<'_> {
                 return Err(Error::shape("attention", expected, format!("{:?}", bias.value().shape())));
             }
         }
+        expect_columns("attention", "qkv", qkv.value())?;
         let (y, log_sum_exp) = self.device().attention(qkv.value(), packing, bias.map(Var::value), &options);
         let sources = (qkv.source(), bias.map(Var::source));
         let (qkv_value, bias_value) = (qkv.value().clone(), bias.map(|bias| bias.value().clone()));

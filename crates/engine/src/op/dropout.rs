@@ -1,3 +1,4 @@
+use super::expect_packed;
 use crate::error::Result;
 use crate::packing::Packing;
 use crate::random::Dropout;
@@ -9,8 +10,12 @@ impl Tape<'_> {
     ///
     /// # Shapes
     /// `x [rows, columns]` packed; gives the same.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] when the packing has another number of rows.
     pub fn dropout(&mut self, x: &Var, dropout: Option<Dropout>, packing: &Packing) -> Result<Var> {
         let Some(dropout) = dropout else { return Ok(x.clone()) };
+        expect_packed("dropout", x.value(), packing)?;
         let y = self.device().dropout(x.value(), &dropout, packing);
         let (source, packing) = (x.source(), packing.clone());
         Ok(self.record(&[x], y, move |backward, dy| {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::expect_indices;
+use super::{expect_columns, expect_indices};
 use crate::error::{Error, Result};
 use crate::tape::{Tape, Var};
 
@@ -17,8 +17,11 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Index`] for an id outside its table, [`Error::Shape`] when tables or lists of ids do not fit.
     pub fn embedding_sum(&mut self, tables: &[(&Var, Arc<[u32]>)]) -> Result<Var> {
-        let columns = tables.first().map_or(0, |(table, _)| table.value().columns());
-        let rows = tables.first().map_or(0, |(_, ids)| ids.len());
+        let Some((first, ids)) = tables.first() else {
+            return Err(Error::shape("embedding", "at least one table", "none"));
+        };
+        let (columns, rows) = (first.value().columns(), ids.len());
+        expect_columns("embedding", "a table", first.value())?;
         for (table, ids) in tables {
             if table.value().columns() != columns || ids.len() != rows {
                 let got = format!("{} ids into {:?}", ids.len(), table.value().shape());

@@ -1,4 +1,4 @@
-use super::expect_shape;
+use super::{expect_columns, expect_shape};
 use crate::device::Activation;
 use crate::device::Operand::{Plain, Transposed};
 use crate::error::Result;
@@ -33,6 +33,10 @@ impl Tape<'_> {
         expect_shape("feed_forward", "the first bias", first.1.value(), &[middle])?;
         expect_shape("feed_forward", "the second weight", second.0.value(), &[outputs, middle])?;
         expect_shape("feed_forward", "the second bias", second.1.value(), &[outputs])?;
+
+        expect_columns("feed_forward", "x", x.value())?;
+        expect_columns("feed_forward", "the second weight", second.0.value())?;
+        expect_columns("feed_forward", "the second bias", second.1.value())?;
 
         let tracked = [x, first.0, first.1, second.0, second.1];
         let keep = self.tracks(&tracked);

@@ -21,6 +21,13 @@ impl Tape<'_> {
     /// `torch.nn.functional.linear`.
     pub fn linear(&mut self, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<Var> {
         let (outputs, inputs) = (weight.value().rows(), weight.value().columns());
+        if weight.value().is_empty() {
+            return Err(Error::shape(
+                "linear",
+                "a weight of at least one element",
+                format!("{:?}", weight.value().shape()),
+            ));
+        }
         if x.value().columns() != inputs {
             let got = format!("{:?}", x.value().shape());
             return Err(Error::shape("linear", format!("x of {inputs} columns"), got));

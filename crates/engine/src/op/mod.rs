@@ -17,6 +17,7 @@ mod similarity;
 mod triplets;
 
 use crate::error::{Error, Result};
+use crate::packing::Packing;
 use crate::tensor::Tensor;
 
 /// Refuses a tensor whose matrix shape is not `[rows, columns]`.
@@ -25,6 +26,22 @@ pub(crate) fn expect_shape(operation: &'static str, name: &str, tensor: &Tensor,
         return Ok(());
     }
     Err(Error::shape(operation, format!("{name} of shape {expected:?}"), format!("{:?}", tensor.shape())))
+}
+
+/// Refuses a matrix without columns: its rows could not be told apart.
+pub(crate) fn expect_columns(operation: &'static str, name: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.columns() > 0 {
+        return Ok(());
+    }
+    Err(Error::shape(operation, format!("{name} of at least one column"), format!("{:?}", tensor.shape())))
+}
+
+/// Refuses a packing of another number of rows.
+pub(crate) fn expect_packed(operation: &'static str, tensor: &Tensor, packing: &Packing) -> Result<()> {
+    if tensor.rows() == packing.rows() {
+        return expect_columns(operation, "x", tensor);
+    }
+    Err(Error::shape(operation, format!("x of {} packed rows", packing.rows()), format!("{:?}", tensor.shape())))
 }
 
 /// Refuses an index outside `0..limit`.

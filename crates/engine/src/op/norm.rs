@@ -1,4 +1,4 @@
-use super::expect_shape;
+use super::{expect_packed, expect_shape};
 use crate::error::Result;
 use crate::packing::Packing;
 use crate::random::Dropout;
@@ -13,7 +13,7 @@ impl Tape<'_> {
     /// ```
     ///
     /// # Shapes
-    /// `x`, `residual [rows, columns]`, `weight`, `bias [columns]`; gives `[rows, columns]`.
+    /// `x`, `residual [rows, columns]` packed, `weight`, `bias [columns]`; gives `[rows, columns]`.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when they do not fit.
@@ -32,6 +32,7 @@ impl Tape<'_> {
         packing: &Packing,
     ) -> Result<Var> {
         let columns = x.value().columns();
+        expect_packed("add_norm", x.value(), packing)?;
         expect_shape("add_norm", "weight", weight.value(), &[columns])?;
         expect_shape("add_norm", "bias", bias.value(), &[columns])?;
         if let Some(residual) = residual {

@@ -1,5 +1,6 @@
+use super::expect_packed;
 use crate::device::Pooling;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::packing::Packing;
 use crate::tape::{Tape, Var};
 
@@ -10,12 +11,9 @@ impl Tape<'_> {
     /// `x [rows, columns]` packed; gives `[sequences, columns]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the packing has another number of rows.
+    /// [`crate::Error::Shape`] when the packing has another number of rows.
     pub fn pool(&mut self, pooling: Pooling, x: &Var, packing: &Packing) -> Result<Var> {
-        if packing.rows() != x.value().rows() {
-            let got = format!("{:?}", x.value().shape());
-            return Err(Error::shape("pool", format!("{} rows", packing.rows()), got));
-        }
+        expect_packed("pool", x.value(), packing)?;
         let y = self.device().pool(pooling, x.value(), packing);
         let (source, x_value, pooled, packing) = (x.source(), x.value().clone(), y.clone(), packing.clone());
         Ok(self.record(&[x], y, move |backward, dy| {

@@ -71,8 +71,7 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`] when the rows differ.
     pub fn side_by_side(&mut self, parts: &[&Var]) -> Result<Var> {
-        let rows = parts.first().map_or(0, |part| part.value().rows());
-        self.concatenate(parts, rows, |shape| (shape.0 == rows).then_some([0, shape.1]), "side_by_side")
+        self.concatenate("side_by_side", parts, 1)
     }
 
     /// Matrices one below the other.
@@ -83,30 +82,26 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`] when the columns differ.
     pub fn stacked(&mut self, parts: &[&Var]) -> Result<Var> {
-        let columns = parts.first().map_or(0, |part| part.value().columns());
-        self.concatenate(parts, columns, |shape| (shape.1 == columns).then_some([shape.0, 0]), "stacked")
+        self.concatenate("stacked", parts, 0)
     }
 
-    /// Lays parts along the axis in which `step` says how far a part of a shape reaches; it refuses other shapes.
-    fn concatenate(
-        &mut self,
-        parts: &[&Var],
-        across: usize,
-        step: impl Fn((usize, usize)) -> Option<[usize; 2]>,
-        operation: &'static str,
-    ) -> Result<Var> {
-        let mut corner = [0, 0];
+    /// Lays parts along an axis: 0 downwards, 1 to the right.
+    fn concatenate(&mut self, operation: &'static str, parts: &[&Var], axis: usize) -> Result<Var> {
+        let extent = |part: &Var| [part.value().rows(), part.value().columns()];
+        let mut shape = parts.first().map_or([0, 0], |part| extent(part));
+        shape[axis] = 0;
         let mut places = Vec::new();
         for part in parts {
-            let (rows, columns) = (part.value().rows(), part.value().columns());
-            let Some(reach) = step((rows, columns)) else {
-                let expected = format!("parts of {across} across");
+            let extent = extent(part);
+            if extent[1 - axis] != shape[1 - axis] {
+                let expected = format!("{} {}", shape[1 - axis], ["columns", "rows"][axis]);
                 return Err(Error::shape(operation, expected, format!("{:?}", part.value().shape())));
-            };
-            places.push((part.source(), part.value().shape().to_vec(), corner, [rows, columns]));
-            corner = [corner[0] + reach[0], corner[1] + reach[1]];
+            }
+            let mut corner = [0, 0];
+            corner[axis] = shape[axis];
+            shape[axis] += extent[axis];
+            places.push((part.source(), part.value().shape().to_vec(), corner, extent));
         }
-        let shape = if corner[0] == 0 { [across, corner[1]] } else { [corner[0], across] };
         let mut y = Tensor::zeros(&shape);
         for (part, (_, _, corner, extent)) in parts.iter().zip(&places) {
             self.device().copy_block(part.value(), [0, 0], &mut y, *corner, *extent);

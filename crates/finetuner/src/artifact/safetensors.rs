@@ -20,6 +20,9 @@ use crate::error::{Error, Result};
 /// The reference implementation's limit on the header: 100 MB.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
+/// What follows a tensor's name in the name of its scales.
+pub const SCALE: &str = ".scale";
+
 /// What the header says about one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -91,7 +94,8 @@ impl SafetensorsFile {
         &self.metadata
     }
 
-    /// A tensor's values in row-major order, converted from F32, F16 or BF16.
+    /// A tensor's values in row-major order, converted from F32, F16, BF16, or from I8 with one scale per row: the value
+    /// of an I8 element is itself times its row's entry of the tensor `<name>.scale`.
     ///
     /// # Errors
     /// [`Error::Model`] if there is no such tensor or it has another element type.
@@ -101,6 +105,14 @@ impl SafetensorsFile {
             "F32" => elements(bytes, f32::from_le_bytes),
             "F16" => elements(bytes, |pair| f16::from_le_bytes(pair).to_f32()),
             "BF16" => elements(bytes, |pair| bf16::from_le_bytes(pair).to_f32()),
+            "I8" => {
+                let scales = self.f32s(&format!("{name}{SCALE}"))?;
+                if scales.len() != info.shape.first().copied().unwrap_or(1) {
+                    return Err(self.refuse(name, &format!("has shape {:?} but {} scales", info.shape, scales.len())));
+                }
+                let rows = bytes.chunks_exact((bytes.len() / scales.len().max(1)).max(1));
+                rows.zip(scales).flat_map(|(row, scale)| row.iter().map(move |&x| f32::from(x as i8) * scale)).collect()
+            }
             other => return Err(self.refuse(name, &format!("has element type {other}, expected F32, F16 or BF16"))),
         })
     }
@@ -253,6 +265,8 @@ pub struct NamedTensor<'a> {
 pub enum Values<'a> {
     /// Numbers.
     F32(&'a [f32]),
+    /// Numbers in units of their row's scale.
+    I8(&'a [i8]),
     /// Counters, positions and random states.
     U64(&'a [u64]),
 }
@@ -269,10 +283,20 @@ impl<'a> NamedTensor<'a> {
     }
 }
 
+/// A matrix in one byte an element and one scale a row, `scale = max |row| / 127`; what [`SafetensorsFile::f32s`] reads.
+pub fn quantise(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
+    let rows = values.chunks_exact(columns.max(1));
+    let scales: Vec<f32> =
+        rows.clone().map(|row| row.iter().fold(1e-12f32, |largest, x| largest.max(x.abs())) / 127.0).collect();
+    let elements = rows.zip(&scales).flat_map(|(row, &scale)| row.iter().map(move |x| (x / scale).round() as i8));
+    (elements.collect(), scales)
+}
+
 impl Values<'_> {
     fn len(&self) -> usize {
         match self {
             Values::F32(values) => values.len(),
+            Values::I8(values) => values.len(),
             Values::U64(values) => values.len(),
         }
     }
@@ -280,6 +304,7 @@ impl Values<'_> {
     fn dtype(&self) -> (&'static str, usize) {
         match self {
             Values::F32(_) => ("F32", 4),
+            Values::I8(_) => ("I8", 1),
             Values::U64(_) => ("U64", 8),
         }
     }
@@ -317,6 +342,7 @@ pub fn write(out: &mut dyn Write, metadata: &[(&str, &str)], tensors: &[NamedTen
     for tensor in in_order {
         match tensor.values {
             Values::F32(values) => write_elements(out, values, f32::to_le_bytes)?,
+            Values::I8(values) => write_elements(out, values, i8::to_le_bytes)?,
             Values::U64(values) => write_elements(out, values, u64::to_le_bytes)?,
         }
     }

@@ -128,3 +128,27 @@ fn a_shape_that_does_not_fit_or_a_repeated_name_is_not_written() {
     let twice = [NamedTensor::f32("a", &[1], &[1.0]), NamedTensor::f32("a", &[1], &[1.0])];
     assert!(write(&mut Vec::new(), &[], &twice).is_err());
 }
+
+#[test]
+fn one_byte_an_element_comes_back_within_half_a_step() {
+    let values: Vec<f32> = (0..12).map(|i| (i as f32 * 1.7).sin() * if i < 6 { 1.0 } else { 20.0 }).collect();
+    let (elements, scales) = quantise(&values, 6);
+    let tensors = [
+        NamedTensor { name: "w", shape: &[2, 6], values: Values::I8(&elements) },
+        NamedTensor::f32("w.scale", &[2], &scales),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = Vec::new();
+    write(&mut bytes, &[], &tensors).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let read = SafetensorsFile::open(&path).unwrap().f32s("w").unwrap();
+    for (i, (got, expected)) in read.iter().zip(&values).enumerate() {
+        assert!((got - expected).abs() <= 0.501 * scales[i / 6], "{got} {expected}");
+    }
+    let lost = [NamedTensor { name: "w", shape: &[2, 6], values: Values::I8(&elements) }];
+    let mut bytes = Vec::new();
+    write(&mut bytes, &[], &lost).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    assert!(SafetensorsFile::open(&path).unwrap().f32s("w").unwrap_err().to_string().contains("w.scale"));
+}

@@ -49,7 +49,7 @@ impl RunSpec {
         };
         let mut note = |result: Result<()>, origin: &str| match result {
             Err(Error::Spec { problems: found }) => {
-                problems.extend(found.into_iter().map(|found| found.from(origin)));
+                problems.extend(found.into_iter().map(|found| found.at(origin)));
                 Ok(())
             }
             other => other,
@@ -89,7 +89,7 @@ impl RunSpec {
 
 impl Problem {
     /// The problem with the place it comes from: `run.toml:3`, `FINETUNER_EPOCHS`, `--epochs`.
-    pub(super) fn from(self, origin: &str) -> Problem {
+    pub(super) fn at(self, origin: &str) -> Problem {
         Problem { problem: format!("{} ({origin})", self.problem), ..self }
     }
 }

@@ -49,7 +49,7 @@ impl RunSpec {
             format!("expected 0 (off) or a number above, got {}", self.max_grad_norm)
         });
         found.at_least_one("max_length", self.max_length);
-        found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "gem"]);
+        found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "lasttoken", "gem"]);
         found.at_least_one("output_dim", self.output_dim);
         found.name("init", Some(&self.init), &["pretrained", "random"]);
         found.unless(self.precision == "f32", "precision", || {

@@ -42,7 +42,7 @@ impl RunSpec {
                 Some(_) => continue,
             };
             let origin = format!("{}:{}", path.display(), line(text.as_bytes(), *at));
-            problems.push(Problem { field: name.clone(), problem }.from(&origin));
+            problems.push(Problem { field: name.clone(), problem }.at(&origin));
         }
         if !problems.is_empty() {
             return Err(Error::Spec { problems });

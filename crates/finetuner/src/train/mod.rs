@@ -58,7 +58,7 @@ pub enum Outcome {
 /// # Errors
 /// Everything that [`crate::Error`] lists; nothing half-written stays in the output folder.
 pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<Outcome> {
-    // spec.check()?;
+    spec.check()?;
     let pool = thread_pool(spec.threads)?;
     let run = || {
         let output = Output::claim(&output_folder(spec), spec.resume)?;

@@ -34,7 +34,7 @@ pub struct MultipleNegativesRankingLoss {
     pub partition_mode: PartitionMode,
     /// Which negatives weigh more the nearer they are. Default none.
     pub hardness_mode: Option<HardnessMode>,
-    /// Added to a logit per unit of its similarity, without gradient, in `query_to_doc`. Default 0.
+    /// Added to a logit per unit of its similarity, without gradient, in `query_to_doc`, in all 80 at most. Default 0.
     pub hardness_strength: f64,
 }
 
@@ -167,6 +167,10 @@ impl Loss for MultipleNegativesRankingLoss {
             .into_iter()
             .filter_map(|(key, value)| registry::positive(key, value?))
             .collect();
+        if !self.hardness_strength.is_finite() || self.hardness_strength < 0.0 {
+            let problem = format!("expected a number of at least 0, got {}", self.hardness_strength);
+            problems.push(("hardness_strength", problem));
+        }
         if self.scale.is_some() && self.temperature.is_some() {
             problems.push(("temperature", "is 1 / scale; give one of the two".to_owned()));
         }
@@ -211,7 +215,8 @@ impl MultipleNegativesRankingLoss {
                 };
                 let hard = hard && direction == Direction::QueryToDoc;
                 let penalty = if hard { self.hardness_strength * f64::from(similarities.data()[at]) } else { 0.0 };
-                *weight = penalty.exp() as f32;
+                // Added to a logit it multiplies the exponential; f32 ends at e^88.
+                *weight = penalty.min(80.0).exp() as f32;
             }
         }
         Ok(Tensor::from_vec(weights, similarities.shape())?)

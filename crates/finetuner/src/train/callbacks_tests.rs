@@ -1,0 +1,157 @@
+use super::*;
+
+fn parse(entries: &[&str]) -> Result<Callbacks> {
+    Callbacks::parse(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>())
+}
+
+fn early(entry: &str) -> EarlyStopping {
+    parse(&[entry]).unwrap().early_stopping().unwrap()
+}
+
+/// Whether the run goes on after each value.
+fn goes_on(mut early: EarlyStopping, values: &[f64]) -> Vec<bool> {
+    values.iter().map(|value| early.observe(*value)).collect()
+}
+
+#[test]
+fn callbacks_have_the_originals_fields_and_defaults() {
+    let callbacks = parse(&[
+        "EvaluationCallback(query_data='q, 1.csv', index_data=scifact:test, limit=20, distance='cosine', batch_size=8)",
+        "BestModelCheckpoint",
+        "EarlyStopping(monitor='average_precision', mode='max', patience=3, min_delta=1e-3, baseline=None)",
+        " TrainingCheckpoint( last_k_epochs=1 ) ",
+    ])
+    .unwrap();
+    assert_eq!(callbacks.evaluation_data(), Some((&"q, 1.csv".into(), Some(&"scifact:test".into()))));
+    assert_eq!(callbacks.best(), Some(Best::new("val_loss")));
+    let early = callbacks.early_stopping().unwrap();
+    assert_eq!((early.monitor.name(), early.patience, early.min_delta, early.baseline), ("map", 3, 1e-3, None));
+    assert!(callbacks.monitors_metric());
+    let EarlyStoppingOptions { monitor, mode, patience, min_delta, baseline } = EarlyStoppingOptions::default();
+    assert_eq!((monitor.as_str(), mode, patience, min_delta, baseline), ("val_loss", Mode::Auto, 2, 0.0, None));
+}
+
+#[test]
+fn without_callbacks_nothing_is_watched() {
+    let callbacks = parse(&[]).unwrap();
+    assert_eq!((callbacks.best(), callbacks.early_stopping(), callbacks.evaluation_data()), (None, None, None));
+    assert!(!callbacks.monitors_metric());
+    assert!(!parse(&["EarlyStopping", "BestModelCheckpoint(monitor=train_loss)"]).unwrap().monitors_metric());
+}
+
+#[test]
+fn all_problems_are_listed_with_the_nearest_name() {
+    let entries = [
+        "EarlyStoping()",
+        "EarlyStopping(patence=3)",
+        "EarlyStopping(patience=0)",
+        "EarlyStopping(patience=many)",
+        "EarlyStopping(min_delta=-1)",
+        "EarlyStopping(patience=2",
+        "EarlyStopping(2)",
+        "BestModelCheckpoint(mode=up)",
+        "WiSEFTCallback(alpha=0.4)",
+        "WandBLogger()",
+        "TrainingCheckpoint(last_k_epochs=2)",
+        "EvaluationCallback()",
+        "EvaluationCallback(query_data=q.csv,distance=cosin)",
+        "EvaluationCallback(query_data=q.csv,limit=10,multi_modal=True)",
+    ];
+    let Error::Spec { problems } = parse(&entries).unwrap_err() else { panic!() };
+    let expected = [
+        "`EarlyStoping` is not known, did you mean `EarlyStopping`?",
+        "there is no field `patence`, did you mean `patience`?",
+        "`patience`: expected 1 or more",
+        "`patience`: invalid type: string \"many\", expected usize; the default is 2",
+        "`min_delta`: expected 0 or more, got -1",
+        "expected `)` at the end",
+        "expected `key=value`, got `2`",
+        "`mode`: unknown variant `up`, expected one of `auto`, `min`, `max`; the default is \"auto\"",
+        "not in this version",
+        "not in this version",
+        "`last_k_epochs`: this version keeps the last checkpoint only",
+        "needs `query_data`",
+        "`distance`: `cosin` is not known, did you mean `cosine`?",
+        "not in this version but as by default: `limit`, `multi_modal`",
+    ];
+    let got: Vec<String> = problems.iter().map(|problem| problem.problem.clone()).collect();
+    let expected: Vec<String> =
+        entries.iter().zip(expected).map(|(entry, text)| format!("`{entry}`: {text}")).collect();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn two_of_a_kind_are_refused() {
+    let error = parse(&["EarlyStopping()", "BestModelCheckpoint()", "EarlyStopping(patience=3)"]).unwrap_err();
+    assert!(error.to_string().contains("`EarlyStopping(patience=3)`: one of a kind"), "{error}");
+}
+
+#[test]
+fn losses_are_best_low_and_metrics_best_high() {
+    let seen = |mut best: Best, values: [f64; 5]| values.map(|value| best.observe(value));
+    let values = [0.5, 0.4, 0.4, f64::NAN, 0.6];
+    assert_eq!(seen(Best::new("val_loss"), values), [true, true, false, false, false]);
+    assert_eq!(seen(Best::new("mrr"), values), [true, false, false, false, true]);
+    let mode = |mode| parse(&[&format!("BestModelCheckpoint(monitor=mrr,mode={mode})")]).unwrap().best().unwrap();
+    assert_eq!(seen(mode("min"), values), [true, true, false, false, false]);
+    assert_eq!(seen(mode("auto"), values), seen(mode("max"), values));
+}
+
+#[test]
+fn a_run_stops_after_patience_values_without_improvement() {
+    assert_eq!(
+        goes_on(early("EarlyStopping()"), &[1.0, 0.9, 0.95, 0.8, 0.8, 0.8]),
+        [true, true, true, true, true, false]
+    );
+    assert_eq!(goes_on(early("EarlyStopping(monitor=mrr,patience=1)"), &[0.1, 0.2, 0.2]), [true, true, false]);
+    assert_eq!(goes_on(early("EarlyStopping()"), &[f64::NAN, f64::NAN]), [true, false]);
+}
+
+#[test]
+fn an_improvement_within_min_delta_does_not_count() {
+    assert_eq!(
+        goes_on(early("EarlyStopping(min_delta=0.1)"), &[1.0, 0.95, 0.85, 0.8, 0.8]),
+        [true, true, true, true, false]
+    );
+    assert_eq!(goes_on(early("EarlyStopping(monitor=map,min_delta=0.1)"), &[0.5, 0.55, 0.58]), [true, true, false]);
+}
+
+#[test]
+fn a_baseline_stands_in_for_the_best_value() {
+    assert_eq!(
+        goes_on(early("EarlyStopping(baseline=0.5)"), &[0.4, 0.45, 0.6, 0.4, 0.6, 0.5]),
+        [true, true, true, true, true, false]
+    );
+}
+
+#[test]
+fn the_monitored_value_is_found_by_our_name_or_the_originals() {
+    let values =
+        |pairs: &[(&str, f64)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<Vec<_>>();
+    let mut best = parse(&["BestModelCheckpoint(monitor=reciprocal_rank)"]).unwrap().best().unwrap();
+    assert!(best.observe_named(&values(&[("val_loss", 9.0), ("mrr", 0.5)])).unwrap());
+    assert!(!best.observe_named(&values(&[("val_loss", 1.0), ("mrr", 0.4)])).unwrap());
+
+    let error = early("EarlyStopping(monitor=mmr)").observe_named(&values(&[("mrr", 0.4)])).unwrap_err().to_string();
+    assert_eq!(error, "`callbacks`: `mmr` is monitored but not measured, did you mean `mrr`?");
+    let error = early("EarlyStopping()").observe_named(&[]).unwrap_err().to_string();
+    let expected =
+        "`callbacks`: `val_loss` is monitored but not measured (give `eval_data` or `val_split`), nor anything else";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn before_the_first_epoch_there_is_no_training_loss_to_judge() {
+    assert!(!Best::new("train_loss").observe_named(&[]).unwrap());
+    assert!(early("EarlyStopping(monitor=train_loss,patience=1)").observe_named(&[]).unwrap());
+}
+
+#[test]
+fn what_was_observed_survives_a_checkpoint() {
+    let (mut best, mut early) = (Best::new("val_loss"), early("EarlyStopping(baseline=0.3)"));
+    best.observe(0.5);
+    early.observe(0.5);
+    let mut restored: (Best, EarlyStopping) = serde_json::from_value(serde_json::json!([best, early])).unwrap();
+    assert_eq!(restored, (best, early));
+    assert!(!restored.0.observe(0.6) && !restored.1.observe(0.6));
+}
