@@ -18,7 +18,7 @@ fn a_run_prints_the_table_and_leaves_a_complete_artifact() {
     {
         assert!(ran.out.contains(word), "{word} in {}", ran.out);
     }
-    assert!(ran.err.contains("read as labelled") && ran.err.contains("train: 6/6 in "), "{}", ran.err);
+    assert!(ran.err.contains("read as labelled") && ran.err.contains("train: 8/8 in "), "{}", ran.err);
     assert!(!ran.err.contains('\u{1b}') && !ran.out.contains('\u{1b}'), "no colours where there is no terminal");
 
     let manifest = Manifest::read("run", folder.json("run/finetuner.json")).unwrap();
@@ -42,7 +42,7 @@ fn a_run_prints_the_table_and_leaves_a_complete_artifact() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     let report = folder.json("run/report.json");
-    assert_eq!((report["metrics"]["k"].as_u64(), report["training"]["steps"].as_u64()), (Some(20), Some(6)));
+    assert_eq!((report["metrics"]["k"].as_u64(), report["training"]["steps"].as_u64()), (Some(20), Some(8)));
 }
 
 #[test]

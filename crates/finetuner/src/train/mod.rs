@@ -60,10 +60,12 @@ pub enum Outcome {
 pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<Outcome> {
     spec.check()?;
     let pool = thread_pool(spec.threads)?;
+    // Batches are prepared on threads of their own: those of `pool` wait for them, and with one thread for ever.
+    let preparers = thread_pool(spec.threads)?;
     let run = || {
         let output = Output::claim(&output_folder(spec), spec.resume)?;
         let mut recorder = Recorder::open(&output, sink)?;
-        let outcome = run(spec, &output, &mut recorder, stop, &pool);
+        let outcome = run(spec, &output, &mut recorder, stop, &preparers);
         match &outcome {
             Err(error) => {
                 recorder.warn(error.to_string())?;
@@ -100,7 +102,7 @@ fn run(
     output: &Output,
     recorder: &mut Recorder<'_>,
     stop: &AtomicBool,
-    pool: &Arc<rayon::ThreadPool>,
+    preparers: &Arc<rayon::ThreadPool>,
 ) -> Result<Outcome> {
     recorder.state("started")?;
     let device = Cpu;
@@ -167,7 +169,7 @@ fn run(
     let mut after = None;
     'epochs: for epoch in state.progress.epoch..spec.epochs {
         let remaining: Vec<_> = order.batches(epoch as u64).split_off(state.progress.batch);
-        let (worker, workers) = (batcher.clone(), pool.clone());
+        let (worker, workers) = (batcher.clone(), preparers.clone());
         let prepare = move |examples: Vec<u32>| workers.install(|| worker.batch(&examples));
         for batch in Prefetch::new(remaining.into_iter().map(prepare), AHEAD) {
             let batch = batch?;
