@@ -86,8 +86,8 @@ pub fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
     pool.map_err(|error| Error::spec("threads", error.to_string()))
 }
 
-/// `output`, or `runs/<model>-<time>`.
-fn output_folder(spec: &RunSpec) -> PathBuf {
+/// The folder that a run writes: `output`, or `runs/<model>-<time>` as of now.
+pub fn output_folder(spec: &RunSpec) -> PathBuf {
     spec.output.clone().unwrap_or_else(|| {
         let name = spec.model.trim_end_matches('/').rsplit('/').next().unwrap_or("model").to_owned();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

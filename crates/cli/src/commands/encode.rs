@@ -1,0 +1,61 @@
+//! `finetuner encode`: texts to embeddings.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use finetuner::encoder::Role;
+
+use crate::model::ModelArguments;
+use crate::terminal::Terminal;
+use crate::texts::Texts;
+use crate::vectors::{Target, Vectors};
+
+/// Turn texts into embeddings, one for each, in their order
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Texts: one a line (`.txt`), a column `text` (`.csv`), a key `text` (`.jsonl`); `-` reads lines from standard input
+    #[arg(short, long, value_name = "PATH")]
+    input: PathBuf,
+    /// `.npy` (float32, without the texts), `.jsonl` or `.parquet`; `-` prints JSON lines
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// What the texts are for, where the model puts a prompt before them. Default: neither
+    #[arg(long)]
+    role: Option<TextRole>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  finetuner encode --model runs/first --input texts.txt --output vectors.npy
+  finetuner encode --model e5-small-v2 --role query --input - --output - < questions.txt";
+
+/// What texts are for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TextRole {
+    /// They search
+    Query,
+    /// They are found
+    Document,
+}
+
+/// Embeds texts.
+pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
+    let target = Target::of(&arguments.output)?;
+    let texts = Texts::read(&arguments.input, terminal)?;
+    let model = arguments.model.open(terminal)?;
+    let role = match arguments.role {
+        Some(TextRole::Query) => Role::Query,
+        Some(TextRole::Document) => Role::Document,
+        None => Role::Plain,
+    };
+    let (embeddings, dimension) = texts.embed(&model, role, terminal)?;
+    target.write(&Vectors { texts: &texts, embeddings: &embeddings, dimension })?;
+    if let Target::File(path, _) = target {
+        terminal.info(&format!("{} embeddings of {dimension} in `{}`", texts.texts.len(), path.display()));
+    }
+    Ok(())
+}

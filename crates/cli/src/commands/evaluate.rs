@@ -1,0 +1,82 @@
+//! `finetuner evaluate`: measure a model on held-out data.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use engine::Cpu;
+use finetuner::data::Kind;
+use finetuner::evaluate::{K, Metrics, Summary};
+use finetuner::train::{Measurement, read_target};
+use serde_json::json;
+
+use super::at_least_one;
+use crate::model::ModelArguments;
+use crate::terminal::{self, Terminal};
+
+/// Measure a model: retrieval metrics, or correlations for scored pairs
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Queries, as CSV, JSONL or a BEIR folder as `DIR:split`; or scored pairs
+    #[arg(short, long, value_name = "PATH")]
+    data: PathBuf,
+    /// What the queries search. Labelled data without it is searched against itself, excluding self
+    #[arg(short, long, value_name = "PATH")]
+    index_data: Option<PathBuf>,
+    /// `pairs`, `triplets`, `labelled` or `scored`. Default: taken from the header
+    #[arg(long)]
+    kind: Option<Kind>,
+    /// Hits that the metrics look at
+    #[arg(short, value_name = "K", long, default_value_t = K, value_parser = at_least_one)]
+    k: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  finetuner evaluate --model runs/first --data scifact:test
+  finetuner evaluate --model all-MiniLM-L6-v2 --data test.csv --index-data train.csv --kind labelled --json";
+
+/// Measures a model.
+pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
+    let target = read_target(&arguments.data, arguments.index_data.as_deref(), arguments.kind)?;
+    terminal.info(&format!("measured on: {}", target.description()));
+    let model = arguments.model.open(terminal)?;
+    let total = target.texts();
+    let progress = |done: usize| terminal.progress("evaluate", done, total, None);
+    let text = match target.measure(&model, &Cpu, arguments.k, progress)? {
+        Measurement::Retrieval(evaluation) => {
+            let summary = evaluation.summary();
+            if summary.without_relevant > 0 {
+                terminal.info(&format!("{} queries left out: nothing is relevant to them", summary.without_relevant));
+            }
+            if arguments.json { retrieval_json(&summary) } else { retrieval_table(&summary) }
+        }
+        Measurement::Scored(correlation) if arguments.json => serde_json::to_string(&correlation)? + "\n",
+        Measurement::Scored(correlation) => {
+            let number = |value: Option<f64>| value.map_or("undefined".to_owned(), |value| format!("{value:.4}"));
+            let (pearson, spearman) = (number(correlation.pearson), number(correlation.spearman));
+            format!("pearson   {pearson}\nspearman  {spearman}\nOver {} pairs.\n", correlation.pairs)
+        }
+    };
+    terminal::print(&text)
+}
+
+fn retrieval_json(summary: &Summary) -> String {
+    let Summary { k, metrics, original, queries, .. } = summary;
+    json!({"k": k, "metrics": metrics, "original": original, "queries": queries}).to_string() + "\n"
+}
+
+fn retrieval_table(summary: &Summary) -> String {
+    let mut table = String::new();
+    for (name, value) in Metrics::NAMES.iter().zip(summary.metrics.values()) {
+        let _ = writeln!(table, "{name:<14} {value:.4}");
+    }
+    let _ = writeln!(table, "Means over {} queries at k = {}.", summary.queries, summary.k);
+    table
+}

@@ -1,0 +1,181 @@
+//! `finetuner fit`: fine-tune a model.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches};
+use finetuner::event::{Event, Level, Sink};
+use finetuner::spec::{Field, FieldType, RunSpec};
+use finetuner::train::{self, Outcome, Report};
+use serde_json::json;
+
+use crate::terminal::{self, Terminal};
+use crate::{exit, model};
+
+/// Fine-tune a model: measure it, train it, measure it again, save it
+///
+/// Takes its decisions from a spec file (TOML or JSON) and from flags: every field of the spec is a flag of the same
+/// name. Precedence, highest first: flag, environment (`FINETUNER_LEARNING_RATE` for `--learning-rate`), file, default.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// The run's spec: a `.toml` or `.json` file. Data it names is looked for beside it first
+    spec: Option<PathBuf>,
+    /// Print the spec with flags, environment, file and defaults brought together, and stop
+    #[arg(long)]
+    show_spec: bool,
+    /// Print events as JSON lines, the report in the last one, instead of progress and a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    flags: SpecFlags,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  finetuner fit run.toml --epochs 3 --output runs/second
+  finetuner fit --model all-MiniLM-L6-v2 --train-data pairs.csv --query-data scifact:test \\
+      --loss TripletMarginLoss --miner TripletMarginMiner --miner-options margin=0.3,type_of_triplets=hard \\
+      --callback 'EarlyStopping(patience=2)' --output runs/first
+  finetuner fit run.toml --output runs/second --resume
+
+Ctrl-C saves a checkpoint after the current step and stops with exit code 130; a second one stops at once.";
+
+/// Fine-tunes a model.
+pub(crate) fn run(arguments: Arguments, threads: Option<usize>, terminal: &mut Terminal) -> Result<ExitCode> {
+    let threads = threads.map(|threads| ("threads".to_owned(), threads.to_string()));
+    let flags = arguments.flags.0.into_iter().chain(threads);
+    let mut spec = RunSpec::resolve(arguments.spec.as_deref(), std::env::vars_os(), flags)?;
+    if arguments.show_spec {
+        let text = if arguments.json { serde_json::to_string_pretty(&spec)? + "\n" } else { toml::to_string(&spec)? };
+        terminal::print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    spec.check()?;
+    let output = train::output_folder(&spec);
+    spec.output = Some(output.clone());
+    let stop = stop_on_interrupt()?;
+    model::find(&spec.model, terminal)?; // a download is shown here, and not at all once it is in the cache
+
+    let mut lines = JsonLines;
+    let sink: &mut dyn Sink = if arguments.json { &mut lines } else { terminal };
+    match train::train(&spec, sink, &stop)? {
+        Outcome::Finished(report) => {
+            terminal::print(&if arguments.json {
+                json!({"event": "report", "output": output, "report": *report}).to_string() + "\n"
+            } else {
+                finished(&report, &output.display().to_string())
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Stopped { step } => {
+            terminal.warn(&format!("stopped at step {step}; the checkpoint is in `{}`", output.display()));
+            exit::hint_line(&format!("run the same command with `--output {} --resume` to go on", output.display()));
+            Ok(ExitCode::from(exit::STOPPED))
+        }
+    }
+}
+
+fn finished(report: &Report, output: &str) -> String {
+    let timing = &report.timing;
+    format!(
+        "{}\nTrained {} steps in {:.1} s ({:.0} examples/s), measured in {:.1} s.\nThe model is in {output}\n",
+        report.text(),
+        report.training.steps,
+        timing.train_seconds,
+        timing.examples_per_second,
+        timing.evaluate_seconds,
+    )
+}
+
+/// The first Ctrl-C asks the run to stop, the second ends the program.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(exit::STOPPED));
+        }
+        exit::hint_line("stopping with a checkpoint after the current step; Ctrl-C again stops at once");
+    })?;
+    Ok(stop)
+}
+
+/// Events as JSON lines on standard output.
+struct JsonLines;
+
+impl Sink for JsonLines {
+    fn send(&mut self, event: &Event) {
+        if let Ok(line) = serde_json::to_string(event) {
+            // That nobody listens any more must not stop training.
+            drop(terminal::print(&(line + "\n")));
+        }
+        if let Event::Log { level: Level::Warning, message } = event {
+            exit::warning_line(message);
+        }
+    }
+}
+
+/// A flag for every field of [`RunSpec`], made from its table.
+#[derive(Debug)]
+struct SpecFlags(Vec<(String, String)>);
+
+impl SpecFlags {
+    /// `threads` is a flag of every command.
+    fn fields() -> impl Iterator<Item = &'static Field> {
+        RunSpec::FIELDS.iter().filter(|field| field.name != "threads")
+    }
+
+    fn flag(field: &'static Field) -> Arg {
+        let value_name = match field.value {
+            FieldType::Text => "NAME",
+            FieldType::Path => "PATH",
+            FieldType::Integer => "N",
+            FieldType::Number => "X",
+            FieldType::Boolean => "BOOL",
+            FieldType::Texts => "TEXT",
+            FieldType::Options => "KEY=VALUE,…",
+        };
+        let flag = Arg::new(field.name)
+            .long(field.name.replace('_', "-"))
+            .value_name(value_name)
+            .help(field.doc.trim_end_matches('.'))
+            .help_heading("Fields of the spec")
+            .allow_hyphen_values(matches!(field.value, FieldType::Text))
+            .allow_negative_numbers(true)
+            .action(ArgAction::Append);
+        match field.value {
+            FieldType::Boolean => flag.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            _ if field.name == "callbacks" => flag.visible_alias("callback"),
+            _ => flag,
+        }
+    }
+}
+
+impl clap::Args for SpecFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(Self::fields().map(Self::flag))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for SpecFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |field: &'static Field| {
+            let values = matches.get_many::<String>(field.name).into_iter().flatten();
+            values.map(|value| (field.name.to_owned(), value.clone()))
+        };
+        Ok(SpecFlags(Self::fields().flat_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

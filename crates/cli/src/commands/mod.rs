@@ -1,0 +1,41 @@
+//! Every command, one file each.
+
+mod encode;
+mod evaluate;
+mod fit;
+mod models;
+mod search;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use finetuner::train::thread_pool;
+
+use crate::terminal::Terminal;
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Fit(fit::Arguments),
+    Evaluate(evaluate::Arguments),
+    Encode(encode::Arguments),
+    Search(search::Arguments),
+    Models(models::Arguments),
+}
+
+/// Runs a command on `threads` threads, or on one per core.
+pub(crate) fn run(command: Command, threads: Option<usize>, terminal: &mut Terminal) -> Result<ExitCode> {
+    let result = match command {
+        Command::Fit(arguments) => return fit::run(arguments, threads, terminal), // makes its own threads
+        Command::Evaluate(arguments) => thread_pool(threads)?.install(|| evaluate::run(&arguments, terminal)),
+        Command::Encode(arguments) => thread_pool(threads)?.install(|| encode::run(&arguments, terminal)),
+        Command::Search(arguments) => thread_pool(threads)?.install(|| search::run(&arguments, terminal)),
+        Command::Models(arguments) => models::run(&arguments),
+    };
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// A number of threads, hits or lines.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "expected a whole number of 1 or more".to_owned())
+}

@@ -1,0 +1,106 @@
+//! `finetuner search`: the most similar texts, exactly.
+
+use std::fmt::Write;
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use engine::Cpu;
+use finetuner::Error;
+use finetuner::encoder::{Role, TextModel};
+use finetuner::evaluate::{Hit, Similarity};
+use serde_json::{Value, json};
+
+use super::at_least_one;
+use crate::model::ModelArguments;
+use crate::terminal::{self, Terminal};
+use crate::texts::Texts;
+
+/// Find the texts most similar to a query, by exact cosine similarity
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`), a key `text` (`.jsonl`, BEIR corpora too)
+    #[arg(short, long, value_name = "PATH")]
+    input: PathBuf,
+    /// What to look for. Default: each line of standard input
+    queries: Vec<String>,
+    /// Hits to show for each query
+    #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
+    top: usize,
+    /// Print an object a query as JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  finetuner search --model runs/first --input corpus.jsonl \"how do I freeze my card\"
+  finetuner search --model runs/first --input corpus.jsonl --top 3 --json < questions.txt";
+
+/// Embeds the corpus once, then answers query after query.
+pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
+    let corpus = Texts::read(&arguments.input, terminal)?;
+    let model = arguments.model.open(terminal)?;
+    let (documents, _) = corpus.embed(&model, Role::Document, terminal)?;
+    let index = Index { corpus, documents, model };
+    let answer = |query: &str| {
+        let hits = index.search(query, arguments.top)?;
+        terminal::print(&if arguments.json { index.json(query, &hits) } else { index.table(query, &hits) })
+    };
+    if !arguments.queries.is_empty() {
+        return arguments.queries.iter().try_for_each(|query| answer(query));
+    }
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(Error::io("read", "standard input"))?;
+        if !line.trim().is_empty() {
+            answer(line.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// Texts and their embeddings.
+struct Index {
+    corpus: Texts,
+    documents: Vec<f32>,
+    model: TextModel,
+}
+
+impl Index {
+    fn search(&self, query: &str, top: usize) -> Result<Vec<Hit>> {
+        let (query, _) = self.model.embed(&Cpu, &[query], Role::Query, |_| {})?;
+        let hits = Similarity::Cosine.top_k(&query, &self.documents, self.model.encoder.dimension(), top, None)?;
+        Ok(hits.into_iter().flatten().collect())
+    }
+
+    fn json(&self, query: &str, hits: &[Hit]) -> String {
+        let hit = |(rank, hit): (usize, &Hit)| {
+            let place = hit.document as usize;
+            json!({"rank": rank, "score": hit.score, "id": self.corpus.id(place), "text": self.corpus.texts[place]})
+        };
+        let hits: Vec<Value> = (1..).zip(hits).map(hit).collect();
+        json!({"query": query, "hits": hits}).to_string() + "\n"
+    }
+
+    /// A line for each hit: rank, score, id and the text, cut to the width of a terminal.
+    fn table(&self, query: &str, hits: &[Hit]) -> String {
+        let ids: Vec<String> = hits.iter().map(|hit| self.corpus.id(hit.document as usize)).collect();
+        let widest = ids.iter().map(|id| console::measure_text_width(id)).max().unwrap_or(0);
+        let mut table = format!("{query}\n");
+        for ((rank, hit), id) in (1..).zip(hits).zip(&ids) {
+            let text = self.corpus.texts[hit.document as usize].split_whitespace().collect::<Vec<_>>().join(" ");
+            let text: String = text.chars().filter(|character| !character.is_control()).collect();
+            let id = console::pad_str(id, widest, console::Alignment::Left, None);
+            let line = format!("{rank:>3}  {:>7.4}  {id}  {text}", hit.score);
+            let line = match terminal::width() {
+                Some(width) => console::truncate_str(&line, width, "…").into_owned(),
+                None => line,
+            };
+            let _ = writeln!(table, "{line}");
+        }
+        table
+    }
+}

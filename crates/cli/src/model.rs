@@ -1,0 +1,53 @@
+//! The model that a command uses.
+
+use anyhow::Result;
+use finetuner::artifact::PoolingMode;
+use finetuner::encoder::hub::Hub;
+use finetuner::encoder::{EncoderOptions, ModelOptions, TextModel, source};
+
+use crate::terminal::Terminal;
+
+/// Which model, and what to use instead of what its files say.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ModelArguments {
+    /// A folder, a Hugging Face repository id, an alias (see `finetuner models`), a run's artifact, or `mini`
+    #[arg(short, long, value_name = "MODEL", default_value = "mini", env = "FINETUNER_MODEL", hide_env_values = true)]
+    model: String,
+    /// Cut texts to this many tokens. Default: the model's own limit
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+    /// `mean`, `cls`, `max`, `last` or `gem`. Default: what the model says, else `mean`
+    #[arg(long, value_name = "MODE", value_parser = PoolingMode::from_name)]
+    pooling: Option<PoolingMode>,
+    /// Text put before every query. Default: the model's own
+    #[arg(long, value_name = "TEXT")]
+    query_prompt: Option<String>,
+    /// Text put before every document. Default: the model's own
+    #[arg(long, value_name = "TEXT")]
+    document_prompt: Option<String>,
+}
+
+impl ModelArguments {
+    /// Opens the model, downloading it if need be.
+    pub(crate) fn open(&self, terminal: &mut Terminal) -> Result<TextModel> {
+        let source = find(&self.model, terminal)?;
+        let options = ModelOptions {
+            encoder: EncoderOptions { pooling: self.pooling, ..EncoderOptions::default() },
+            max_length: self.max_length,
+            query_prompt: self.query_prompt.clone(),
+            document_prompt: self.document_prompt.clone(),
+        };
+        Ok(TextModel::open(source.open()?, &options)?)
+    }
+}
+
+/// Finds a model, showing the progress of downloads.
+pub(crate) fn find(model: &str, terminal: &mut Terminal) -> Result<source::ModelSource> {
+    let hub = Hub::from_environment()?;
+    let source = source::resolve_with(model, &hub, &mut |transfer| {
+        let megabytes = |bytes: u64| (bytes / 1_000_000) as usize;
+        let phase = format!("{}, MB", transfer.file);
+        terminal.progress(&phase, megabytes(transfer.done_bytes), megabytes(transfer.total_bytes), None);
+    })?;
+    Ok(source)
+}

@@ -1,0 +1,72 @@
+//! Texts to embed or to search: one a line, one a row, or one an object.
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::Result;
+use engine::Cpu;
+use finetuner::Error;
+use finetuner::data::{Example, Kind, read};
+use finetuner::encoder::{Role, TextModel};
+
+use crate::terminal::Terminal;
+
+/// Texts in their order, equal ones kept apart.
+pub(crate) struct Texts {
+    pub(crate) texts: Vec<String>,
+    /// The data's own ids, or none.
+    pub(crate) ids: Option<Vec<String>>,
+}
+
+impl Texts {
+    /// Reads `.txt`, `.csv` or `.jsonl`, or lines from standard input where the path is `-`.
+    pub(crate) fn read(input: &Path, terminal: &Terminal) -> Result<Self> {
+        if input == Path::new("-") {
+            return Ok(Texts { texts: standard_input()?, ids: None });
+        }
+        let data = read(input, Some(Kind::Single))?;
+        terminal.info(&data.decision);
+        let texts = data.examples.iter().filter_map(|example| match example {
+            Example::Single { text } => Some(data.texts.get(*text).to_owned()),
+            _ => None,
+        });
+        Ok(Texts { texts: texts.collect(), ids: (!data.ids.is_empty()).then_some(data.ids) })
+    }
+
+    /// Embeddings `[texts, dimension]`, and the dimension.
+    pub(crate) fn embed(&self, model: &TextModel, role: Role, terminal: &mut Terminal) -> Result<(Vec<f32>, usize)> {
+        let total = self.texts.len();
+        let progress = |done: usize| terminal.progress("encode", done, total, None);
+        let (embeddings, truncated) = model.embed(&Cpu, &self.texts, role, progress)?;
+        if truncated > 0 {
+            let limit = model.tokenizer.max_length();
+            terminal.warn(&format!("{truncated} of {total} texts were cut at {limit} tokens"));
+        }
+        Ok((embeddings, model.encoder.dimension()))
+    }
+
+    /// The data's own id of a text, else its number from 1.
+    pub(crate) fn id(&self, place: usize) -> String {
+        self.ids.as_ref().map_or_else(|| (place + 1).to_string(), |ids| ids[place].clone())
+    }
+}
+
+/// The lines of standard input.
+fn standard_input() -> Result<Vec<String>> {
+    let name = Path::new("standard input");
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(Error::io("read", name))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count() as u64;
+        Error::data(name, line, "expected UTF-8")
+    })?;
+    let lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    if let Some(empty) = lines.iter().position(String::is_empty) {
+        return Err(Error::data(name, empty as u64 + 1, "expected a text, got an empty line").into());
+    }
+    if lines.is_empty() {
+        return Err(Error::data(name, None, "holds no texts").into());
+    }
+    Ok(lines)
+}

@@ -1,0 +1,12 @@
+//! The real binary, in fresh folders.
+
+#![expect(clippy::unwrap_used, reason = "what cannot be set up fails the test")]
+
+mod bad_input;
+mod encode;
+mod evaluate;
+mod fit;
+mod help;
+mod interrupt;
+mod search;
+mod support;
