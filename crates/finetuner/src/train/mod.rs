@@ -144,7 +144,7 @@ fn run(
     let mut gradients = Gradients::new(&model.encoder.parameters);
 
     // The untouched model is measured first, also when a run goes on: the report compares with it.
-    let mut watch = Watch { spec, device: &device, target: data.target.as_ref(), seconds: 0.0 };
+    let mut watch = Watch { device: &device, target: data.target.as_ref(), seconds: 0.0 };
     let before = watch.measure(&model, "evaluate before", recorder)?;
     let mut state = State {
         progress: Progress::default(),
@@ -296,7 +296,6 @@ impl Data {
 
 /// Measures the model, with progress and time.
 struct Watch<'a> {
-    spec: &'a RunSpec,
     device: &'a dyn Device,
     target: Option<&'a Target>,
     seconds: f64,
@@ -309,7 +308,6 @@ impl Watch<'_> {
         let total = target.texts();
         let measurement = target.measure(model, self.device, K, |done| recorder.progress(phase, done, total, None))?;
         self.seconds += started.elapsed().as_secs_f64();
-        let _ = self.spec;
         Ok(Some(measurement))
     }
 }
