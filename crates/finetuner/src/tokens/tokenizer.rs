@@ -78,10 +78,14 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Model`] if the tokenizer refuses a text or gives it no token at all.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<TokenSequence>> {
-        texts.par_iter().with_min_len(16).map(|text| self.encode_one(text)).collect()
+        texts.par_iter().with_min_len(16).map(|text| self.encode_text(text)).collect()
     }
 
-    fn encode_one(&self, text: &str) -> Result<TokenSequence> {
+    /// The tokens of one text, on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_text(&self, text: &str) -> Result<TokenSequence> {
         let refuse = |problem: &str| {
             let beginning: String = text.chars().take(40).collect();
             Error::model("tokenizer", format!("{problem} for the text `{beginning}`"))

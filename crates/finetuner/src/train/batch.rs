@@ -102,10 +102,11 @@ impl Batcher {
         if self.dataset.kind != Kind::Labelled {
             labels = texts.iter().map(|(text, _)| self.graph.label(*text)).collect();
         }
-        let prompted: Vec<String> =
-            texts.iter().map(|(text, role)| self.prompts.apply(*role, self.dataset.texts.get(*text))).collect();
-        let prompted: Vec<&str> = prompted.iter().map(String::as_str).collect();
-        let sequences = self.tokenizer.encode(&prompted)?;
+        // On the calling thread: the pool's own threads are busy with the step, and may be waiting for this batch.
+        let sequence = |(text, role): &(TextId, Role)| {
+            self.tokenizer.encode_text(&self.prompts.apply(*role, self.dataset.texts.get(*text)))
+        };
+        let sequences = texts.iter().map(sequence).collect::<Result<Vec<_>>>()?;
         let rows: Vec<u32> = (0..sequences.len() as u32).collect();
         let micro_batches = pack(&sequences, &rows, self.micro_batch_tokens);
         Ok(Batch {

@@ -60,12 +60,10 @@ pub enum Outcome {
 pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<Outcome> {
     spec.check()?;
     let pool = thread_pool(spec.threads)?;
-    // Batches are prepared on threads of their own: those of `pool` wait for them, and with one thread for ever.
-    let preparers = thread_pool(spec.threads)?;
     let run = || {
         let output = Output::claim(&output_folder(spec), spec.resume)?;
         let mut recorder = Recorder::open(&output, sink)?;
-        let outcome = run(spec, &output, &mut recorder, stop, &preparers);
+        let outcome = run(spec, &output, &mut recorder, stop);
         match &outcome {
             Err(error) => {
                 recorder.warn(error.to_string())?;
@@ -83,9 +81,9 @@ pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<O
 ///
 /// # Errors
 /// [`Error::Spec`] if the operating system refuses the threads.
-pub fn thread_pool(threads: Option<usize>) -> Result<Arc<rayon::ThreadPool>> {
+pub fn thread_pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
-    pool.map(Arc::new).map_err(|error| Error::spec("threads", error.to_string()))
+    pool.map_err(|error| Error::spec("threads", error.to_string()))
 }
 
 /// The folder that a run writes: `output`, or `runs/<model>-<time>` as of now.
@@ -102,7 +100,6 @@ fn run(
     output: &Output,
     recorder: &mut Recorder<'_>,
     stop: &AtomicBool,
-    preparers: &Arc<rayon::ThreadPool>,
 ) -> Result<Outcome> {
     recorder.state("started")?;
     let device = Cpu;
@@ -147,7 +144,7 @@ fn run(
     let mut gradients = Gradients::new(&model.encoder.parameters);
 
     // The untouched model is measured first, also when a run goes on: the report compares with it.
-    let mut watch = Watch { spec, device: &device, target: data.target.as_ref(), seconds: 0.0 };
+    let mut watch = Watch { device: &device, target: data.target.as_ref(), seconds: 0.0 };
     let before = watch.measure(&model, "evaluate before", recorder)?;
     let mut state = State {
         progress: Progress::default(),
@@ -169,8 +166,8 @@ fn run(
     let mut after = None;
     'epochs: for epoch in state.progress.epoch..spec.epochs {
         let remaining: Vec<_> = order.batches(epoch as u64).split_off(state.progress.batch);
-        let (worker, workers) = (batcher.clone(), preparers.clone());
-        let prepare = move |examples: Vec<u32>| workers.install(|| worker.batch(&examples));
+        let worker = batcher.clone();
+        let prepare = move |examples: Vec<u32>| worker.batch(&examples);
         for batch in Prefetch::new(remaining.into_iter().map(prepare), AHEAD) {
             let batch = batch?;
             let started = Instant::now();
@@ -299,7 +296,6 @@ impl Data {
 
 /// Measures the model, with progress and time.
 struct Watch<'a> {
-    spec: &'a RunSpec,
     device: &'a dyn Device,
     target: Option<&'a Target>,
     seconds: f64,
@@ -312,7 +308,6 @@ impl Watch<'_> {
         let total = target.texts();
         let measurement = target.measure(model, self.device, K, |done| recorder.progress(phase, done, total, None))?;
         self.seconds += started.elapsed().as_secs_f64();
-        let _ = self.spec;
         Ok(Some(measurement))
     }
 }
