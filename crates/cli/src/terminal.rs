@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use console::style;
 use finetuner::event::{Event, Level, Sink};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -37,7 +37,8 @@ pub(crate) struct Terminal {
 /// The phase that is going on.
 struct Progress {
     phase: String,
-    started: Instant,
+    /// When it was first heard of, and what was done by then: the pace is that of the rest.
+    first: (Instant, usize),
     bar: Option<ProgressBar>,
     /// When and where the last line was written.
     told: (Instant, usize),
@@ -66,7 +67,11 @@ impl Terminal {
             return;
         }
         let current = self.progress.take().filter(|current| current.phase == phase);
-        let mut current = current.unwrap_or_else(|| Progress::new(phase, total, self.draws));
+        let mut current = current.unwrap_or_else(|| Progress::new(phase, done, total, self.draws));
+        if done >= total {
+            current.finish(total, note);
+            return;
+        }
         match &current.bar {
             Some(bar) => {
                 bar.set_position(done as u64);
@@ -74,11 +79,7 @@ impl Terminal {
             }
             None => current.tell(done, total, note),
         }
-        if done < total {
-            self.progress = Some(current);
-        } else if let Some(bar) = current.bar {
-            bar.finish();
-        }
+        self.progress = Some(current);
     }
 
     fn line(&self, message: &str) {
@@ -91,38 +92,54 @@ impl Terminal {
 }
 
 impl Progress {
-    fn new(phase: &str, total: usize, draws: bool) -> Self {
+    fn new(phase: &str, done: usize, total: usize, draws: bool) -> Self {
+        let first = (Instant::now(), done);
         let bar = draws.then(|| {
             let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{prefix:15} {wide_bar} {pos}/{len} {per_sec} {eta} left {msg}");
-            bar.set_style(style.expect("the template is valid, or a bug").progress_chars("━╸ "));
+            let style = ProgressStyle::with_template("{prefix:15} {wide_bar} {pos}/{len}{pace} {msg}");
+            let style = style.expect("the template is valid, or a bug").progress_chars("━╸ ");
+            bar.set_style(style.with_key("pace", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&pace(first, state.pos() as usize, total));
+            }));
             bar.set_prefix(phase.to_owned());
             bar
         });
-        let now = Instant::now();
-        Progress { phase: phase.to_owned(), started: now, bar, told: (now, 0) }
+        Progress { phase: phase.to_owned(), first, bar, told: (first.0, 0) }
     }
 
-    /// A plain line now and then, and one at the end.
+    /// A plain line now and then.
     fn tell(&mut self, done: usize, total: usize, note: Option<&str>) {
         let (when, before) = self.told;
-        let further = (done.saturating_sub(before)) * 10 >= total;
-        if done < total && !(when.elapsed() >= PAUSE && further || when.elapsed() >= SILENCE) {
-            return;
+        let further = done.saturating_sub(before) * 10 >= total;
+        if when.elapsed() >= PAUSE && further || when.elapsed() >= SILENCE {
+            self.told = (Instant::now(), done);
+            self.plain(&format!("{done}/{total}{}", pace(self.first, done, total)), note);
         }
-        self.told = (Instant::now(), done);
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let mut line = format!("{}: {done}/{total}", self.phase);
-        if done < total && done > 0 {
-            line += &format!(", about {:.0} s left", elapsed / done as f64 * (total - done) as f64);
-        } else {
-            line += &format!(" in {elapsed:.1} s");
-        }
-        if let Some(note) = note {
-            line += &format!(", {note}");
-        }
-        drop(writeln!(std::io::stderr(), "{line}"));
     }
+
+    /// A plain line in place of the bar.
+    fn finish(&self, total: usize, note: Option<&str>) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.plain(&format!("{total}/{total} in {:.1} s", self.first.0.elapsed().as_secs_f64()), note);
+    }
+
+    fn plain(&self, state: &str, note: Option<&str>) {
+        let note = note.map(|note| format!(", {note}")).unwrap_or_default();
+        drop(writeln!(std::io::stderr(), "{}: {state}{note}", self.phase));
+    }
+}
+
+/// `, 31/s, 3 s left`; nothing before there is a pace.
+fn pace(first: (Instant, usize), done: usize, total: usize) -> String {
+    let (since, before) = first;
+    let rate = done.saturating_sub(before) as f64 / since.elapsed().as_secs_f64();
+    if done <= before || !rate.is_finite() {
+        return String::new();
+    }
+    let decimals = if rate < 10.0 { 1 } else { 0 };
+    format!(", {rate:.decimals$}/s, {:.0} s left", total.saturating_sub(done) as f64 / rate)
 }
 
 impl Sink for Terminal {

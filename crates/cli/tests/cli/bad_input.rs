@@ -50,6 +50,14 @@ fn broken_data_is_named_with_file_and_line() {
 }
 
 #[test]
+fn a_run_that_could_not_start_does_not_block_its_folder() {
+    let folder = Folder::with_model();
+    let run = |data: &str| format!("fit --model model --train-data {data} --epochs 1 --batch-size 16 --output run");
+    folder.fail(&run("none.csv"), 1, &["cannot read `none.csv`"]);
+    folder.succeed(&run("train.csv"));
+}
+
+#[test]
 fn fewer_rows_than_a_batch_are_one_smaller_batch() {
     let folder = Folder::with_model();
     folder.write("few.csv", "text,label\ncard chip,a\ncard pin,a\nrain wind,b\nrain snow,b\n");

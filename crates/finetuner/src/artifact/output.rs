@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::atomic::sync_folder;
+use super::event_log::EVENTS;
 use super::manifest::MANIFEST;
 use crate::error::{Error, Result};
 
@@ -63,7 +64,9 @@ impl Output {
 
     fn holds_something(&self) -> Result<bool> {
         let mut entries = std::fs::read_dir(&self.folder).map_err(Error::io("read", &self.folder))?;
-        Ok(entries.any(|entry| entry.map_or(true, |entry| entry.file_name() != LOCK)))
+        // A run that failed before its first checkpoint leaves its events, which the next run goes on with.
+        let counts = |name: std::ffi::OsString| name != LOCK && name != EVENTS;
+        Ok(entries.any(|entry| entry.map_or(true, |entry| counts(entry.file_name()))))
     }
 
     fn finish_interrupted_save(&self) -> Result<()> {
