@@ -22,6 +22,12 @@ use crate::artifact::{self, Dense, Layout, ModelFolder, PoolingMode, Step};
 use crate::error::Result;
 use crate::tokens::PackedBatch;
 
+/// A tensor as it stands on disk: name, shape, values.
+pub type Named<'a> = (&'a str, &'a [usize], &'a [f32]);
+
+/// A dense step's place in the layout, its weight and its bias.
+type DenseIds = (usize, ParameterId, Option<ParameterId>);
+
 /// How an encoder is built from a model's files.
 #[derive(Debug, Clone, Default)]
 pub struct EncoderOptions {
@@ -43,7 +49,7 @@ pub struct Encoder {
     transformer: Transformer,
     layout: Layout,
     /// Weight and bias of each dense step, by its position in the layout.
-    dense: Vec<(usize, ParameterId, Option<ParameterId>)>,
+    dense: Vec<DenseIds>,
     stored: Vec<Stored>,
     depths: Vec<usize>,
     /// BERT's pooler, which no pooling here uses: kept as it came, so that the artifact is complete.
@@ -84,8 +90,8 @@ impl Encoder {
         for (position, step) in layout.steps.iter().enumerate() {
             let Step::Dense(module, _) = step else { continue };
             match files.next() {
-                Some(Some(weights)) => loader.from_other(Origin::Pretrained(weights)),
-                _ => loader.from_other(Origin::Random { key, deviation: (1.0 / width as f32).sqrt() }),
+                Some(Some(weights)) => loader.continue_from(Origin::Pretrained(weights)),
+                _ => loader.continue_from(Origin::Random { key, deviation: (1.0 / width as f32).sqrt() }),
             }
             dense.push(load_dense(&mut loader, position, module)?);
             width = module.out_features;
@@ -102,7 +108,7 @@ impl Encoder {
                 bias: true,
                 activation: artifact::Activation::Identity,
             };
-            loader.from_other(Origin::Random { key: key.part(1), deviation: (1.0 / width as f32).sqrt() });
+            loader.continue_from(Origin::Random { key: key.part(1), deviation: (1.0 / width as f32).sqrt() });
             layout.steps.insert(position, Step::Dense(module.clone(), String::new()));
             dense.push(load_dense(&mut loader, position, &module)?);
         }
@@ -189,14 +195,14 @@ impl Encoder {
     }
 
     /// The transformer's tensors as they stand on disk: name, shape, values.
-    pub fn weights(&self) -> Vec<(&str, &[usize], &[f32])> {
+    pub fn weights(&self) -> Vec<Named<'_>> {
         let own = self.stored.iter().filter(|stored| !self.is_dense(stored.parameter));
         let own = own.map(|stored| (stored.name.as_str(), &stored.shape[..], stored.values(&self.parameters)));
         own.chain(self.pooler.iter().map(|(name, shape, values)| (name.as_str(), &shape[..], &values[..]))).collect()
     }
 
     /// The tensors of each dense step: its position in the layout and name, shape, values.
-    pub fn dense_weights(&self) -> Vec<(usize, Vec<(&str, &[usize], &[f32])>)> {
+    pub fn dense_weights(&self) -> Vec<(usize, Vec<Named<'_>>)> {
         let of = |id: ParameterId| {
             let stored = self.stored.iter().find(|stored| stored.parameter == id).expect("a stored parameter (bug)");
             (stored.name.as_str(), &stored.shape[..], stored.values(&self.parameters))
@@ -224,7 +230,7 @@ fn load_dense(
     loader: &mut Loader<'_>,
     position: usize,
     module: &Dense,
-) -> Result<(usize, ParameterId, Option<ParameterId>)> {
+) -> Result<DenseIds> {
     let weight = loader.matrix(&["linear.weight".into()], module.out_features, module.in_features)?;
     let bias = match module.bias {
         true => Some(loader.vector(&["linear.bias".into()], module.out_features, 0.0)?),

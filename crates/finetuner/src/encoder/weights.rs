@@ -64,7 +64,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Reads the next tensors from another file, such as a dense module's own.
-    pub(crate) fn from_other(&mut self, origin: Origin<'a>) {
+    pub(crate) fn continue_from(&mut self, origin: Origin<'a>) {
         self.origin = origin;
         self.prefix = "";
     }
