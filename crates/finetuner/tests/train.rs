@@ -92,7 +92,12 @@ fn a_run_learns_and_says_so() {
     let spec = place.spec("run", &[("query_data", &test), ("epochs", "6")]);
     let report = finish(&spec);
     let metrics = report.metrics.as_ref().unwrap();
-    assert!(metrics.finetuned.map > metrics.pretrained.map + 0.2, "{} {}", metrics.pretrained.map, metrics.finetuned.map);
+    assert!(
+        metrics.finetuned.map > metrics.pretrained.map + 0.2,
+        "{} {}",
+        metrics.pretrained.map,
+        metrics.finetuned.map
+    );
     assert!(metrics.finetuned.mrr > 0.9, "{}", metrics.finetuned.mrr);
     assert_eq!(report.training.epochs, 6);
     assert!(report.text().contains("finetuned"));
@@ -125,8 +130,14 @@ fn the_gradient_cache_gives_the_same_weights_for_every_loss() {
         let run = |name: &str, tokens: &str, rate: &str| {
             let output = format!("{loss}-{name}-{}", data.ends_with("pairs.csv"));
             let fields = [
-                ("loss", loss), ("train_data", data.as_str()), ("micro_batch_tokens", tokens), ("epochs", "1"),
-                ("batch_size", "96"), ("optimizer", "SGD"), ("learning_rate", rate), ("max_grad_norm", "0"),
+                ("loss", loss),
+                ("train_data", data.as_str()),
+                ("micro_batch_tokens", tokens),
+                ("epochs", "1"),
+                ("batch_size", "96"),
+                ("optimizer", "SGD"),
+                ("learning_rate", rate),
+                ("max_grad_norm", "0"),
                 ("sampler", "random"),
             ];
             assert!(finish(&place.spec(&output, &fields)).training.steps <= 2);
@@ -231,7 +242,10 @@ fn frozen_parts_stay_as_they_are_and_a_new_head_has_its_width() {
 fn early_stopping_ends_a_run_that_no_longer_improves() {
     let place = Place::new();
     let fields = [
-        ("val_split", "0.2"), ("epochs", "30"), ("learning_rate", "0.5"), ("optimizer", "SGD"),
+        ("val_split", "0.2"),
+        ("epochs", "30"),
+        ("learning_rate", "0.5"),
+        ("optimizer", "SGD"),
         ("callbacks", "EarlyStopping(patience=1)"),
     ];
     let report = finish(&place.spec("run", &fields));

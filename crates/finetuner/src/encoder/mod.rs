@@ -226,11 +226,7 @@ impl Encoder {
     }
 }
 
-fn load_dense(
-    loader: &mut Loader<'_>,
-    position: usize,
-    module: &Dense,
-) -> Result<DenseIds> {
+fn load_dense(loader: &mut Loader<'_>, position: usize, module: &Dense) -> Result<DenseIds> {
     let weight = loader.matrix(&["linear.weight".into()], module.out_features, module.in_features)?;
     let bias = match module.bias {
         true => Some(loader.vector(&["linear.bias".into()], module.out_features, 0.0)?),

@@ -95,12 +95,7 @@ pub fn output_folder(spec: &RunSpec) -> PathBuf {
     })
 }
 
-fn run(
-    spec: &RunSpec,
-    output: &Output,
-    recorder: &mut Recorder<'_>,
-    stop: &AtomicBool,
-) -> Result<Outcome> {
+fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &AtomicBool) -> Result<Outcome> {
     recorder.state("started")?;
     let device = Cpu;
 

@@ -55,7 +55,11 @@ pub(crate) fn text(topic: usize, number: u64) -> String {
     let key = Key::new(5).part(topic as u64).part(number);
     let pick = |place: u64, from: &[&'static str]| from[(key.bits(place) % from.len() as u64) as usize];
     let words = [
-        pick(0, &FILLER), pick(1, &TOPICS[topic]), pick(2, &FILLER), pick(3, &TOPICS[topic]), pick(4, &FILLER),
+        pick(0, &FILLER),
+        pick(1, &TOPICS[topic]),
+        pick(2, &FILLER),
+        pick(3, &TOPICS[topic]),
+        pick(4, &FILLER),
         pick(5, &FILLER),
     ];
     words[..4 + (key.bits(6) % 3) as usize].join(" ")
