@@ -120,6 +120,8 @@ fn cut(teacher: &TextModel, layers: &[usize], output: &Output, options: &ModelOp
 fn write(student: &TextModel, output: &Output) -> Result<(), Failure> {
     let mut writer = ArtifactWriter::new(output)?;
     student.save(&mut writer)?;
+    // Trained on short texts, but the positions are the teacher's.
+    writer.limits_and_prompts(256, false, &Default::default(), None)?;
     let weights = student.encoder.weights();
     let small: Vec<_> = weights
         .iter()

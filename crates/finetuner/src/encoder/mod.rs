@@ -25,6 +25,9 @@ use crate::tokens::PackedBatch;
 /// A tensor as it stands on disk: name, shape, values.
 pub type Named<'a> = (&'a str, &'a [usize], &'a [f32]);
 
+/// The same, not part of the parameters.
+type OwnedTensor = (String, Vec<usize>, Vec<f32>);
+
 /// A dense step's place in the layout, its weight and its bias.
 type DenseIds = (usize, ParameterId, Option<ParameterId>);
 
@@ -53,7 +56,7 @@ pub struct Encoder {
     stored: Vec<Stored>,
     depths: Vec<usize>,
     /// BERT's pooler, which no pooling here uses: kept as it came, so that the artifact is complete.
-    pooler: Vec<(String, Vec<usize>, Vec<f32>)>,
+    pooler: Vec<OwnedTensor>,
 }
 
 impl Encoder {
@@ -236,7 +239,7 @@ fn load_dense(loader: &mut Loader<'_>, position: usize, module: &Dense) -> Resul
 }
 
 /// BERT's and RoBERTa's pooler, under its plain name.
-fn pooler(weights: &artifact::Weights, hidden: usize) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+fn pooler(weights: &artifact::Weights, hidden: usize) -> Result<Vec<OwnedTensor>> {
     let mut found = Vec::new();
     for (name, shape) in [("pooler.dense.weight", vec![hidden, hidden]), ("pooler.dense.bias", vec![hidden])] {
         let on_disk = weights.names().find(|known| known.ends_with(name)).map(str::to_owned);
