@@ -7,6 +7,8 @@
 //! embedding and the teacher's, both of length one, over every text of TEXTS (one a line). `mini` is made so; see
 //! `mini/README.md`.
 
+#![expect(clippy::print_stderr, reason = "a program that talks")]
+
 use std::path::Path;
 use std::time::Instant;
 

@@ -1,6 +1,8 @@
 //! Every encoder family against transformers: token representations, pooling and the gradient of every parameter.
 //! The golden files and the program that made them are in `golden/`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::{Path, PathBuf};
 
 use engine::{Cpu, Gradients, Tape, Tensor};

@@ -1,6 +1,8 @@
 //! Whole runs of the library on a tiny model: that they learn, that memory-saving ways give the same result, that nothing
 //! is lost when they stop.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod tiny;
 
 use std::path::{Path, PathBuf};
