@@ -36,4 +36,6 @@ pub use manifest::Manifest;
 pub use output::Output;
 pub use safetensors::{NamedTensor, Values};
 pub use save::ArtifactWriter;
+#[cfg(feature = "engine")]
+pub(crate) use save::TOKENIZER_FILES;
 pub use weights::Weights;

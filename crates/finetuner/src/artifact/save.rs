@@ -16,8 +16,8 @@ use super::output::{Output, STAGING, move_into_place};
 use super::safetensors::{self, NamedTensor};
 use crate::error::{Error, Result};
 
-/// Tokenizer files that are taken over from the model a run started from, where it has them.
-const TOKENIZER_FILES: [&str; 10] = [
+/// The files of a tokenizer: what is downloaded with a model, and taken over into the artifact of a run on it.
+pub(crate) const TOKENIZER_FILES: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

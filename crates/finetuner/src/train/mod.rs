@@ -29,7 +29,7 @@ use crate::encoder::{EncoderOptions, ModelOptions, TextModel, source};
 use crate::error::{Error, Result};
 use crate::evaluate::K;
 use crate::event::Sink;
-use crate::objective::{Needs, Objective};
+use crate::objective::{self, Objective};
 use crate::optim::{Optimizer, Schedule};
 use crate::spec::RunSpec;
 use crate::tokens::Prefetch;
@@ -400,7 +400,7 @@ fn sampler(spec: &RunSpec, objective: &Objective, kind: Kind) -> Sampler {
     let classes = match spec.sampler.as_str() {
         "class" => true,
         "random" => false,
-        _ => kind == Kind::Labelled && objective.needs() == Needs::Labels,
+        _ => kind == Kind::Labelled && objective.sampler() == objective::Sampler::Class,
     };
     match classes {
         true => Sampler::Class { items_per_class: spec.num_items_per_class },

@@ -2,24 +2,11 @@
 
 use std::path::Path;
 
-/// Files of a model that we use, beside its weights.
-const FILES: [&str; 15] = [
-    "config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "bpe.codes",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "README.md",
-];
+use crate::artifact::TOKENIZER_FILES;
+
+/// Files of a model that we use, beside its weights and its tokenizer's.
+const FILES: [&str; 5] =
+    ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "README.md"];
 
 /// The files to download, weights last, so that a snapshot with weights has all the rest.
 ///
@@ -40,7 +27,7 @@ pub(super) fn choose<'a>(names: &[&'a str]) -> std::result::Result<Vec<&'a str>,
                 .iter()
                 .any(|name| *name == if folder.is_empty() { other.to_owned() } else { format!("{folder}/{other}") })
         };
-        if FILES.contains(&file) {
+        if FILES.contains(&file) || TOKENIZER_FILES.contains(&file) {
             small.push(name);
         } else if file == "model.safetensors" || (is_shard(file) && !sibling("model.safetensors")) {
             weights.push(name);
