@@ -58,7 +58,7 @@ impl Sequence<'_> {
     /// Scores of query rows `from..from + count` with the transposed keys, scaled, biased and masked.
     fn scores(&self, head: usize, keys: &[f32], from: usize, count: usize, scores: &mut [f32]) {
         let (queries, keys) = (self.part(0, head, from, count), Matrix::new(keys, self.head_size(), self.rows));
-        matmul(queries, keys, self.factor(), scores, self.rows, 0.0, Threads::One);
+        matmul(queries, keys, self.factor(), scores, self.rows, false, Threads::One);
         for (i, row) in scores.chunks_exact_mut(self.rows).enumerate() {
             let query = from + i;
             if let Some(bias) = self.bias {
@@ -216,7 +216,7 @@ pub(crate) fn attention(
                         1.0,
                         &mut output[start..],
                         hidden,
-                        0.0,
+                        false,
                         Threads::One,
                     );
                 }
@@ -299,7 +299,7 @@ fn sequence_backward(
             let here = from * hidden + head * size;
             let dy_block = Matrix::strided(&dy[here..], count, size, hidden);
             let values = Matrix::new(&values, size, rows);
-            matmul(dy_block, values, 1.0, dscores, rows, 0.0, Threads::One);
+            matmul(dy_block, values, 1.0, dscores, rows, false, Threads::One);
             // Values see the masked probabilities.
             let seen: &[f32] = match sequence.options.dropout {
                 Some(dropout) => {
@@ -316,7 +316,7 @@ fn sequence_backward(
                 }
                 None => probabilities,
             };
-            let later = if from == 0 { 0.0 } else { 1.0 };
+            let later = from > 0;
             let dvalues = &mut dqkv[2 * hidden + head * size..];
             matmul(
                 Matrix::new(seen, count, rows).transposed(),
@@ -338,7 +338,7 @@ fn sequence_backward(
             let dscores = Matrix::new(dscores, count, rows);
             let dqueries = &mut dqkv[from * 3 * hidden + head * size..];
             let keys = sequence.part(1, head, 0, rows);
-            matmul(dscores, keys, sequence.factor(), dqueries, 3 * hidden, 0.0, Threads::One);
+            matmul(dscores, keys, sequence.factor(), dqueries, 3 * hidden, false, Threads::One);
             let queries = sequence.part(0, head, from, count);
             let dkeys = &mut dqkv[hidden + head * size..];
             matmul(dscores.transposed(), queries, sequence.factor(), dkeys, 3 * hidden, later, Threads::One);

@@ -1,30 +1,53 @@
-//! Matrix products, by the `gemm` crate.
+//! Matrix products.
+//!
+//! The plan is that of Goto and van de Geijn (2008) and BLIS: the right operand is packed once into panels as wide as a
+//! register tile, every task packs its block of rows of the left one, and a tile of the result stays in registers for a
+//! whole block of the inner extent. Ours differs from a library's product in two ways that training needs: tasks are
+//! handed out one by one, so that a slower core takes fewer, and a task goes on with its rows while they are in the
+//! cache (bias, activation, the next layer). How the work is cut never changes the order of the sums: same input, same
+//! bits, on any number of threads.
 
+use std::cell::RefCell;
+use std::ops::{Add, Mul};
+use std::thread::LocalKey;
+
+use rayon::prelude::*;
+
+use crate::isa::{InstructionSet, instruction_set};
 use crate::tensor::Tensor;
+
+/// The inner extent that a tile of the result stays in registers for; a panel of it fits the first-level cache.
+const BLOCK: usize = 448;
+/// Rows of a task at most: with a block of the inner extent they fit the second-level cache.
+const TASK_ROWS: usize = 96;
+/// Elements of the right operand that are packed at once at most, 8 MB of f32.
+const SLAB: usize = 1 << 21;
+/// Panels that one task packs.
+const PACK_PANELS: usize = 8;
+/// Below this many multiplications a product is not worth a second thread.
+const SMALLEST_PARALLEL: usize = 1 << 18;
+/// Rows between a read that packs and the prefetch that goes before it.
+const AHEAD: usize = 12;
 
 /// A strided view of a matrix.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    data: &'a [f32],
+pub(crate) struct Matrix<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     columns: usize,
     row_stride: usize,
     column_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// A dense row-major matrix.
-    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub(crate) fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         Matrix::strided(data, rows, columns, columns)
     }
 
     /// Rows that start `row_stride` elements apart.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub(crate) fn strided(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
         Matrix { data, rows, columns, row_stride, column_stride: 1 }
-    }
-
-    pub(crate) fn of(tensor: &'a Tensor) -> Self {
-        Matrix::new(tensor.data(), tensor.rows(), tensor.columns())
     }
 
     pub(crate) fn transposed(self) -> Self {
@@ -37,12 +60,23 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// One past the last element that is read.
-    fn end(&self) -> usize {
-        if self.rows == 0 || self.columns == 0 {
-            return 0;
-        }
-        (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride + 1
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn row_range(self, from: usize, rows: usize) -> Self {
+        let start = (from * self.row_stride).min(self.data.len());
+        Matrix { data: &self.data[start..], rows, ..self }
+    }
+}
+
+impl<'a> Matrix<'a> {
+    pub(crate) fn of(tensor: &'a Tensor) -> Self {
+        Matrix::new(tensor.data(), tensor.rows(), tensor.columns())
     }
 }
 
@@ -55,50 +89,570 @@ pub(crate) enum Threads {
     All,
 }
 
-/// `out = alpha a b + beta out`; `out` has rows `row_stride` apart. `beta` 0 ignores what `out` holds.
-pub(crate) fn matmul(
+/// A number that products are made of: f32 or f64.
+pub(crate) trait Scalar:
+    Copy + Default + Send + Sync + Mul<Output = Self> + Add<Output = Self> + 'static
+{
+    /// `self factor + addend`, rounded once.
+    fn multiply_add(self, factor: Self, addend: Self) -> Self;
+    /// Rows and columns of the tile of sums that stays in registers, chosen so that all but a few registers hold sums.
+    fn tile() -> (usize, usize);
+    /// Packs a part of a matrix into panels as wide as the tile is high.
+    fn pack_left(part: Part<'_, Self>, panels: &mut [Self]);
+    /// Packs a part of a matrix into panels as wide as the tile.
+    fn pack_right(part: Part<'_, Self>, panels: &mut [Self]);
+    /// Adds the product of packed operands to rows of the result, or overwrites them.
+    fn multiply(left: &[Self], right: &[Self], to: Destination<'_, Self>);
+    /// Buffers that this thread packed into before.
+    fn spare() -> &'static LocalKey<RefCell<Vec<Vec<Self>>>>;
+}
+
+/// Tiles of the plain instruction set: 16 registers of four f32 on x86-64, 32 on 64-bit ARM.
+const PLAIN: (usize, usize) = if cfg!(target_arch = "aarch64") { (12, 8) } else { (4, 8) };
+
+impl Scalar for f32 {
+    #[inline(always)]
+    fn multiply_add(self, factor: f32, addend: f32) -> f32 {
+        self.mul_add(factor, addend)
+    }
+
+    fn tile() -> (usize, usize) {
+        choose(PLAIN, (6, 16), (12, 32))
+    }
+
+    fn pack_left(part: Part<'_, f32>, panels: &mut [f32]) {
+        pack_for_isa::<f32, { PLAIN.0 }, 6, 12>(part, panels);
+    }
+
+    fn pack_right(part: Part<'_, f32>, panels: &mut [f32]) {
+        pack_for_isa::<f32, { PLAIN.1 }, 16, 32>(part, panels);
+    }
+
+    fn multiply(left: &[f32], right: &[f32], to: Destination<'_, f32>) {
+        multiply_for_isa::<f32, { PLAIN.0 }, { PLAIN.1 }, 6, 16, 12, 32>(left, right, to);
+    }
+
+    fn spare() -> &'static LocalKey<RefCell<Vec<Vec<f32>>>> {
+        thread_local!(static SPARE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
+        &SPARE
+    }
+}
+
+impl Scalar for f64 {
+    #[inline(always)]
+    fn multiply_add(self, factor: f64, addend: f64) -> f64 {
+        self.mul_add(factor, addend)
+    }
+
+    fn tile() -> (usize, usize) {
+        choose((PLAIN.0, PLAIN.1 / 2), (6, 8), (12, 16))
+    }
+
+    fn pack_left(part: Part<'_, f64>, panels: &mut [f64]) {
+        pack_for_isa::<f64, { PLAIN.0 }, 6, 12>(part, panels);
+    }
+
+    fn pack_right(part: Part<'_, f64>, panels: &mut [f64]) {
+        pack_for_isa::<f64, { PLAIN.1 / 2 }, 8, 16>(part, panels);
+    }
+
+    fn multiply(left: &[f64], right: &[f64], to: Destination<'_, f64>) {
+        multiply_for_isa::<f64, { PLAIN.0 }, { PLAIN.1 / 2 }, 6, 8, 12, 16>(left, right, to);
+    }
+
+    fn spare() -> &'static LocalKey<RefCell<Vec<Vec<f64>>>> {
+        thread_local!(static SPARE: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) });
+        &SPARE
+    }
+}
+
+fn choose<C>(plain: C, avx2: C, avx512: C) -> C {
+    match instruction_set() {
+        InstructionSet::Plain => plain,
+        InstructionSet::Avx2 => avx2,
+        InstructionSet::Avx512 => avx512,
+    }
+}
+
+fn pack_for_isa<T: Scalar, const PLAIN: usize, const AVX2: usize, const AVX512: usize>(
+    part: Part<'_, T>,
+    panels: &mut [T],
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T]) {
+            pack::<T, WIDTH>(part, panels);
+        }
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T]) {
+            pack::<T, WIDTH>(part, panels);
+        }
+        match instruction_set() {
+            // SAFETY: `instruction_set` has checked that this processor has the enabled features.
+            InstructionSet::Avx512 => return unsafe { avx512::<T, AVX512>(part, panels) },
+            // SAFETY: as above.
+            InstructionSet::Avx2 => return unsafe { avx2::<T, AVX2>(part, panels) },
+            InstructionSet::Plain => {}
+        }
+    }
+    pack::<T, PLAIN>(part, panels);
+}
+
+fn multiply_for_isa<
+    T: Scalar,
+    const PLAIN_ROWS: usize,
+    const PLAIN_COLUMNS: usize,
+    const AVX2_ROWS: usize,
+    const AVX2_COLUMNS: usize,
+    const AVX512_ROWS: usize,
+    const AVX512_COLUMNS: usize,
+>(
+    left: &[T],
+    right: &[T],
+    to: Destination<'_, T>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<T: Scalar, const ROWS: usize, const COLUMNS: usize>(left: &[T], right: &[T], to: Destination<'_, T>) {
+            multiply::<T, ROWS, COLUMNS, true>(left, right, to);
+        }
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512<T: Scalar, const ROWS: usize, const COLUMNS: usize>(left: &[T], right: &[T], to: Destination<'_, T>) {
+            multiply::<T, ROWS, COLUMNS, true>(left, right, to);
+        }
+        match instruction_set() {
+            // SAFETY: `instruction_set` has checked that this processor has the enabled features.
+            InstructionSet::Avx512 => return unsafe { avx512::<T, AVX512_ROWS, AVX512_COLUMNS>(left, right, to) },
+            // SAFETY: as above.
+            InstructionSet::Avx2 => return unsafe { avx2::<T, AVX2_ROWS, AVX2_COLUMNS>(left, right, to) },
+            InstructionSet::Plain => {}
+        }
+    }
+    // Where the baseline has no fused multiply-add, asking for one would call a function per number.
+    if cfg!(target_arch = "aarch64") {
+        multiply::<T, PLAIN_ROWS, PLAIN_COLUMNS, true>(left, right, to);
+    } else {
+        multiply::<T, PLAIN_ROWS, PLAIN_COLUMNS, false>(left, right, to);
+    }
+}
+
+/// Columns `from..to` of rows `first..first + inner` of a matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a, T> {
+    matrix: Matrix<'a, T>,
+    from: usize,
+    to: usize,
+    first: usize,
+    inner: usize,
+}
+
+/// Fills panels of `WIDTH` columns, row after row; the columns that the last panel lacks are zero.
+#[inline(always)]
+fn pack<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T]) {
+    let Part { matrix, from, to, first, inner } = part;
+    let whole = (to - from) / WIDTH;
+    panels[whole * WIDTH * inner..].fill(T::default());
+    if matrix.column_stride == 1 {
+        for row in 0..inner {
+            let start = (first + row) * matrix.row_stride;
+            let ahead = start + AHEAD * matrix.row_stride;
+            prefetch(matrix.data.get(ahead + from..ahead + to).unwrap_or_default());
+            let (pieces, rest) = matrix.data[start + from..start + to].as_chunks::<WIDTH>();
+            for (panel, piece) in pieces.iter().enumerate() {
+                panels[(panel * inner + row) * WIDTH..][..WIDTH].copy_from_slice(piece);
+            }
+            panels.get_mut((whole * inner + row) * WIDTH..).unwrap_or_default()[..rest.len()].copy_from_slice(rest);
+        }
+        return;
+    }
+    assert_eq!(matrix.row_stride, 1, "rows or columns of an operand are contiguous");
+    for (panel, to_panel) in panels.chunks_exact_mut(WIDTH * inner).enumerate() {
+        let (rows, _) = to_panel.as_chunks_mut::<WIDTH>();
+        let column = |offset: usize| {
+            let start = (from + panel * WIDTH + offset) * matrix.column_stride + first;
+            &matrix.data[start..start + inner]
+        };
+        if panel == whole {
+            for offset in 0..to - from - whole * WIDTH {
+                rows.iter_mut().zip(column(offset)).for_each(|(row, &value)| row[offset] = value);
+            }
+            continue;
+        }
+        // Squares of eight rows at a time, which the compiler turns in registers.
+        let columns: [&[T]; WIDTH] = std::array::from_fn(column);
+        let (squares, rest) = rows.as_chunks_mut::<8>();
+        let done = 8 * squares.len();
+        for (index, square) in squares.iter_mut().enumerate() {
+            for (offset, column) in columns.iter().enumerate() {
+                let values = &column[8 * index..8 * index + 8];
+                for row in 0..8 {
+                    square[row][offset] = values[row];
+                }
+            }
+        }
+        for (index, row) in rest.iter_mut().enumerate() {
+            for (offset, column) in columns.iter().enumerate() {
+                row[offset] = column[done + index];
+            }
+        }
+    }
+}
+
+/// Where a packed product goes: rows of `columns` numbers, `stride` apart, each a sum of `inner` products times `alpha`.
+pub(crate) struct Destination<'a, T> {
+    out: &'a mut [T],
+    columns: usize,
+    stride: usize,
+    inner: usize,
+    alpha: T,
+    accumulate: bool,
+}
+
+#[inline(always)]
+fn multiply<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: bool>(
+    left: &[T],
+    right: &[T],
+    to: Destination<'_, T>,
+) {
+    let Destination { out, columns, stride, inner, alpha, accumulate } = to;
+    let rows = out.len().div_ceil(stride);
+    for (panel, right_panel) in right.chunks_exact(COLUMNS * inner).enumerate() {
+        let from = panel * COLUMNS;
+        let width = COLUMNS.min(columns - from);
+        // The next panel comes from afar while this one is used.
+        let next = right.get((panel + 1) * COLUMNS * inner..(panel + 2) * COLUMNS * inner).unwrap_or_default();
+        let mut next = next.chunks((COLUMNS * inner).div_ceil(rows.div_ceil(ROWS)));
+        for (block, left_panel) in left.chunks_exact(ROWS * inner).enumerate() {
+            prefetch(next.next().unwrap_or_default());
+            let sums = tile::<T, ROWS, COLUMNS, FUSED>(left_panel, right_panel);
+            let height = ROWS.min(rows - block * ROWS);
+            for (row, sums) in sums.iter().enumerate().take(height) {
+                let start = (block * ROWS + row) * stride + from;
+                let out = &mut out[start..start + width];
+                // A whole row has a width that the compiler knows.
+                match <&mut [T; COLUMNS]>::try_from(&mut *out) {
+                    Ok(out) => store(out, sums, alpha, accumulate),
+                    Err(_) => store(out, &sums[..width], alpha, accumulate),
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn store<T: Scalar>(out: &mut [T], sums: &[T], alpha: T, accumulate: bool) {
+    for (out, &sum) in out.iter_mut().zip(sums) {
+        *out = if accumulate { *out + alpha * sum } else { alpha * sum };
+    }
+}
+
+/// The sums of a tile; the compiler keeps them in registers.
+#[inline(always)]
+fn tile<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: bool>(
+    left: &[T],
+    right: &[T],
+) -> [[T; COLUMNS]; ROWS] {
+    let mut sums = [[T::default(); COLUMNS]; ROWS];
+    let ((left, _), (right, _)) = (left.as_chunks::<ROWS>(), right.as_chunks::<COLUMNS>());
+    for (left, right) in left.iter().zip(right) {
+        for row in 0..ROWS {
+            for column in 0..COLUMNS {
+                let sum = sums[row][column];
+                sums[row][column] =
+                    if FUSED { left[row].multiply_add(right[column], sum) } else { left[row] * right[column] + sum };
+            }
+        }
+    }
+    sums
+}
+
+/// Asks for memory that is read soon.
+#[inline(always)]
+fn prefetch<T>(data: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in data.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing; every x86-64 processor has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = data;
+}
+
+/// A buffer for packed operands and intermediate rows, taken from those of this thread and given back to them.
+pub(crate) struct Scratch<T: Scalar> {
+    data: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Scalar> Scratch<T> {
+    /// `len` unspecified numbers that start on a cache line.
+    pub(crate) fn stale(len: usize) -> Self {
+        let line = 64 / size_of::<T>();
+        let mut data = T::spare().with_borrow_mut(Vec::pop).unwrap_or_default();
+        if data.len() < len + line {
+            data.resize(len + line, T::default());
+        }
+        let start = data.as_ptr().align_offset(64).min(line);
+        Scratch { data, start, len }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[T] {
+        &self.data[self.start..self.start + self.len]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        &mut self.data[self.start..self.start + self.len]
+    }
+}
+
+impl<T: Scalar> Drop for Scratch<T> {
+    fn drop(&mut self) {
+        let data = std::mem::take(&mut self.data);
+        T::spare().with_borrow_mut(|spare| spare.push(data));
+    }
+}
+
+/// Rows of a right operand, packed for [`Packed::multiply`].
+pub(crate) struct Packed<T: Scalar> {
+    panels: Scratch<T>,
+    inner: usize,
+    columns: usize,
+    /// Columns up to the end of the last panel.
+    padded: usize,
+    /// Inner extent of all blocks but perhaps the last.
+    block: usize,
+}
+
+impl<T: Scalar> Packed<T> {
+    /// Packs all of a matrix `[inner, columns]`.
+    pub(crate) fn new(matrix: Matrix<'_, T>, threads: Threads) -> Self {
+        Packed::rows(matrix, 0, matrix.rows, threads)
+    }
+
+    /// Packs `inner` rows from `first` on.
+    fn rows(matrix: Matrix<'_, T>, first: usize, inner: usize, threads: Threads) -> Self {
+        let (_, width) = T::tile();
+        let columns = matrix.columns;
+        let padded = columns.next_multiple_of(width);
+        // Blocks of equal length: a short last one would waste its tiles.
+        let block = inner.div_ceil(inner.div_ceil(BLOCK).max(1)).max(1);
+        let mut panels = Scratch::stale(padded * inner);
+        for (index, panels) in panels.as_mut_slice().chunks_mut(padded * block).enumerate() {
+            let inner = panels.len() / padded;
+            let part = |task: usize| {
+                let from = task * PACK_PANELS * width;
+                let to = (from + PACK_PANELS * width).min(columns);
+                Part { matrix, from, to, first: first + index * block, inner }
+            };
+            let task = PACK_PANELS * width * inner;
+            match threads {
+                Threads::One => panels.chunks_mut(task).enumerate().for_each(|(i, p)| T::pack_right(part(i), p)),
+                Threads::All => panels.par_chunks_mut(task).enumerate().for_each(|(i, p)| T::pack_right(part(i), p)),
+            }
+        }
+        Packed { panels, inner, columns, padded, block }
+    }
+
+    /// `out = alpha left self (+ out)` on the calling thread; rows of `out` are `stride` apart.
+    fn multiply(&self, left: Matrix<'_, T>, alpha: T, accumulate: bool, out: &mut [T], stride: usize) {
+        let (height, _) = T::tile();
+        let rows = left.rows;
+        let mut panels = Scratch::stale(rows.next_multiple_of(height) * self.block);
+        for (index, right) in self.panels.as_slice().chunks(self.padded * self.block).enumerate() {
+            let inner = right.len() / self.padded;
+            let panels = &mut panels.as_mut_slice()[..rows.next_multiple_of(height) * inner];
+            let part = Part { matrix: left.transposed(), from: 0, to: rows, first: index * self.block, inner };
+            T::pack_left(part, panels);
+            let accumulate = accumulate || index > 0;
+            T::multiply(panels, right, Destination { out, columns: self.columns, stride, inner, alpha, accumulate });
+        }
+    }
+
+    /// `out = left self` for dense rows on the calling thread.
+    pub(crate) fn apply(&self, left: &[T], out: &mut [T])
+    where
+        T: From<f32>,
+    {
+        let left = Matrix::new(left, out.len() / self.columns, self.inner);
+        self.multiply(left, T::from(1.0), false, out, self.columns);
+    }
+}
+
+/// Rows of one task: enough tasks that a slower core takes fewer, enough rows that reading the right operand is worth it.
+pub(crate) fn task_rows(rows: usize, most: usize) -> usize {
+    let (height, _) = f32::tile();
+    rows.div_ceil(4 * rayon::current_num_threads()).min(most).max(1).next_multiple_of(height)
+}
+
+/// `out = alpha a b (+ out)`; rows of `out` are `row_stride` apart.
+pub(crate) fn matmul<T: Scalar>(
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    alpha: T,
+    out: &mut [T],
+    row_stride: usize,
+    accumulate: bool,
+    threads: Threads,
+) {
+    product(a, b, alpha, (out, row_stride), accumulate, threads, &mut [], |_, _, _| {});
+}
+
+/// `out = a b` for dense `out`; each task calls `finish` with the number of its first row, its rows of the result and
+/// its rows of `side`, a second result of the same shape (or empty), while they are in the cache.
+pub(crate) fn matmul_then(
     a: Matrix<'_>,
     b: Matrix<'_>,
-    alpha: f32,
     out: &mut [f32],
-    row_stride: usize,
-    beta: f32,
+    side: &mut [f32],
+    finish: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+) {
+    product(a, b, 1.0, (out, b.columns), false, Threads::All, side, finish);
+}
+
+fn product<T: Scalar>(
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    alpha: T,
+    (out, row_stride): (&mut [T], usize),
+    accumulate: bool,
     threads: Threads,
+    side: &mut [T],
+    finish: impl Fn(usize, &mut [T], &mut [T]) + Sync,
 ) {
     let (m, k, n) = (a.rows, a.columns, b.columns);
     assert_eq!(k, b.rows, "inner extents of a product");
-    assert!(a.end() <= a.data.len() && b.end() <= b.data.len(), "operands inside their slices");
     if m == 0 || n == 0 {
         return;
     }
-    assert!(row_stride >= n && (m - 1) * row_stride + n <= out.len(), "output inside its slice");
-    let parallelism = match threads {
-        Threads::All if rayon::current_num_threads() > 1 => gemm::Parallelism::Rayon(0),
-        _ => gemm::Parallelism::None,
+    assert!(row_stride >= n, "rows of a result do not overlap");
+    let out = &mut out[..(m - 1) * row_stride + n];
+    let threads =
+        if m * n * k < SMALLEST_PARALLEL || rayon::current_num_threads() == 1 { Threads::One } else { threads };
+    let rows = match threads {
+        Threads::One => TASK_ROWS,
+        Threads::All => task_rows(m, TASK_ROWS),
     };
-    // SAFETY: every element that the strides reach lies inside its slice, as asserted above; `out` is borrowed
-    // exclusively, and its rows do not overlap because `row_stride >= n`.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            row_stride as isize,
-            beta != 0.0,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            beta,
-            alpha,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    if k == 0 && !accumulate {
+        out.chunks_mut(row_stride).for_each(|row| row[..n].fill(T::default()));
+    }
+    let slab = (SLAB / n).next_multiple_of(BLOCK);
+    for first in (0..k.max(1)).step_by(slab) {
+        let inner = slab.min(k - first);
+        let packed = Packed::rows(b, first, inner, threads);
+        let left = Matrix { data: &a.data[first * a.column_stride..], columns: inner, ..a };
+        let (accumulate, last) = (accumulate || first > 0, first + slab >= k);
+        let run = |(task, (out, side)): (usize, (&mut [T], &mut [T]))| {
+            let from = task * rows;
+            packed.multiply(left.row_range(from, rows.min(m - from)), alpha, accumulate, out, row_stride);
+            if last {
+                finish(from, out, side);
+            }
+        };
+        let sides = side.chunks_mut(rows * n).chain(std::iter::repeat_with(Default::default));
+        let tasks = out.chunks_mut(rows * row_stride).zip(sides).enumerate();
+        match threads {
+            Threads::One => tasks.for_each(run),
+            Threads::All => tasks.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(run),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f64> {
+        (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f64 / 504.5 - 1.0).collect()
+    }
+
+    /// `out = alpha a b (+ out)`, one element at a time.
+    fn naive(a: Matrix<'_, f64>, b: Matrix<'_, f64>, alpha: f64, out: &mut [f64], stride: usize, accumulate: bool) {
+        for (i, j) in (0..a.rows).flat_map(|i| (0..b.columns).map(move |j| (i, j))) {
+            let term = |p: usize| {
+                a.data[i * a.row_stride + p * a.column_stride] * b.data[p * b.row_stride + j * b.column_stride]
+            };
+            let sum: f64 = alpha * (0..a.columns).map(term).sum::<f64>();
+            let out = &mut out[i * stride + j];
+            *out = if accumulate { *out + sum } else { sum };
+        }
+    }
+
+    /// Sizes around the edges of tiles, blocks and slabs; both operands plain and transposed; rows apart in all three.
+    #[test]
+    fn products_of_every_shape_equal_the_naive_sum() {
+        let sizes = [
+            (1, 1, 1),
+            (1, 500, 3),
+            (5, 7, 17),
+            (12, 8, 32),
+            (13, 449, 33),
+            (64, 32, 64),
+            (97, 900, 65),
+            (193, 64, 300),
+            (3, 1350, 4700),
+            (2, 0, 3),
+        ];
+        for (m, k, n) in sizes {
+            for (a_transposed, b_transposed, accumulate, gap) in
+                [(false, false, false, 0), (true, false, true, 5), (false, true, true, 0), (true, true, false, 3)]
+            {
+                let matrix = |data: &'static [f64], rows: usize, columns: usize, transposed: bool| match transposed {
+                    false => Matrix::strided(data, rows, columns, columns + gap),
+                    true => Matrix::strided(data, columns, rows, rows + gap).transposed(),
+                };
+                let a: &'static [f64] = numbers((m + gap) * (k + gap), 1).leak();
+                let b: &'static [f64] = numbers((k + gap) * (n + gap), 2).leak();
+                let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+                let (a32, b32) = (narrow(a), narrow(b));
+                let (a, b) = (matrix(a, m, k, a_transposed), matrix(b, k, n, b_transposed));
+                let mut expected = numbers(m * (n + gap), 3);
+                let (mut out, mut out32) = (expected.clone(), narrow(&expected));
+                naive(a, b, 0.5, &mut expected, n + gap, accumulate);
+                matmul(a, b, 0.5, &mut out, n + gap, accumulate, Threads::All);
+                let a = Matrix {
+                    data: &a32[..],
+                    rows: a.rows,
+                    columns: a.columns,
+                    row_stride: a.row_stride,
+                    column_stride: a.column_stride,
+                };
+                let b = Matrix {
+                    data: &b32[..],
+                    rows: b.rows,
+                    columns: b.columns,
+                    row_stride: b.row_stride,
+                    column_stride: b.column_stride,
+                };
+                matmul(a, b, 0.5, &mut out32, n + gap, accumulate, Threads::One);
+                let scale = (k as f64).max(1.0);
+                for (i, &expected) in expected.iter().enumerate() {
+                    assert!((out[i] - expected).abs() < 1e-14 * scale, "{m} {k} {n} [{i}]: {} {expected}", out[i]);
+                    let off = (f64::from(out32[i]) - expected).abs();
+                    assert!(off < 1e-6 * scale, "{m} {k} {n} [{i}]: {} {expected} in f32", out32[i]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_a_product_sees_each_row_once() {
+        let (m, k, n) = (201, 40, 50);
+        let (a, b) = (vec![1.0f32; m * k], vec![2.0f32; k * n]);
+        let (mut out, mut side) = (vec![0.0; m * n], vec![-1.0; m * n]);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+        pool.install(|| {
+            matmul_then(Matrix::new(&a, m, k), Matrix::new(&b, k, n), &mut out, &mut side, |first, out, side| {
+                for (i, (out, side)) in out.iter_mut().zip(side).enumerate() {
+                    *side = *out;
+                    *out += (first * n + i) as f32;
+                }
+            });
+        });
+        assert!(side.iter().all(|&side| side == 80.0));
+        assert!(out.iter().enumerate().all(|(i, &out)| out == 80.0 + i as f32));
     }
 }

@@ -18,7 +18,7 @@ mod update;
 
 use rayon::prelude::*;
 
-use self::gemm::{Matrix, Threads, matmul};
+use self::gemm::{Matrix, Packed, Scratch, Threads, matmul, matmul_then, task_rows};
 use crate::device::{Activation, AttentionOptions, Device, Operand, Pooling, UpdateRule};
 use crate::packing::Packing;
 use crate::random::Dropout;
@@ -28,11 +28,22 @@ use crate::tensor::Tensor;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cpu;
 
+/// The inner products of all rows of `left [m, dimension]` with all rows of `right [n, dimension]`, into `products
+/// [m, n]`, on the calling thread: the heavy part of an exact search.
+///
+/// # Panics
+/// When `products` has not one element for each pair of rows.
+pub fn inner_products(left: &[f32], right: &[f32], dimension: usize, products: &mut [f32]) {
+    let (rows, columns) = (left.len() / dimension, right.len() / dimension);
+    assert_eq!(products.len(), rows * columns, "one product for each pair of rows");
+    let (left, right) = (Matrix::new(left, rows, dimension), Matrix::new(right, columns, dimension));
+    matmul(left, right.transposed(), 1.0, products, columns, false, Threads::One);
+}
+
 /// Elements per task of elementwise passes.
 const TASK: usize = 16_384;
-/// Rows of a linear layer between a product and the elementwise pass over its result: small enough that the result is
-/// still in the cache, large enough that packing the weights again does not count.
-const LINEAR_ROWS: usize = 1024;
+/// Elements between the two layers of a feed-forward block per task: two such buffers fit the second-level cache.
+const FEED_FORWARD_TASK: usize = 1 << 16;
 
 impl Device for Cpu {
     fn name(&self) -> String {
@@ -45,8 +56,7 @@ impl Device for Cpu {
             Operand::Transposed(tensor) => Matrix::of(tensor).transposed(),
         };
         let columns = out.columns();
-        let beta = if accumulate { 1.0 } else { 0.0 };
-        matmul(view(a), view(b), alpha, out.data_mut(), columns, beta, Threads::All);
+        matmul(view(a), view(b), alpha, out.data_mut(), columns, accumulate, Threads::All);
     }
 
     fn add_assign(&self, sum: &mut Tensor, x: &Tensor) {
@@ -77,17 +87,12 @@ impl Device for Cpu {
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let (inputs, outputs) = (x.columns(), weight.rows());
-        let mut y = Tensor::stale(&[x.rows(), outputs]);
-        let blocks = y.data_mut().chunks_mut(LINEAR_ROWS * outputs).zip(x.data().chunks(LINEAR_ROWS * inputs));
-        for (y, x) in blocks {
-            let x = Matrix::new(x, x.len() / inputs, inputs);
-            matmul(x, Matrix::of(weight).transposed(), 1.0, y, outputs, 0.0, Threads::All);
+        let mut y = Tensor::stale(&[x.rows(), weight.rows()]);
+        matmul_then(Matrix::of(x), Matrix::of(weight).transposed(), y.data_mut(), &mut [], |_, y, _| {
             if let Some(bias) = bias {
-                y.par_chunks_mut(rows::TASK_ROWS * outputs)
-                    .for_each(|y| y.chunks_exact_mut(outputs).for_each(|row| rows::add(row, bias.data())));
+                y.chunks_exact_mut(bias.len()).for_each(|row| rows::add(row, bias.data()));
             }
-        }
+        });
         y
     }
 
@@ -117,31 +122,23 @@ impl Device for Cpu {
         keep_middle: bool,
     ) -> (Tensor, Tensor) {
         let (count, inputs, inner, outputs) = (x.rows(), x.columns(), first_weight.rows(), second_weight.rows());
-        let block = LINEAR_ROWS.min(count);
         let mut y = Tensor::stale(&[count, outputs]);
-        let mut middle = Tensor::stale(&[if keep_middle { count } else { block }, inner]);
-        let mut active = Tensor::stale(&[block, inner]);
-        for from in (0..count).step_by(LINEAR_ROWS) {
-            let rows = LINEAR_ROWS.min(count - from);
-            let x = Matrix::new(&x.data()[from * inputs..(from + rows) * inputs], rows, inputs);
-            let start = if keep_middle { from * inner } else { 0 };
-            let middle = &mut middle.data_mut()[start..start + rows * inner];
-            matmul(x, Matrix::of(first_weight).transposed(), 1.0, middle, inner, 0.0, Threads::All);
-            let active = &mut active.data_mut()[..rows * inner];
-            let task = 8 * inner;
-            middle
-                .par_chunks_mut(task)
-                .zip(active.par_chunks_mut(task))
-                .for_each(|(middle, active)| activation::bias_forward(activation, middle, first_bias.data(), active));
-            let y = &mut y.data_mut()[from * outputs..(from + rows) * outputs];
-            let active = Matrix::new(active, rows, inner);
-            matmul(active, Matrix::of(second_weight).transposed(), 1.0, y, outputs, 0.0, Threads::All);
-            y.par_chunks_mut(rows::TASK_ROWS * outputs)
-                .for_each(|y| y.chunks_exact_mut(outputs).for_each(|row| rows::add(row, second_bias.data())));
-        }
-        if !keep_middle {
-            middle = Tensor::stale(&[0, inner]);
-        }
+        let mut middle = Tensor::stale(&[if keep_middle { count } else { 0 }, inner]);
+        let first = Packed::new(Matrix::of(first_weight).transposed(), Threads::All);
+        let second = Packed::new(Matrix::of(second_weight).transposed(), Threads::All);
+        // The rows between the two layers stay in the cache.
+        let rows = task_rows(count, FEED_FORWARD_TASK / inner);
+        let middles = middle.data_mut().chunks_mut(rows * inner).chain(std::iter::repeat_with(Default::default));
+        let tasks = y.data_mut().chunks_mut(rows * outputs).zip(x.data().chunks(rows * inputs)).zip(middles);
+        tasks.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(|((y, x), middle)| {
+            let len = x.len() / inputs * inner;
+            let (mut scratch, mut active) = (Scratch::stale(len - middle.len()), Scratch::stale(len));
+            let middle = if keep_middle { middle } else { scratch.as_mut_slice() };
+            first.apply(x, middle);
+            activation::bias_forward(activation, middle, first_bias.data(), active.as_mut_slice());
+            second.apply(active.as_slice(), y);
+            y.chunks_exact_mut(outputs).for_each(|row| self::rows::add(row, second_bias.data()));
+        });
         (y, middle)
     }
 
@@ -152,25 +149,13 @@ impl Device for Cpu {
         dy: &Tensor,
         activation: Activation,
     ) -> (Tensor, Tensor) {
-        let (count, inner, outputs) = (middle.rows(), middle.columns(), dy.columns());
-        let (mut active, mut dmiddle) = (Tensor::stale(&[count, inner]), Tensor::stale(&[count, inner]));
-        let block = LINEAR_ROWS * inner;
-        let blocks = dmiddle
-            .data_mut()
-            .chunks_mut(block)
-            .zip(active.data_mut().chunks_mut(block))
-            .zip(middle.data().chunks(block))
-            .zip(dy.data().chunks(LINEAR_ROWS * outputs));
-        for (((dmiddle, active), middle), dy) in blocks {
-            let dy = Matrix::new(dy, dy.len() / outputs, outputs);
-            matmul(dy, Matrix::of(second_weight), 1.0, dmiddle, inner, 0.0, Threads::All);
-            let task = 8 * inner;
-            dmiddle
-                .par_chunks_mut(task)
-                .zip(active.par_chunks_mut(task))
-                .zip(middle.par_chunks(task))
-                .for_each(|((dmiddle, active), middle)| activation::backward(activation, middle, active, dmiddle));
-        }
+        let inner = middle.columns();
+        let (mut active, mut dmiddle) = (Tensor::stale(middle.shape()), Tensor::stale(middle.shape()));
+        let (dy, weight) = (Matrix::of(dy), Matrix::of(second_weight));
+        matmul_then(dy, weight, dmiddle.data_mut(), active.data_mut(), |first, dmiddle, active| {
+            let middle = &middle.data()[first * inner..][..dmiddle.len()];
+            activation::backward(activation, middle, active, dmiddle);
+        });
         (active, dmiddle)
     }
 

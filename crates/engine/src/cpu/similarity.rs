@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use super::gemm::{Matrix, Threads, matmul};
 use crate::function::Similarity;
 use crate::tensor::Tensor;
 
@@ -37,6 +38,10 @@ impl Rows {
         self.data.len().checked_div(self.columns).unwrap_or(0)
     }
 
+    fn matrix(&self) -> Matrix<'_, f64> {
+        Matrix::new(&self.data, self.count(), self.columns)
+    }
+
     fn row(&self, i: usize) -> &[f64] {
         &self.data[i * self.columns..(i + 1) * self.columns]
     }
@@ -62,50 +67,18 @@ fn squared_distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
-/// A matrix with the distances between its rows and between its columns.
-type Strided<'a> = (&'a [f64], usize, usize);
-
 /// `a b`: `a [m, k]`, `b [k, n]`; gives `[m, n]`.
-fn product(a: Strided<'_>, b: Strided<'_>, (m, k, n): (usize, usize, usize)) -> Vec<f64> {
-    let mut out = vec![0.0f64; m * n];
-    if m * n * k == 0 {
-        return out;
-    }
-    let end = |(_, row, column): Strided<'_>, rows: usize, columns: usize| (rows - 1) * row + (columns - 1) * column;
-    assert!(end(a, m, k) < a.0.len() && end(b, k, n) < b.0.len(), "operands inside their slices");
-    let parallel = rayon::current_num_threads() > 1 && m * n * k > 1 << 18;
-    let threads = if parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: every element that the strides reach lies inside its slice, as asserted above; `out` is owned and dense.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            a.0.as_ptr(),
-            a.2 as isize,
-            a.1 as isize,
-            b.0.as_ptr(),
-            b.2 as isize,
-            b.1 as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            threads,
-        );
-    }
+fn product(a: Matrix<'_, f64>, b: Matrix<'_, f64>) -> Vec<f64> {
+    let (m, n) = (a.rows(), b.columns());
+    let mut out = vec![0.0; m * n];
+    matmul(a, b, 1.0, &mut out, n, false, Threads::All);
     out
 }
 
 pub(super) fn similarities(similarity: Similarity, a: &Tensor, b: &Tensor, y: &mut [f32]) {
     let (a, b) = (Rows::new(a, similarity.normalizes()), Rows::new(b, similarity.normalizes()));
-    let (m, n, k) = (a.count(), b.count(), a.columns);
-    let products = product((&a.data, k, 1), (&b.data, 1, k), (m, k, n));
+    let n = b.count();
+    let products = product(a.matrix(), b.matrix().transposed());
     let Similarity::Euclidean { squared, .. } = similarity else {
         return y.iter_mut().zip(products).for_each(|(y, product)| *y = product as f32);
     };
@@ -146,8 +119,8 @@ pub(super) fn similarities_backward(
         Similarity::Dot { .. } => dy.data().iter().map(|&dy| f64::from(dy)).collect(),
         Similarity::Euclidean { squared, .. } => pairs.map(|(&y, &dy)| slope(squared, y, dy)).collect(),
     };
-    let mut da = product((&weights, n, 1), (&b.data, k, 1), (m, n, k));
-    let mut db = product((&weights, 1, n), (&a.data, k, 1), (n, m, k));
+    let mut da = product(Matrix::new(&weights, m, n), b.matrix());
+    let mut db = product(Matrix::new(&weights, m, n).transposed(), a.matrix());
     if matches!(similarity, Similarity::Euclidean { .. }) {
         // sum_j w_ij (a_i - b_j), and the same from the other side.
         let (mut row_sums, mut column_sums) = (vec![0.0; m], vec![0.0; n]);

@@ -213,7 +213,7 @@ impl<'a> Search<'a> {
         for start in documents.clone().step_by(block) {
             let end = (start + block).min(documents.end);
             let products = &mut products[..queries.len() * (end - start)];
-            inner_products(
+            engine::cpu::inner_products(
                 query_rows,
                 &self.documents[start * self.dimension..end * self.dimension],
                 self.dimension,
@@ -277,39 +277,6 @@ impl<'a> Search<'a> {
             _ => worst - relative * norm * self.longest - f64::from(f32::MIN_POSITIVE),
         };
         threshold as f32
-    }
-}
-
-/// `products[i, j] = left[i] · right[j]` for rows of `dimension` numbers, in f32.
-fn inner_products(left: &[f32], right: &[f32], dimension: usize, products: &mut [f32]) {
-    let (rows, columns) = (left.len() / dimension, right.len() / dimension);
-    assert_eq!((left.len(), right.len()), (rows * dimension, columns * dimension), "whole rows");
-    assert_eq!(products.len(), rows * columns, "one product for each pair of rows");
-    // SAFETY: the pointers come from slices whose lengths, asserted above, are those that the sizes and strides below
-    // reach: `products` is rows x columns, `left` rows x dimension, and `right` columns x dimension, read transposed.
-    // `products` is borrowed mutably, so it overlaps neither of the others.
-    unsafe {
-        gemm::gemm(
-            rows,
-            columns,
-            dimension,
-            products.as_mut_ptr(),
-            1,
-            columns as isize,
-            false,
-            left.as_ptr(),
-            1,
-            dimension as isize,
-            right.as_ptr(),
-            dimension as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }
 
