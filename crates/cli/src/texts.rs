@@ -19,7 +19,7 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// Reads `.txt`, `.csv` or `.jsonl`, or lines from standard input where the path is `-`.
+    /// Reads `.txt`, `.csv`, `.jsonl` or `.parquet`, or lines from standard input where the path is `-`.
     pub(crate) fn read(input: &Path, terminal: &Terminal) -> Result<Self> {
         if input == Path::new("-") {
             return Ok(Texts { texts: standard_input()?, ids: None });

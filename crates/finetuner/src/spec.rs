@@ -53,7 +53,7 @@ macro_rules! run_spec {
 run_spec! {
     /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, or `mini`. Default `mini`.
     model: String = "mini".into(),
-    /// The examples to learn from: CSV, JSONL or a BEIR folder as `DIR:split`.
+    /// The examples to learn from: CSV, JSONL, Parquet or a BEIR folder as `DIR:split`.
     train_data: PathBuf = PathBuf::new(),
     /// Held-out examples of the same kind: validation loss, and retrieval metrics unless `query_data` is given.
     eval_data: Option<PathBuf> = None,

@@ -20,7 +20,7 @@ use crate::terminal::{self, Terminal};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Queries, as CSV, JSONL or a BEIR folder as `DIR:split`; or scored pairs
+    /// Queries, as CSV, JSONL, Parquet or a BEIR folder as `DIR:split`; or scored pairs
     #[arg(short, long, value_name = "PATH")]
     data: PathBuf,
     /// What the queries search. Labelled data without it is searched against itself, excluding self

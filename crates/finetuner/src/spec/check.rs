@@ -19,7 +19,7 @@ impl RunSpec {
             "expected a model: a folder, a repository id or an alias".into()
         });
         found.unless(!self.train_data.as_os_str().is_empty(), "train_data", || {
-            "expected the examples to learn from: a CSV or JSONL file, or a BEIR folder".into()
+            "expected the examples to learn from: a CSV, JSONL or Parquet file, or a BEIR folder".into()
         });
         found.unless((0.0..1.0).contains(&self.val_split), "val_split", || {
             format!("expected a share of at least 0 and less than 1, got {}", self.val_split)
