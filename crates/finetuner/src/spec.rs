@@ -81,7 +81,7 @@ run_spec! {
     optimizer: String = "Adam".into(),
     /// Options of the optimiser, and `layer_wise_lr_decay`.
     optimizer_options: Options = Options::new(),
-    /// The optimiser of the loss's own parameters, where it has some; default: as `optimizer`.
+    /// The optimiser of the loss's own parameters; refused as long as no loss has any.
     loss_optimizer: Option<String> = None,
     /// Options of `loss_optimizer`.
     loss_optimizer_options: Options = Options::new(),

@@ -71,7 +71,7 @@ struct Index {
 
 impl Index {
     fn search(&self, query: &str, top: usize) -> Result<Vec<Hit>> {
-        let (query, _) = self.model.embed(&Cpu, &[query], Role::Query, |_| {})?;
+        let (query, _) = self.model.embed(&Cpu, &[query], Role::Query, |_| Ok(()))?;
         let hits = Similarity::Cosine.top_k(&query, &self.documents, self.model.encoder.dimension(), top, None)?;
         Ok(hits.into_iter().flatten().collect())
     }
