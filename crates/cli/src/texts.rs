@@ -19,7 +19,7 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// Reads `.txt`, `.csv` or `.jsonl`, or lines from standard input where the path is `-`.
+    /// Reads `.txt`, `.csv`, `.jsonl` or `.parquet`, or lines from standard input where the path is `-`.
     pub(crate) fn read(input: &Path, terminal: &Terminal) -> Result<Self> {
         if input == Path::new("-") {
             return Ok(Texts { texts: standard_input()?, ids: None });
@@ -36,7 +36,10 @@ impl Texts {
     /// Embeddings `[texts, dimension]`, and the dimension.
     pub(crate) fn embed(&self, model: &TextModel, role: Role, terminal: &mut Terminal) -> Result<(Vec<f32>, usize)> {
         let total = self.texts.len();
-        let progress = |done: usize| terminal.progress("encode", done, total, None);
+        let progress = |done: usize| {
+            terminal.progress("encode", done, total, None);
+            Ok(())
+        };
         let (embeddings, truncated) = model.embed(&Cpu, &self.texts, role, progress)?;
         if truncated > 0 {
             let limit = model.tokenizer.max_length();

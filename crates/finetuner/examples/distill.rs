@@ -45,7 +45,7 @@ fn main() -> Result<(), Failure> {
     let texts: Vec<&str> = texts.lines().collect();
 
     let started = Instant::now();
-    let (targets, _) = teacher.embed(&Cpu, &texts, Role::Plain, |_| {})?;
+    let (targets, _) = teacher.embed(&Cpu, &texts, Role::Plain, |_| Ok(()))?;
     eprintln!("{} texts embedded by the teacher in {:.0} s", texts.len(), started.elapsed().as_secs_f64());
 
     let width = student.encoder.dimension();

@@ -62,6 +62,9 @@ pub enum Error {
     /// A model cannot be measured: embeddings that are not finite or do not fit, or nothing to find.
     #[error("cannot evaluate: {0}")]
     Evaluation(String),
+    /// A measurement ended early because it was told to. Runs turn it into an outcome of their own.
+    #[error("stopped while measuring")]
+    Stopped,
     /// Training left the range of numbers.
     #[error("{0}")]
     Diverged(String),

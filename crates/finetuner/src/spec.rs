@@ -53,7 +53,7 @@ macro_rules! run_spec {
 run_spec! {
     /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, or `mini`. Default `mini`.
     model: String = "mini".into(),
-    /// The examples to learn from: CSV, JSONL or a BEIR folder as `DIR:split`.
+    /// The examples to learn from: CSV, JSONL, Parquet or a BEIR folder as `DIR:split`.
     train_data: PathBuf = PathBuf::new(),
     /// Held-out examples of the same kind: validation loss, and retrieval metrics unless `query_data` is given.
     eval_data: Option<PathBuf> = None,
@@ -81,7 +81,7 @@ run_spec! {
     optimizer: String = "Adam".into(),
     /// Options of the optimiser, and `layer_wise_lr_decay`.
     optimizer_options: Options = Options::new(),
-    /// The optimiser of the loss's own parameters, where it has some; default: as `optimizer`.
+    /// The optimiser of the loss's own parameters; refused as long as no loss has any.
     loss_optimizer: Option<String> = None,
     /// Options of `loss_optimizer`.
     loss_optimizer_options: Options = Options::new(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use finetuner::artifact::{Manifest, Weights};
-use finetuner::event::Event;
+use finetuner::event::{Event, Level};
 use finetuner::spec::RunSpec;
 use finetuner::train::{Outcome, Report, train};
 
@@ -59,6 +59,32 @@ fn finish(spec: &RunSpec) -> Report {
         Outcome::Finished(report) => *report,
         other => panic!("{other:?}"),
     }
+}
+
+/// A run that is told to stop when it says something; what it said and how it ended.
+fn stopped(spec: &RunSpec, when: impl Fn(&Event) -> bool + Send + Sync) -> (Outcome, Vec<Event>) {
+    let stop = AtomicBool::new(false);
+    let mut events = Vec::new();
+    let mut sink = |event: &Event| {
+        if when(event) {
+            stop.store(true, Ordering::Relaxed);
+        }
+        events.push(event.clone());
+    };
+    let outcome = train(spec, &mut sink, &stop).unwrap();
+    (outcome, events)
+}
+
+/// A run that finishes, and what it said.
+fn heard(spec: &RunSpec) -> (Report, Vec<Event>) {
+    match stopped(spec, |_| false) {
+        (Outcome::Finished(report), events) => (*report, events),
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+fn is_phase(event: &Event, wanted: &str) -> bool {
+    matches!(event, Event::Progress { phase, .. } if phase == wanted)
 }
 
 fn failure(spec: &RunSpec) -> String {
@@ -262,4 +288,177 @@ fn data_that_a_loss_cannot_learn_from_is_refused() {
     let error = failure(&place.spec("run2", &[("loss", "TripletMarginLos")]));
     assert!(error.contains("did you mean `TripletMarginLoss`"), "{error}");
     assert!(!Path::new(&place.path("run/finetuner.json")).exists());
+}
+
+#[test]
+fn a_run_stopped_before_its_first_step_leaves_nothing_in_the_way() {
+    let place = Place::new();
+    let test = place.path("test.csv").display().to_string();
+    let mut spec = place.spec("run", &[("query_data", &test), ("epochs", "1")]);
+    let (outcome, events) = stopped(&spec, |event| is_phase(event, "evaluate before"));
+    assert!(matches!(outcome, Outcome::Stopped { step: 0 }), "{outcome:?}");
+    assert_eq!(events.last(), Some(&Event::State { state: "stopped".into() }));
+    assert!(!events.iter().any(|event| matches!(event, Event::Log { message, .. } if message.contains("stopped"))));
+    let files: Vec<_> = std::fs::read_dir(place.path("run")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["events.jsonl"]);
+    finish(&spec);
+
+    // A run that goes on and is stopped there keeps its checkpoint.
+    spec.output = Some(place.path("second"));
+    let (outcome, _) = stopped(&spec, |event| is_phase(event, "train"));
+    assert!(matches!(outcome, Outcome::Stopped { step: 1 }), "{outcome:?}");
+    spec.resume = true;
+    let (outcome, _) = stopped(&spec, |event| is_phase(event, "evaluate before"));
+    assert!(matches!(outcome, Outcome::Stopped { step: 1 }), "{outcome:?}");
+    finish(&spec);
+    assert_eq!(bits(&place.weights("run")), bits(&place.weights("second")));
+}
+
+#[test]
+fn a_run_stopped_while_it_measures_goes_on_with_the_same_bits() {
+    let place = Place::new();
+    let test = place.path("test.csv").display().to_string();
+    let every_epoch = [("query_data", test.as_str()), ("epochs", "3")];
+    let interval = format!("EvaluationCallback(query_data='{test}',steps_per_interval=4)");
+    let every_interval = [("callbacks", interval.as_str()), ("epochs", "3")];
+    for (name, fields) in [("epoch", &every_epoch[..]), ("interval", &every_interval)] {
+        let whole = finish(&place.spec(&format!("{name}-whole"), fields));
+        let mut spec = place.spec(&format!("{name}-parts"), fields);
+        for phase in ["evaluate", "evaluate after"] {
+            let (outcome, events) = stopped(&spec, |event| is_phase(event, phase));
+            let Outcome::Stopped { step } = outcome else { panic!("{name} {phase}: {outcome:?}") };
+            assert!(step > 0 && events.contains(&Event::Checkpoint { step }), "{name} {phase}: {step}");
+            assert!(!place.path(&format!("{name}-parts/finetuner.json")).exists());
+            spec.resume = true;
+        }
+        let parts = finish(&spec);
+        assert_eq!(whole.training.kept_step, parts.training.kept_step, "{name}");
+        assert_eq!(whole.metrics, parts.metrics, "{name}");
+        let weights = |part: &str| bits(&place.weights(&format!("{name}-{part}")));
+        assert_eq!(weights("whole"), weights("parts"), "{name}");
+    }
+}
+
+#[test]
+fn a_stop_in_the_last_measurement_keeps_what_was_trained() {
+    let place = Place::new();
+    let test = place.path("test.csv").display().to_string();
+    // The first value is the best of its monitor, so the last measurement is of weights that were put back.
+    let callbacks =
+        "BestModelCheckpoint(monitor=train_loss,mode=max),EarlyStopping(monitor=train_loss,mode=max,patience=1)";
+    let fields = [("query_data", test.as_str()), ("epochs", "9"), ("callbacks", callbacks)];
+    let whole = finish(&place.spec("whole", &fields));
+    assert!(whole.training.kept_step < whole.training.steps && whole.training.epochs < 9, "{:?}", whole.training);
+    let mut spec = place.spec("parts", &fields);
+    let (outcome, _) = stopped(&spec, |event| is_phase(event, "evaluate after"));
+    assert!(matches!(outcome, Outcome::Stopped { step } if step == whole.training.steps), "{outcome:?}");
+    spec.resume = true;
+    let parts = finish(&spec);
+    assert_eq!((parts.training.steps, parts.training.kept_step), (whole.training.steps, whole.training.kept_step));
+    assert_eq!(parts.metrics, whole.metrics);
+    assert_eq!(bits(&place.weights("whole")), bits(&place.weights("parts")));
+}
+
+#[test]
+fn an_evaluation_callback_measures_as_its_options_say() {
+    let place = Place::new();
+    let test = place.path("test.csv").display().to_string();
+    let callback = |options: &str| format!("EvaluationCallback(query_data='{test}'{options})");
+    let run = |name: &str, options: &str| heard(&place.spec(name, &[("callbacks", &callback(options))]));
+
+    let (plain, _) = run("plain", "");
+    let (report, _) = run("limit", ", limit=3, gather_examples=True, num_example_queries=1");
+    assert_eq!((plain.metrics.as_ref().unwrap().k, report.metrics.as_ref().unwrap().k), (20, 3));
+    let examples = report.queries.unwrap().examples;
+    assert!(examples.improved.len() <= 1 && examples.unchanged.len() <= 1);
+    let (report, _) = run("itself", ", exclude_self=False");
+    assert_eq!(report.metrics.unwrap().pretrained.mrr, 1.0, "every query finds itself first");
+    let (report, _) = run("distance", ", distance=euclidean");
+    assert_ne!(report.metrics.unwrap().pretrained, plain.metrics.unwrap().pretrained);
+    let (report, _) = run("sample", ", query_sample_size=13");
+    assert_eq!(report.queries.unwrap().evaluated, 13);
+
+    let (report, events) =
+        run("interval", ", steps_per_interval=4, caption=held, output_model_names=True, batch_size=8");
+    let steps: Vec<usize> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Metric { name, step, .. } if name == "held_model_mrr" => Some(*step),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(report.training.steps, 12);
+    assert_eq!(steps, [0, 4, 8, 12]);
+    let said =
+        |words: &str| events.iter().any(|event| matches!(event, Event::Log { message, .. } if message.contains(words)));
+    assert!(said("`batch_size` is not used: texts are packed by their tokens"));
+
+    let both = [("callbacks", callback("")), ("query_data", test.clone())];
+    let error = failure(&place.spec("both", &both.each_ref().map(|(name, value)| (*name, value.as_str()))));
+    assert!(error.contains("both say what to measure; leave one out"), "{error}");
+}
+
+#[test]
+fn early_stopping_between_epochs_ends_the_run_there() {
+    let place = Place::new();
+    let test = place.path("test.csv").display().to_string();
+    // No measurement reaches the baseline.
+    let callbacks = format!(
+        "EvaluationCallback(query_data='{test}',steps_per_interval=2),EarlyStopping(monitor=mrr,patience=2,baseline=2)"
+    );
+    let fields = [("callbacks", callbacks.as_str()), ("keep", "last"), ("epochs", "5")];
+    let (report, events) = heard(&place.spec("run", &fields));
+    assert_eq!((report.training.steps, report.training.epochs), (4, 0));
+    assert!(report.training.train_loss > 0.0 && report.metrics.is_some());
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Log { message, .. } if message == "stopped early after step 4"))
+    );
+}
+
+#[test]
+fn fewer_examples_than_a_batch_are_trained_with_a_warning() {
+    let place = Place::new();
+    let pairs = place.path("pairs.csv").display().to_string();
+    let loss = "MultipleNegativesRankingLoss";
+    let fields = [("train_data", pairs.as_str()), ("loss", loss), ("batch_size", "128"), ("epochs", "1")];
+    let (report, events) = heard(&place.spec("run", &fields));
+    assert_eq!((report.training.steps, report.training.examples), (1, 96));
+    let message = "batch_size 128, but only 96 examples: every batch has 96".to_owned();
+    assert!(events.contains(&Event::Log { level: Level::Warning, message }), "{events:?}");
+}
+
+#[test]
+fn data_of_which_no_batch_teaches_anything_is_refused() {
+    let place = Place::new();
+    let write = |name: &str, rows: &str| {
+        std::fs::write(place.path(name), rows).unwrap();
+        place.path(name).display().to_string()
+    };
+    let one = write("one.csv", "anchor,positive\ncard,pin\n");
+    let connected = write("connected.csv", "anchor,positive\ncard,pin\ncard,chip\nfee,chip\n");
+    let single = write("single.csv", "text,label\ncard,a\nfee,b\nlimit,c\n");
+    let triplet = write("triplet.csv", "anchor,positive,negative\ncard,pin,fee\n");
+    let (train, pairs) = (place.path("train.csv"), place.path("pairs.csv"));
+    let (train, pairs) = (train.display().to_string(), pairs.display().to_string());
+    let (ranking, margin) = ("MultipleNegativesRankingLoss", "TripletMarginLoss");
+    for (data, loss, batch_size, sampler, words) in [
+        (&one, ranking, "8", "auto", "one.csv: expected at least 2 pairs that do not match each other, got 1,"),
+        (&connected, margin, "8", "auto", "expected at least 2 pairs that do not match each other, got 3,"),
+        (&connected, margin, "8", "class", "expected at least 2 pairs that do not match each other, got 3,"),
+        (&single, margin, "8", "random", "expected classes of at least 2 examples, got 3 classes of one each"),
+        (&train, margin, "2", "auto", "`batch_size`: expected 4 or more, for 2 classes of 2 items"),
+        (&train, margin, "1", "random", "`batch_size`: expected 4 or more, for 2 classes of 2 items"),
+        (&pairs, ranking, "1", "auto", "`batch_size`: expected 2 or more: the negatives of a pair are the other pairs"),
+    ] {
+        let fields = [("train_data", data.as_str()), ("loss", loss), ("batch_size", batch_size), ("sampler", sampler)];
+        let error = failure(&place.spec("refused", &fields));
+        assert!(error.contains(words), "{data} {loss}: {error}");
+    }
+    for (data, loss, batch_size) in [(&single, margin, "8"), (&triplet, ranking, "1"), (&triplet, margin, "1")] {
+        let fields = [("train_data", data.as_str()), ("loss", loss), ("batch_size", batch_size), ("epochs", "1")];
+        let output = format!("taught-{loss}-{}", data.ends_with("single.csv"));
+        assert!(finish(&place.spec(&output, &fields)).training.steps > 0, "{data} {loss}");
+    }
 }

@@ -17,7 +17,7 @@ use crate::vectors::{Target, Vectors};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Texts: one a line (`.txt`), a column `text` (`.csv`), a key `text` (`.jsonl`); `-` reads lines from standard input
+    /// Texts: one a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`); `-` reads lines from standard input
     #[arg(short, long, value_name = "PATH")]
     input: PathBuf,
     /// `.npy` (float32, without the texts), `.jsonl` or `.parquet`; `-` prints JSON lines

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use engine::Cpu;
 use finetuner::data::Kind;
-use finetuner::evaluate::{K, Metrics, Summary};
+use finetuner::evaluate::{K, Metrics, Similarity, Summary};
 use finetuner::train::{Measurement, read_target};
 use serde_json::json;
 
@@ -20,7 +20,7 @@ use crate::terminal::{self, Terminal};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Queries, as CSV, JSONL or a BEIR folder as `DIR:split`; or scored pairs
+    /// Queries, as CSV, JSONL, Parquet or a BEIR folder as `DIR:split`; or scored pairs
     #[arg(short, long, value_name = "PATH")]
     data: PathBuf,
     /// What the queries search. Labelled data without it is searched against itself, excluding self
@@ -48,8 +48,11 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
     terminal.info(&format!("measured on: {}", target.description()));
     let model = arguments.model.open(terminal)?;
     let total = target.texts();
-    let progress = |done: usize| terminal.progress("evaluate", done, total, None);
-    let text = match target.measure(&model, &Cpu, arguments.k, progress)? {
+    let progress = |done: usize| {
+        terminal.progress("evaluate", done, total, None);
+        Ok(())
+    };
+    let text = match target.measure(&model, &Cpu, Similarity::Cosine, arguments.k, progress)? {
         Measurement::Retrieval(evaluation) => {
             let summary = evaluation.summary();
             if summary.without_relevant > 0 {

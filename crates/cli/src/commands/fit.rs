@@ -71,6 +71,11 @@ pub(crate) fn run(arguments: Arguments, threads: Option<usize>, terminal: &mut T
             })?;
             Ok(ExitCode::SUCCESS)
         }
+        Outcome::Stopped { step: 0 } => {
+            terminal.warn("stopped before the first step; there is nothing to save yet");
+            exit::hint_line("run the same command again to start over");
+            Ok(ExitCode::from(exit::STOPPED))
+        }
         Outcome::Stopped { step } => {
             terminal.warn(&format!("stopped at step {step}; the checkpoint is in `{}`", output.display()));
             exit::hint_line(&format!("run the same command with `--output {} --resume` to go on", output.display()));

@@ -22,7 +22,7 @@ use crate::texts::Texts;
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`), a key `text` (`.jsonl`, BEIR corpora too)
+    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`, BEIR corpora too)
     #[arg(short, long, value_name = "PATH")]
     input: PathBuf,
     /// What to look for. Default: each line of standard input
@@ -71,7 +71,7 @@ struct Index {
 
 impl Index {
     fn search(&self, query: &str, top: usize) -> Result<Vec<Hit>> {
-        let (query, _) = self.model.embed(&Cpu, &[query], Role::Query, |_| {})?;
+        let (query, _) = self.model.embed(&Cpu, &[query], Role::Query, |_| Ok(()))?;
         let hits = Similarity::Cosine.top_k(&query, &self.documents, self.model.encoder.dimension(), top, None)?;
         Ok(hits.into_iter().flatten().collect())
     }

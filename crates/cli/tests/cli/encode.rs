@@ -46,6 +46,8 @@ fn every_format_holds_the_same_embeddings_in_the_order_of_the_texts() {
     assert_eq!(parquet(&folder.path("v.parquet")), rows);
     let (header, numbers) = npy(&folder.read("v.npy"));
     assert_eq!(header, "{'descr': '<f4', 'fortran_order': False, 'shape': (72, 32), }");
+    let again = folder.succeed("encode --model model --input v.parquet --output -");
+    assert_eq!(jsonl(&again), rows, "what was written is read");
     assert_eq!(numbers, rows.into_iter().flat_map(|(_, row)| row).collect::<Vec<_>>());
 }
 

@@ -61,6 +61,15 @@ pub(super) fn kind_of(roles: &[Role]) -> Option<Kind> {
     }
 }
 
+/// What is wrong where two columns of these names have one role. Negatives may be several.
+pub(super) fn twins(names: &[&str], roles: &[Option<Role>]) -> Option<String> {
+    roles.iter().enumerate().find_map(|(at, role)| {
+        let role = role.filter(|role| *role != Role::Negative)?;
+        let before = roles[..at].iter().position(|earlier| *earlier == Some(role))?;
+        Some(format!("columns `{}` and `{}` both mean `{}`; rename one", names[before], names[at], role.name()))
+    })
+}
+
 /// The roles of columns without names, in order; `None` if a kind cannot have so many columns.
 pub(super) fn by_place(kind: Kind, columns: usize) -> Option<Vec<Role>> {
     let roles: &[Role] = match kind {

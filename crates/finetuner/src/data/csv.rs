@@ -109,7 +109,9 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>) -> Result<Datase
 
     let (kind, roles, why) = match (kind, header) {
         (kind, Some(by_name)) => {
-            refuse_twins(path, &first, &named)?;
+            if let Some(problem) = columns::twins(&first.cells.iter().collect::<Vec<_>>(), &named) {
+                return Err(Error::data(path, first.line, problem));
+            }
             let why =
                 if kind.is_some() { "kind as asked for, columns from the header" } else { "kind from the header" };
             (kind.unwrap_or(by_name), named, format!("{why} ({})", first.cells.iter().collect::<Vec<_>>().join(", ")))
@@ -212,19 +214,6 @@ fn by_place(path: &Path, first: &Record, kind: Kind) -> Result<Vec<Option<Role>>
         Error::data(path, first.line, problem)
     })?;
     Ok(roles.into_iter().map(Some).collect())
-}
-
-fn refuse_twins(path: &Path, header: &Record, named: &[Option<Role>]) -> Result<()> {
-    for (at, role) in named.iter().enumerate() {
-        if let Some(role) = role.filter(|role| *role != Role::Negative)
-            && let Some(before) = named[..at].iter().position(|earlier| *earlier == Some(role))
-        {
-            let (first, second) = (&header.cells[before], &header.cells[at]);
-            let problem = format!("columns `{first}` and `{second}` both mean `{}`; rename one", role.name());
-            return Err(Error::data(path, header.line, problem));
-        }
-    }
-    Ok(())
 }
 
 /// Whether a cell could be a column's name: short, one line, no sentence.

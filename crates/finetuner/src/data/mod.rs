@@ -8,6 +8,7 @@ mod csv;
 mod jsonl;
 mod label_graph;
 mod order;
+mod parquet;
 pub mod random;
 mod read;
 mod retrieval;

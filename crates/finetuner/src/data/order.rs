@@ -49,7 +49,7 @@ impl Order {
             Sampler::Random { drop_last } => {
                 let batch_size = asked.min(labels.len().max(1));
                 let adjusted = (batch_size < asked).then(|| {
-                    format!("batch size {asked} became {batch_size}: there are only {} examples", labels.len())
+                    format!("batch_size {asked}, but only {batch_size} examples: every batch has {batch_size}")
                 });
                 Order { plan: Plan::Random { examples: labels.len(), batch_size, drop_last }, seed, adjusted }
             }
@@ -185,7 +185,7 @@ mod tests {
     fn fewer_examples_than_a_batch_give_one_smaller_batch_and_a_sentence() {
         let order = Order::new(Sampler::Random { drop_last: true }, &[0; 5], 64, 0);
         assert_eq!(order.batches(0).len(), 1);
-        assert_eq!(order.adjusted(), Some("batch size 64 became 5: there are only 5 examples"));
+        assert_eq!(order.adjusted(), Some("batch_size 64, but only 5 examples: every batch has 5"));
         let order = Order::new(FOUR, &labels(&[3, 2]), 64, 0);
         assert_eq!(order.batches(0).len(), 1);
         assert_eq!(

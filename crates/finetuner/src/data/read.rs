@@ -1,11 +1,11 @@
-//! From a path to examples: CSV, JSONL, lines of text, or one split of a BEIR folder.
+//! From a path to examples: CSV, JSONL, Parquet, lines of text, or one split of a BEIR folder.
 
 use std::path::Path;
 
 use super::address::Address;
 use super::collect::{Cell, Collector};
 use super::columns::Role;
-use super::{Dataset, Kind, beir, csv, jsonl};
+use super::{Dataset, Kind, beir, csv, jsonl, parquet};
 use crate::error::{Error, Result};
 
 /// Reads examples.
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 /// - `.csv`, `.tsv` and files of unknown ending: columns separated by comma, tab, semicolon or pipe (found out from
 ///   the text), quoted where needed, with or without a header.
 /// - `.jsonl`, `.ndjson`, `.json`: an object, an array of texts or a text a line.
+/// - `.parquet`: flat columns of texts and numbers, by name as in a CSV header; uncompressed or with Snappy.
 /// - `.txt`: one text a line, unless another kind than `single` is asked for.
 /// - a folder, or `DIR:split`: BEIR; each query with every document judged relevant.
 ///
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 /// `negative negative1 …`, `text item sentence`, `label category class`, `score similarity`, `id`, `title`.
 ///
 /// # Errors
-/// With file and line: bad UTF-8, a broken quote, a wrong number of columns, an empty text or label, a score that is
+/// With file and line (Parquet: row): bad UTF-8, a broken quote, a wrong number of columns, an empty text or label, a score that is
 /// not a finite number. With the file: it is missing or empty, its kind cannot be decided, it has one class only.
 pub fn read(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
     let path = match Address::of(path)? {
@@ -36,7 +37,7 @@ pub fn read(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
     };
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_lowercase();
     if extension == "parquet" {
-        return Err(Error::data(path, None, "Parquet is not read yet; save it as CSV or JSONL"));
+        return parquet::read(&path, kind);
     }
     let text = read_text(&path)?;
     match extension.as_str() {

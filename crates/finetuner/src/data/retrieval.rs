@@ -5,8 +5,12 @@ use std::path::Path;
 
 use super::address::Address;
 use super::beir::Beir;
+use super::random::Random;
 use super::{Dataset, Example, Kind, LabelGraph, TextId, read};
 use crate::error::{Error, Result};
+
+/// In a description, where queries do not find themselves.
+const EXCLUDED: &str = ", the query itself excluded";
 
 /// Queries, the documents they search, and the documents relevant to each.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +25,8 @@ pub struct RetrievalSet {
     pub documents: Vec<String>,
     /// For each query: (document, grade above 0), by document.
     pub relevant: Vec<Vec<(u32, f32)>>,
-    /// For each query: the document that is the query itself and must not be returned.
+    /// For each query: the document that is the query itself and must not be returned. Where it is given at all,
+    /// queries and documents are texts of one sort.
     pub exclude: Option<Vec<Option<u32>>>,
     /// Queries left out because nothing in the index is relevant to them.
     pub without_relevant: usize,
@@ -169,6 +174,45 @@ impl RetrievalSet {
         set.finish("relevant: documents that the pairs connect with the query")
     }
 
+    /// The same with every query among its own documents: where it is one of them, it may be found and counts as
+    /// relevant (the original's `exclude_self=False`). Queries to which nothing else is relevant stay left out.
+    pub fn include_self(mut self) -> RetrievalSet {
+        let Some(exclude) = &mut self.exclude else { return self };
+        for (relevant, itself) in self.relevant.iter_mut().zip(exclude) {
+            if let Some(itself) = itself.take() {
+                let place = relevant.partition_point(|(document, _)| *document < itself);
+                relevant.insert(place, (itself, 1.0));
+            }
+        }
+        self.description = self.description.replace(EXCLUDED, ", the query itself among them");
+        self
+    }
+
+    /// A random sample of `count` queries, in their order, over all the documents; all of them where there are no more.
+    pub fn sample(mut self, count: usize, seed: u64) -> RetrievalSet {
+        let all = self.queries.len();
+        if count >= all {
+            return self;
+        }
+        let mut places: Vec<usize> = (0..all).collect();
+        // A stream of its own: epochs count from 0, and the split has the last one.
+        Random::new(seed, u64::MAX - 1).shuffle(&mut places);
+        let mut keep = vec![false; all];
+        places[..count].iter().for_each(|place| keep[*place] = true);
+        self.keep_queries(&keep);
+        self.description = format!("{count} of {}", self.description);
+        self
+    }
+
+    fn keep_queries(&mut self, keep: &[bool]) {
+        keep_only(&mut self.query_ids, keep);
+        keep_only(&mut self.queries, keep);
+        keep_only(&mut self.relevant, keep);
+        if let Some(exclude) = &mut self.exclude {
+            keep_only(exclude, keep);
+        }
+    }
+
     /// Leaves out the queries without relevant documents, and says what there is.
     fn finish(mut self, rule: &str) -> Result<RetrievalSet> {
         let keep: Vec<bool> = self.relevant.iter().map(|relevant| !relevant.is_empty()).collect();
@@ -176,17 +220,12 @@ impl RetrievalSet {
         if self.without_relevant == keep.len() {
             return Err(Error::spec("query_data", "no query has a relevant document in the index"));
         }
-        keep_only(&mut self.query_ids, &keep);
-        keep_only(&mut self.queries, &keep);
-        keep_only(&mut self.relevant, &keep);
-        if let Some(exclude) = &mut self.exclude {
-            keep_only(exclude, &keep);
-        }
+        self.keep_queries(&keep);
         let left_out = match self.without_relevant {
             0 => String::new(),
             count => format!("; {count} queries left out, as nothing in the index is relevant to them"),
         };
-        let without_self = if self.exclude.is_some() { ", the query itself excluded" } else { "" };
+        let without_self = if self.exclude.is_some() { EXCLUDED } else { "" };
         self.description = format!(
             "{} queries over {} documents{without_self}; {rule}{left_out}",
             self.queries.len(),

@@ -70,6 +70,33 @@ fn a_text_that_is_query_and_document_does_not_find_itself() {
 }
 
 #[test]
+fn a_query_may_be_asked_to_find_itself() {
+    let set = RetrievalSet::from_dataset(&data("text,label\na,x\nb,y\nc,x\nd,z\n")).unwrap().include_self();
+    places_are_sound(&set);
+    assert_eq!(relevant(&set), [("a", vec!["a", "c"]), ("c", vec!["a", "c"])]);
+    assert_eq!(set.exclude, Some(vec![None, None]));
+    assert!(set.description.starts_with("2 queries over 4 documents, the query itself among them;"));
+    let set = RetrievalSet::from_dataset(&data("a,b\nb,c\n")).unwrap().include_self();
+    assert_eq!(relevant(&set), [("a", vec!["b", "c"]), ("b", vec!["b", "c"])]);
+}
+
+#[test]
+fn a_sample_keeps_some_queries_and_all_documents() {
+    let rows: String = (0..50).map(|row| format!("q{row},d{row}\n")).collect();
+    let set = RetrievalSet::from_dataset(&data(&rows)).unwrap();
+    let sample = set.clone().sample(20, 3);
+    places_are_sound(&sample);
+    assert_eq!((sample.queries.len(), sample.documents.len()), (20, 50));
+    for (query, documents) in relevant(&sample) {
+        assert_eq!(documents, [query.replace('q', "d")]);
+    }
+    assert!(sample.description.starts_with("20 of 50 queries over 50 documents; "), "{}", sample.description);
+    assert_eq!(sample.queries, set.clone().sample(20, 3).queries);
+    assert_ne!(sample.queries, set.clone().sample(20, 4).queries);
+    assert_eq!(set.clone().sample(50, 3).queries, set.queries);
+}
+
+#[test]
 fn negatives_are_searched_but_not_relevant() {
     let set = RetrievalSet::from_dataset(&data("anchor,positive,negative\nq,a,b\nr,c,a\n")).unwrap();
     assert_eq!(relevant(&set), [("q", vec!["a"]), ("r", vec!["c"])]);

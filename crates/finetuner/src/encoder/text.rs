@@ -114,16 +114,17 @@ impl TextModel {
         &self.prompts
     }
 
-    /// Embeddings `[texts, dimension]`, and how many texts were cut. `progress` hears the number of texts done.
+    /// Embeddings `[texts, dimension]`, and how many texts were cut. `progress` hears the number of texts done before
+    /// each batch, and ends the work with its error where it has one.
     ///
     /// # Errors
-    /// [`Error::Model`] if a text has no tokens.
+    /// [`Error::Model`] if a text has no tokens; that of `progress`.
     pub fn embed<T: AsRef<str>>(
         &self,
         device: &dyn Device,
         texts: &[T],
         role: Role,
-        mut progress: impl FnMut(usize),
+        mut progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<(Vec<f32>, usize)> {
         let mut embeddings = Vec::with_capacity(texts.len() * self.encoder.dimension());
         let mut truncated = 0;
@@ -133,11 +134,14 @@ impl TextModel {
             let sequences = self.tokenizer.encode(&prompted)?;
             truncated += sequences.iter().filter(|sequence| sequence.truncated).count();
             let mut done = chunk * TEXTS_AT_ONCE;
-            let batches = pack_by_length(&sequences, TOKENS_AT_ONCE).into_iter().inspect(|batch| {
+            let mut told = Ok(());
+            let batches = pack_by_length(&sequences, TOKENS_AT_ONCE).into_iter().take_while(|batch| {
                 done += batch.len();
-                progress(done);
+                told = progress(done);
+                told.is_ok()
             });
             embeddings.extend(self.encoder.embed(device, batches, texts.len())?);
+            told?;
         }
         Ok((embeddings, truncated))
     }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// With fewer queries no interval is trusted and the verdict is always [`Verdict::NoMeasurableDifference`].
 pub const FEWEST_QUERIES: usize = 10;
 
-/// Queries shown of those that improved, worsened and stayed.
+/// Queries shown of those that improved, worsened and stayed, unless told otherwise.
 pub const EXAMPLES: usize = 3;
 
 /// What fine-tuning changed; the `metrics`, `queries`, `verdict` and `conclusion` of `report.json`.
@@ -72,7 +72,7 @@ pub struct Changes {
     pub evaluated: usize,
     /// Queries left out because nothing is relevant to them.
     pub without_relevant: usize,
-    /// Up to [`EXAMPLES`] of each.
+    /// Up to as many of each as asked for.
     pub examples: Examples,
 }
 
@@ -117,7 +117,8 @@ pub enum Verdict {
 }
 
 impl Comparison {
-    /// Compares two evaluations of the same queries; `queries` and `documents` are the texts by row.
+    /// Compares two evaluations of the same queries; `queries` and `documents` are the texts by row;
+    /// `examples` queries are shown of those that improved, worsened and stayed.
     ///
     /// Fails where the evaluations are of different queries or `k`, or a text is missing.
     pub fn new<Q: AsRef<str>, D: AsRef<str>>(
@@ -126,6 +127,7 @@ impl Comparison {
         queries: &[Q],
         documents: &[D],
         bootstrap: Bootstrap,
+        examples: usize,
     ) -> Result<Self> {
         let rows = |evaluation: &Evaluation| evaluation.queries.iter().map(|query| query.query).collect::<Vec<_>>();
         if (before.k, rows(before)) != (after.k, rows(after)) {
@@ -134,7 +136,7 @@ impl Comparison {
         }
         let pairs: Vec<(&PerQuery, &PerQuery)> = before.queries.iter().zip(&after.queries).collect();
         let metrics = Columns::new(before, after, &pairs, bootstrap);
-        let queries = Changes::new(&pairs, before.without_relevant, queries, documents)?;
+        let queries = Changes::new(&pairs, before.without_relevant, queries, documents, examples)?;
         let verdict = match metrics.interval.mrr {
             _ if pairs.len() < FEWEST_QUERIES => Verdict::NoMeasurableDifference,
             Interval { low, .. } if low > 0.0 => Verdict::Improved,
@@ -180,6 +182,7 @@ impl Changes {
         without_relevant: usize,
         queries: &[Q],
         documents: &[D],
+        shown: usize,
     ) -> Result<Self> {
         // Gain in reciprocal rank, then in average precision.
         let gain = |(before, after): &(&PerQuery, &PerQuery)| {
@@ -209,7 +212,7 @@ impl Changes {
             })
         };
         let examples = |pairs: &[&(&PerQuery, &PerQuery)]| -> Result<Vec<Example>> {
-            pairs.iter().take(EXAMPLES).map(|pair| example(pair)).collect()
+            pairs.iter().take(shown).map(|pair| example(pair)).collect()
         };
         Ok(Changes {
             improved: improved.len(),

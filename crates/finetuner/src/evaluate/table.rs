@@ -117,6 +117,7 @@ fn clipped(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::EXAMPLES;
     use super::super::{Bootstrap, Evaluation, Hit, Verdict};
     use super::*;
 
@@ -133,7 +134,8 @@ mod tests {
         let documents: Vec<String> =
             (0..1020).map(|document| format!("document {document}\n{}", "word ".repeat(40))).collect();
         let evaluation = |hits: &[Vec<Hit>]| Evaluation::new(hits, &relevant, 20).unwrap();
-        Comparison::new(&evaluation(&before), &evaluation(&after), &queries, &documents, Bootstrap::default()).unwrap()
+        Comparison::new(&evaluation(&before), &evaluation(&after), &queries, &documents, Bootstrap::default(), EXAMPLES)
+            .unwrap()
     }
 
     #[test]
@@ -227,9 +229,10 @@ mod tests {
         let evaluation = |relevant: &[Vec<(u32, f32)>], k| Evaluation::new(&[vec![], vec![]], relevant, k).unwrap();
         let before = evaluation(&[vec![(0, 1.0)], vec![]], 20);
         for after in [evaluation(&[vec![], vec![(0, 1.0)]], 20), evaluation(&[vec![(0, 1.0)], vec![]], 10)] {
-            assert!(Comparison::new(&before, &after, &["a", "b"], &["c"], Bootstrap::default()).is_err());
+            assert!(Comparison::new(&before, &after, &["a", "b"], &["c"], Bootstrap::default(), EXAMPLES).is_err());
         }
-        let problem = Comparison::new(&before, &before, &["a", "b"], &[""; 0], Bootstrap::default()).unwrap_err();
+        let problem =
+            Comparison::new(&before, &before, &["a", "b"], &[""; 0], Bootstrap::default(), EXAMPLES).unwrap_err();
         assert!(problem.to_string().contains("document 0 has no text"));
     }
 }

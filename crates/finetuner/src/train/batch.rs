@@ -1,11 +1,13 @@
 //! From example numbers to what a step needs: packed tokens, columns, labels and scores.
 
+use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::data::{Dataset, Example, Kind, LabelGraph, TextId};
 use crate::encoder::{Prompts, Role, TextModel};
 use crate::error::{Error, Result};
-use crate::objective::BatchLayout;
+use crate::objective::{BatchLayout, Needs};
 use crate::tokens::{PackedBatch, Tokenizer, pack};
 
 /// One batch, ready for the encoder.
@@ -53,13 +55,16 @@ impl Batcher {
 
     /// One label per example, for the class sampler: its class, or the component of its anchor.
     pub(crate) fn labels(&self) -> Vec<u32> {
-        let label = |example: &Example| match example {
+        self.dataset.examples.iter().map(|example| self.label(example)).collect()
+    }
+
+    fn label(&self, example: &Example) -> u32 {
+        match example {
             Example::Labelled { label, .. } => *label,
             Example::Pair { anchor, .. } | Example::Triplet { anchor, .. } => self.graph.label(*anchor),
             Example::Scored { first, .. } => self.graph.label(*first),
             Example::Single { text } => self.graph.label(*text),
-        };
-        self.dataset.examples.iter().map(label).collect()
+        }
     }
 
     /// The batch of these examples. Rows stand column by column: all anchors, all positives, all first negatives …
@@ -123,9 +128,55 @@ impl Batcher {
     }
 }
 
+impl Batcher {
+    /// Whether a loss with these needs has something to compare in this batch: a match and something that does not match,
+    /// or, for scores, an example.
+    pub(crate) fn teaches(&self, examples: &[u32], needs: Needs) -> bool {
+        let label = |example: &u32| self.label(&self.dataset.examples[*example as usize]);
+        let labels: HashSet<u32> = examples.iter().map(label).collect();
+        let matches = self.dataset.kind != Kind::Labelled || labels.len() < examples.len();
+        match needs {
+            Needs::Scores => !examples.is_empty(),
+            Needs::Labels | Needs::Pairs => matches && (labels.len() > 1 || self.negatives > 0) && !examples.is_empty(),
+        }
+    }
+
+    /// Why no batch teaches anything.
+    pub(crate) fn unusable(&self, path: &Path, batch_size: usize, needs: Needs) -> Error {
+        let labels: HashSet<u32> = self.labels().into_iter().collect();
+        let (examples, groups) = (self.dataset.examples.len(), labels.len());
+        let labelled = self.dataset.kind == Kind::Labelled;
+        if needs != Needs::Scores && groups < 2 && self.negatives == 0 {
+            let problem = match labelled {
+                true => format!(
+                    "expected training examples of at least 2 classes, got {examples} of one: there is nothing to tell \
+                     apart; add examples of other classes"
+                ),
+                false => format!(
+                    "expected at least 2 pairs that do not match each other, got {examples}, all matching through \
+                     equal texts: the negatives of a pair are the other pairs of its batch; add pairs, or a column of \
+                     negatives"
+                ),
+            };
+            return Error::data(path, None, problem);
+        }
+        if labelled && groups == examples {
+            let problem = format!(
+                "expected classes of at least 2 examples, got {groups} classes of one each: there is nothing to bring \
+                 together; add examples, or take the `class` sampler, which repeats them"
+            );
+            return Error::data(path, None, problem);
+        }
+        let expected = match labelled {
+            true => "4 or more, for 2 classes of 2 items (the `random` sampler needs more to find two of a class)",
+            false => "2 or more: the negatives of a pair are the other pairs of its batch",
+        };
+        Error::spec("batch_size", format!("expected {expected}; got {batch_size}, of which no batch teaches anything"))
+    }
+}
+
 /// Refuses data that the loss cannot learn from.
-pub(crate) fn check_kind(loss: &str, needs: crate::objective::Needs, kind: Kind) -> Result<()> {
-    use crate::objective::Needs;
+pub(crate) fn check_kind(loss: &str, needs: Needs, kind: Kind) -> Result<()> {
     let fits = match needs {
         Needs::Labels => matches!(kind, Kind::Labelled | Kind::Pairs | Kind::Triplets),
         Needs::Pairs => matches!(kind, Kind::Pairs | Kind::Triplets),

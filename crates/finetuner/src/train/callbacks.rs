@@ -2,11 +2,12 @@
 //!
 //! Pure state machines: the loop measures, shows them the values and does what they answer.
 
-use std::path::PathBuf;
+mod evaluation;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::evaluation::EvaluationCallback;
 use crate::error::{Error, Problem, Result, nearest};
 use crate::spec::{Options, parse_options};
 
@@ -42,87 +43,6 @@ pub(crate) enum Callback {
     EarlyStopping(EarlyStoppingOptions),
     /// Keep checkpoints.
     Training(TrainingCheckpoint),
-}
-
-/// `EvaluationCallback`. Texts are batched by tokens and examples are always gathered, so `batch_size`, `num_workers`,
-/// `gather_examples` and `num_example_queries` are accepted without effect.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct EvaluationCallback {
-    /// The queries. Required.
-    pub(crate) query_data: PathBuf,
-    /// What they search; without it the queries are searched in themselves.
-    pub(crate) index_data: Option<PathBuf>,
-    /// Hits looked at.
-    limit: usize,
-    /// Whether a query that is itself in the index is left out of its hits.
-    exclude_self: bool,
-    distance: String,
-    /// Measure every so many batches instead of every epoch.
-    steps_per_interval: Option<usize>,
-    batch_size: usize,
-    num_workers: usize,
-    gather_examples: bool,
-    num_example_queries: usize,
-    // Where several encoders or modalities exist; `None` as long as they do not.
-    model: Option<String>,
-    index_model: Option<String>,
-    multi_modal: bool,
-    caption: Option<String>,
-    output_model_names: bool,
-    query_sample_size: Option<usize>,
-}
-
-impl Default for EvaluationCallback {
-    fn default() -> Self {
-        EvaluationCallback {
-            query_data: PathBuf::new(),
-            index_data: None,
-            limit: crate::evaluate::K,
-            exclude_self: true,
-            distance: "cosine".into(),
-            steps_per_interval: None,
-            batch_size: 32,
-            num_workers: 8,
-            gather_examples: false,
-            num_example_queries: 5,
-            model: None,
-            index_model: None,
-            multi_modal: false,
-            caption: None,
-            output_model_names: false,
-            query_sample_size: None,
-        }
-    }
-}
-
-impl EvaluationCallback {
-    /// What is asked for and cannot be had.
-    fn problem(&self) -> Option<String> {
-        let expected = Self::default();
-        let distances = ["cosine", "euclidean", "sqeuclidean"];
-        if self.query_data.as_os_str().is_empty() {
-            return Some("needs `query_data`".into());
-        }
-        if !distances.contains(&self.distance.as_str()) {
-            let hint = nearest(&self.distance, distances);
-            return Some(format!("`distance`: `{}` is not known{hint}", self.distance));
-        }
-        let unsupported = [
-            ("limit", self.limit != expected.limit),
-            ("exclude_self", !self.exclude_self),
-            ("distance", self.distance != expected.distance),
-            ("steps_per_interval", self.steps_per_interval.is_some()),
-            ("model", self.model.is_some()),
-            ("index_model", self.index_model.is_some()),
-            ("multi_modal", self.multi_modal),
-            ("caption", self.caption.is_some()),
-            ("output_model_names", self.output_model_names),
-            ("query_sample_size", self.query_sample_size.is_some()),
-        ];
-        let asked: Vec<&str> = unsupported.iter().filter(|(_, asked)| *asked).map(|(name, _)| *name).collect();
-        (!asked.is_empty()).then(|| format!("not in this version but as by default: `{}`", asked.join("`, `")))
-    }
 }
 
 /// `TrainingCheckpoint`.
@@ -291,6 +211,11 @@ impl EarlyStopping {
         self.waited < self.patience
     }
 
+    /// Whether a metric, not a loss, is watched.
+    pub(crate) fn is_metric(&self) -> bool {
+        self.monitor.is_metric()
+    }
+
     /// As [`EarlyStopping::observe`], for the monitored one of these values.
     ///
     /// # Errors
@@ -305,12 +230,12 @@ impl EarlyStopping {
 pub(crate) struct Callbacks(Vec<Callback>);
 
 impl Callbacks {
-    /// Reads the entries of `callbacks`.
+    /// Reads the entries of `callbacks` of a run of this model.
     ///
     /// # Errors
     /// [`Error::Spec`] with the problems of all entries: an unknown name or field (and the nearest known one), a value of
     /// another type or outside its range, one that this version does not have, or two of a kind.
-    pub(crate) fn parse(entries: &[String]) -> Result<Callbacks> {
+    pub(crate) fn parse(entries: &[String], model: &str) -> Result<Callbacks> {
         let (mut callbacks, mut problems) = (Vec::new(), Vec::new());
         for entry in entries {
             match Callback::parse(entry) {
@@ -322,7 +247,11 @@ impl Callbacks {
             }
         }
         if problems.is_empty() {
-            return Ok(Callbacks(callbacks));
+            let mut callbacks = Callbacks(callbacks);
+            if let Some(prefix) = callbacks.evaluation().and_then(|evaluation| evaluation.prefix(model)) {
+                callbacks.take_prefix(&prefix);
+            }
+            return Ok(callbacks);
         }
         let problems = problems.into_iter().map(|problem| Problem { field: "callbacks".into(), problem }).collect();
         Err(Error::Spec { problems })
@@ -348,16 +277,30 @@ impl Callbacks {
     /// `EvaluationCallback` asks for that too.
     pub(crate) fn monitors_metric(&self) -> bool {
         self.best().is_some_and(|best| best.is_metric())
-            || self.early_stopping().is_some_and(|early| early.monitor.is_metric())
-            || self.evaluation_data().is_some()
+            || self.early_stopping().is_some_and(|early| early.is_metric())
+            || self.evaluation().is_some()
     }
 
-    /// Queries and index of the `EvaluationCallback`.
-    pub(crate) fn evaluation_data(&self) -> Option<(&PathBuf, Option<&PathBuf>)> {
+    /// The `EvaluationCallback`.
+    pub(crate) fn evaluation(&self) -> Option<&EvaluationCallback> {
         self.0.iter().find_map(|callback| match callback {
-            Callback::Evaluation(evaluation) => Some((&evaluation.query_data, evaluation.index_data.as_ref())),
+            Callback::Evaluation(evaluation) => Some(evaluation),
             _ => None,
         })
+    }
+
+    /// Monitors may name a metric with the prefix that its `EvaluationCallback` gives it.
+    fn take_prefix(&mut self, prefix: &str) {
+        for callback in &mut self.0 {
+            let monitor = match callback {
+                Callback::BestModel(monitor) => &mut monitor.monitor,
+                Callback::EarlyStopping(early) => &mut early.monitor,
+                Callback::Evaluation(_) | Callback::Training(_) => continue,
+            };
+            if let Some(plain) = monitor.strip_prefix(prefix) {
+                *monitor = plain.to_owned();
+            }
+        }
     }
 }
 

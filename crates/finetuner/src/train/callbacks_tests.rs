@@ -1,7 +1,8 @@
 use super::*;
+use crate::evaluate::Similarity;
 
 fn parse(entries: &[&str]) -> Result<Callbacks> {
-    Callbacks::parse(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>())
+    Callbacks::parse(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>(), "runs/first/")
 }
 
 fn early(entry: &str) -> EarlyStopping {
@@ -22,7 +23,12 @@ fn callbacks_have_the_originals_fields_and_defaults() {
         " TrainingCheckpoint( last_k_epochs=1 ) ",
     ])
     .unwrap();
-    assert_eq!(callbacks.evaluation_data(), Some((&"q, 1.csv".into(), Some(&"scifact:test".into()))));
+    let evaluation = callbacks.evaluation().unwrap();
+    assert_eq!(evaluation.query_data, std::path::Path::new("q, 1.csv"));
+    assert_eq!(evaluation.index_data, Some("scifact:test".into()));
+    assert_eq!((evaluation.limit, evaluation.exclude_self, evaluation.similarity()), (20, true, Similarity::Cosine));
+    let sentence = "EvaluationCallback: `batch_size` is not used: texts are packed by their tokens";
+    assert_eq!(evaluation.without_effect().as_deref(), Some(sentence));
     assert_eq!(callbacks.best(), Some(Best::new("val_loss")));
     let early = callbacks.early_stopping().unwrap();
     assert_eq!((early.monitor.name(), early.patience, early.min_delta, early.baseline), ("map", 3, 1e-3, None));
@@ -34,7 +40,7 @@ fn callbacks_have_the_originals_fields_and_defaults() {
 #[test]
 fn without_callbacks_nothing_is_watched() {
     let callbacks = parse(&[]).unwrap();
-    assert_eq!((callbacks.best(), callbacks.early_stopping(), callbacks.evaluation_data()), (None, None, None));
+    assert_eq!((callbacks.best(), callbacks.early_stopping(), callbacks.evaluation().is_none()), (None, None, true));
     assert!(!callbacks.monitors_metric());
     assert!(!parse(&["EarlyStopping", "BestModelCheckpoint(monitor=train_loss)"]).unwrap().monitors_metric());
 }
@@ -55,7 +61,8 @@ fn all_problems_are_listed_with_the_nearest_name() {
         "TrainingCheckpoint(last_k_epochs=2)",
         "EvaluationCallback()",
         "EvaluationCallback(query_data=q.csv,distance=cosin)",
-        "EvaluationCallback(query_data=q.csv,limit=10,multi_modal=True)",
+        "EvaluationCallback(query_data=q.csv,model=a,multi_modal=True)",
+        "EvaluationCallback(query_data=q.csv,steps_per_interval=0)",
     ];
     let Error::Spec { problems } = parse(&entries).unwrap_err() else { panic!() };
     let expected = [
@@ -72,12 +79,50 @@ fn all_problems_are_listed_with_the_nearest_name() {
         "`last_k_epochs`: this version keeps the last checkpoint only",
         "needs `query_data`",
         "`distance`: `cosin` is not known, did you mean `cosine`?",
-        "not in this version but as by default: `limit`, `multi_modal`",
+        "`model`, `multi_modal`: this version has one encoder for all texts; leave it out",
+        "`steps_per_interval`: expected 1 or more, got 0",
     ];
     let got: Vec<String> = problems.iter().map(|problem| problem.problem.clone()).collect();
     let expected: Vec<String> =
         entries.iter().zip(expected).map(|(entry, text)| format!("`{entry}`: {text}")).collect();
     assert_eq!(got, expected);
+}
+
+#[test]
+fn every_option_of_an_evaluation_is_read() {
+    let entry = "EvaluationCallback(query_data=q.csv, limit=5, exclude_self=False, distance=sqeuclidean, \
+        steps_per_interval=7, gather_examples=True, num_example_queries=8, num_workers=0, query_sample_size=50)";
+    let callbacks = parse(&[entry]).unwrap();
+    let evaluation = callbacks.evaluation().unwrap();
+    assert_eq!((evaluation.limit, evaluation.exclude_self, evaluation.examples()), (5, false, 8));
+    assert_eq!((evaluation.steps_per_interval, evaluation.query_sample_size), (Some(7), Some(50)));
+    assert_eq!(evaluation.similarity(), Similarity::Euclidean, "a square does not change the order");
+    let sentence = "EvaluationCallback: `num_workers` is not used: `threads` says how many threads work";
+    assert_eq!(evaluation.without_effect().as_deref(), Some(sentence));
+
+    let callbacks = parse(&["EvaluationCallback(query_data=q.csv, num_example_queries=8)"]).unwrap();
+    let evaluation = callbacks.evaluation().unwrap();
+    assert_eq!(evaluation.examples(), 3, "as without a callback");
+    assert!(evaluation.without_effect().unwrap().contains("needs `gather_examples=True`"));
+}
+
+#[test]
+fn monitors_take_the_prefix_of_the_metrics() {
+    let name = |evaluation: &str, monitor: &str| {
+        let entries = [
+            format!("EvaluationCallback(query_data=q.csv{evaluation})"),
+            format!("EarlyStopping(monitor={monitor})"),
+            format!("BestModelCheckpoint(monitor={monitor})"),
+        ];
+        let callbacks = parse(&entries.each_ref().map(String::as_str)).unwrap();
+        assert_eq!(callbacks.best().unwrap().monitor.name(), callbacks.early_stopping().unwrap().monitor.name());
+        callbacks.best().unwrap().monitor.name().to_owned()
+    };
+    assert_eq!(name(", caption=quora", "quora_average_precision"), "map");
+    assert_eq!(name(", caption=quora", "average_precision"), "map");
+    assert_eq!(name(", output_model_names=True", "first_mrr"), "mrr");
+    assert_eq!(name(", caption=quora, output_model_names=True", "quora_first_mrr"), "mrr");
+    assert_eq!(name(", caption=quora", "val_loss"), "val_loss");
 }
 
 #[test]

@@ -56,16 +56,18 @@ impl Target {
         }
     }
 
-    /// Measures a model by cosine similarity, looking at `k` hits. `progress` hears the number of texts embedded.
+    /// Measures a model, looking at `k` hits. `progress` hears the number of texts embedded, and ends the measurement
+    /// with its error where it has one.
     ///
     /// # Errors
-    /// [`crate::Error::Evaluation`] for embeddings that are not finite.
+    /// [`crate::Error::Evaluation`] for embeddings that are not finite; that of `progress`.
     pub fn measure(
         &self,
         model: &TextModel,
         device: &dyn Device,
+        similarity: Similarity,
         k: usize,
-        mut progress: impl FnMut(usize),
+        mut progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<Measurement> {
         let dimension = model.encoder.dimension();
         match self {
@@ -77,7 +79,7 @@ impl Target {
                 let (queries, _) =
                     model.embed(device, &set.queries, role(Role::Query), |more| progress(done + more))?;
                 let deep = depth(&set.relevant, k);
-                let hits = Similarity::Cosine.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
+                let hits = similarity.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
                 Ok(Measurement::Retrieval(Evaluation::new(&hits, &set.relevant, k)?))
             }
             Target::Scored(dataset) => {
@@ -89,8 +91,8 @@ impl Target {
                     .iter()
                     .filter_map(|example| match example {
                         Example::Scored { first, second, score } => {
-                            let similarity = Similarity::Cosine.score(row(*first), row(*second));
-                            Some((f64::from(similarity), f64::from(*score)))
+                            let found = similarity.score(row(*first), row(*second));
+                            Some((f64::from(found), f64::from(*score)))
                         }
                         _ => None,
                     })

@@ -105,10 +105,11 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
-    pub(crate) fn new(target: &Target, before: &Measurement, after: &Measurement) -> Result<Self> {
+    pub(crate) fn new(target: &Target, before: &Measurement, after: &Measurement, examples: usize) -> Result<Self> {
         match (target, before, after) {
             (Target::Retrieval(set), Measurement::Retrieval(before), Measurement::Retrieval(after)) => {
-                let comparison = Comparison::new(before, after, &set.queries, &set.documents, Bootstrap::default())?;
+                let comparison =
+                    Comparison::new(before, after, &set.queries, &set.documents, Bootstrap::default(), examples)?;
                 Ok(Compared {
                     metrics: Some(comparison.metrics),
                     queries: Some(comparison.queries),

@@ -4,37 +4,20 @@
 use std::path::Path;
 
 use engine::{Parameters, Tensor};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::Outcome;
 use super::callbacks::{Best, EarlyStopping};
-use crate::artifact::{Checkpoint, NamedTensor};
+use super::progress::Progress;
+use super::recorder::Recorder;
+use crate::artifact::{Checkpoint, NamedTensor, Output};
 use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::optim::Optimizer;
 use crate::spec::RunSpec;
 
 /// The checkpoint's name in the output folder.
 pub(crate) const FILE: &str = "checkpoint.safetensors";
-
-/// Where a run is.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Progress {
-    /// Optimiser steps taken.
-    pub(crate) step: usize,
-    /// Epochs finished.
-    pub(crate) epoch: usize,
-    /// Batches of the current epoch that are done.
-    pub(crate) batch: usize,
-    pub(crate) examples: usize,
-    pub(crate) tokens: usize,
-    pub(crate) truncated: usize,
-    /// Sum of the current epoch's batch losses, and how many there are.
-    pub(crate) loss_sum: f64,
-    pub(crate) train_loss: f64,
-    pub(crate) validation_loss: Option<f64>,
-    pub(crate) train_seconds: f64,
-    pub(crate) evaluate_seconds: f64,
-}
 
 /// The best weights so far and the step they are from; cheap, because tensors share until they change.
 #[derive(Debug, Clone)]
@@ -75,14 +58,44 @@ fn fixed_fields(spec: &RunSpec) -> serde_json::Value {
 }
 
 impl State {
-    /// Writes the checkpoint; the one before stays until this one is safely there.
-    pub(crate) fn save(
+    /// Saves a checkpoint and says so.
+    pub(crate) fn checkpoint(
         &self,
-        folder: &Path,
+        output: &Output,
         spec: &RunSpec,
         parameters: &Parameters,
         optimizer: &Optimizer,
+        recorder: &mut Recorder<'_>,
     ) -> Result<()> {
+        self.save(output.folder(), spec, parameters, optimizer)?;
+        recorder.send(&Event::Checkpoint { step: self.progress.step })
+    }
+
+    /// Ends the run with a checkpoint.
+    pub(crate) fn stop(
+        &self,
+        output: &Output,
+        spec: &RunSpec,
+        parameters: &Parameters,
+        optimizer: &Optimizer,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Outcome> {
+        self.checkpoint(output, spec, parameters, optimizer, recorder)?;
+        Ok(Outcome::Stopped { step: self.progress.step })
+    }
+
+    /// The step of the checkpoint in a folder; 0 without one.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub(crate) fn stored_step(folder: &Path) -> Result<usize> {
+        let path = folder.join(FILE);
+        let step = |checkpoint: Checkpoint| checkpoint.record["progress"]["step"].as_u64().unwrap_or(0) as usize;
+        if path.is_file() { Checkpoint::open(&path).map(step) } else { Ok(0) }
+    }
+
+    /// Writes the checkpoint; the one before stays until this one is safely there.
+    fn save(&self, folder: &Path, spec: &RunSpec, parameters: &Parameters, optimizer: &Optimizer) -> Result<()> {
         let kept = self.best.as_ref().and_then(|(_, kept)| kept.as_ref());
         let record = json!({
             "spec": fixed_fields(spec),

@@ -1,0 +1,138 @@
+//! The data of a run: what it learns from, what it is validated on, what it is measured on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::batch::{Batch, Batcher, check_kind};
+use super::callbacks::Callbacks;
+use super::measure::Target;
+use super::recorder::Recorder;
+use crate::data::{Dataset, Kind, Order, Sampler, hold_out, read, read_retrieval};
+use crate::encoder::TextModel;
+use crate::error::{Error, Result};
+use crate::objective::{self, Objective};
+use crate::spec::RunSpec;
+
+/// The data of a run.
+pub(crate) struct Data {
+    pub(crate) train: Dataset,
+    pub(crate) validation: Option<Dataset>,
+    pub(crate) target: Option<Target>,
+}
+
+impl Data {
+    /// Reads what the spec names, telling how it was understood.
+    pub(crate) fn read(spec: &RunSpec, callbacks: &Callbacks, recorder: &mut Recorder<'_>) -> Result<Self> {
+        let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
+        let mut train = read(&spec.train_data, kind)?;
+        recorder.info(train.decision.clone())?;
+        let mut validation = None;
+        if let Some(path) = &spec.eval_data {
+            let dataset = read(path, kind.or(Some(train.kind)))?;
+            recorder.info(dataset.decision.clone())?;
+            validation = Some(dataset);
+        } else if spec.val_split > 0.0 {
+            let (rest, held_out) = hold_out(&train, spec.val_split, spec.seed)?;
+            let (held, all) = (held_out.examples.len(), train.examples.len());
+            recorder.info(format!("held out {held} of {all} examples for validation"))?;
+            (train, validation) = (rest, Some(held_out));
+        }
+        let target = match (&spec.query_data, callbacks.evaluation(), &validation) {
+            (Some(_), Some(_), _) => {
+                let problem =
+                    "`query_data` of the run and `EvaluationCallback` both say what to measure; leave one out";
+                return Err(Error::spec("callbacks", problem));
+            }
+            (Some(queries), None, _) => {
+                Some(Target::Retrieval(read_retrieval(queries, spec.index_data.as_deref(), kind)?))
+            }
+            (None, Some(evaluation), _) => {
+                if let Some(sentence) = evaluation.without_effect() {
+                    recorder.info(sentence)?;
+                }
+                let mut set = read_retrieval(&evaluation.query_data, evaluation.index_data.as_deref(), kind)?;
+                if !evaluation.exclude_self {
+                    set = set.include_self();
+                }
+                if let Some(count) = evaluation.query_sample_size {
+                    set = set.sample(count, spec.seed);
+                }
+                Some(Target::Retrieval(set))
+            }
+            (None, None, Some(dataset)) => Target::of(dataset)?,
+            (None, None, None) => None,
+        };
+        if let Some(target) = &target {
+            recorder.info(format!("measured on: {}", target.description()))?;
+        }
+        Ok(Data { train, validation, target })
+    }
+}
+
+/// The order of the training examples.
+///
+/// # Errors
+/// Where no batch of the run can teach anything: [`Error::Data`] for the data's sake, [`Error::Spec`] for the batch size's.
+pub(crate) fn training_order(
+    spec: &RunSpec,
+    objective: &Objective,
+    batcher: &Batcher,
+    recorder: &mut Recorder<'_>,
+) -> Result<Order> {
+    let sampler = sampler(spec, objective, batcher.dataset().kind);
+    let order = Order::new(sampler, &batcher.labels(), spec.batch_size, spec.seed);
+    let mut epochs = (0..spec.epochs as u64).map(|epoch| order.batches(epoch));
+    if !epochs.any(|batches| batches.iter().any(|batch| batcher.teaches(batch, objective.needs()))) {
+        return Err(batcher.unusable(&spec.train_data, spec.batch_size, objective.needs()));
+    }
+    if let Some(sentence) = order.adjusted() {
+        recorder.warn(sentence)?;
+    }
+    Ok(order)
+}
+
+/// The validation set in batches that are the same every time.
+pub(crate) fn validation_batches(
+    spec: &RunSpec,
+    objective: &Objective,
+    dataset: Dataset,
+    model: &TextModel,
+) -> Result<Vec<Batch>> {
+    check_kind(&spec.loss, objective.needs(), dataset.kind)?;
+    let batcher = Batcher::new(Arc::new(dataset), model, spec.micro_batch_tokens);
+    let sampler = sampler(spec, objective, batcher.dataset().kind);
+    let order = Order::new(sampler, &batcher.labels(), spec.batch_size, spec.seed);
+    order.batches(0).iter().map(|examples| batcher.batch(examples)).collect()
+}
+
+/// `auto` is the class sampler where a loss compares items of a class, and the data says which class each item is of;
+/// pairs bring their positive along, so they are shuffled.
+fn sampler(spec: &RunSpec, objective: &Objective, kind: Kind) -> Sampler {
+    let classes = match spec.sampler.as_str() {
+        "class" => true,
+        "random" => false,
+        _ => kind == Kind::Labelled && objective.sampler() == objective::Sampler::Class,
+    };
+    match classes {
+        true => Sampler::Class { items_per_class: spec.num_items_per_class },
+        false => Sampler::Random { drop_last: false },
+    }
+}
+
+/// Reads what `evaluate` measures: retrieval data with an optional index, or scored pairs.
+///
+/// # Errors
+/// As [`read`] and [`read_retrieval`].
+pub fn read_target(data: &Path, index: Option<&Path>, kind: Option<Kind>) -> Result<Target> {
+    if kind == Some(Kind::Scored) {
+        return Ok(Target::Scored(read(data, kind)?));
+    }
+    match (read_retrieval(data, index, kind), kind) {
+        (Ok(set), _) => Ok(Target::Retrieval(set)),
+        (Err(error), None) => match read(data, None) {
+            Ok(dataset) if dataset.kind == Kind::Scored => Ok(Target::Scored(dataset)),
+            _ => Err(error),
+        },
+        (Err(error), _) => Err(error),
+    }
+}

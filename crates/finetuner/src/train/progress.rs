@@ -1,0 +1,90 @@
+//! Where a run is, and what it has seen.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::batch::Batch;
+use super::report::{Timing, Training};
+
+/// Where a run is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Optimiser steps taken.
+    pub(crate) step: usize,
+    /// Epochs finished.
+    pub(crate) epoch: usize,
+    /// Batches of the current epoch that are done.
+    pub(crate) batch: usize,
+    /// The step of the last measurement between epochs.
+    #[serde(default)]
+    pub(crate) measured: usize,
+    /// Whether training was ended before its last epoch.
+    #[serde(default)]
+    pub(crate) over: bool,
+    pub(crate) examples: usize,
+    pub(crate) tokens: usize,
+    pub(crate) truncated: usize,
+    /// Sum of the current epoch's batch losses.
+    pub(crate) loss_sum: f64,
+    pub(crate) train_loss: f64,
+    pub(crate) validation_loss: Option<f64>,
+    pub(crate) train_seconds: f64,
+    pub(crate) evaluate_seconds: f64,
+}
+
+impl Progress {
+    /// Takes note of a step.
+    pub(crate) fn count(&mut self, batch: &Batch, loss: f64, elapsed: Duration) {
+        self.step += 1;
+        self.batch += 1;
+        self.examples += batch.examples;
+        self.tokens += batch.tokens;
+        self.truncated += batch.truncated;
+        self.loss_sum += loss;
+        self.train_seconds += elapsed.as_secs_f64();
+    }
+
+    /// Closes the epoch.
+    pub(crate) fn end_epoch(&mut self) {
+        self.train_loss = self.epoch_loss();
+        self.epoch += 1;
+        (self.batch, self.loss_sum) = (0, 0.0);
+    }
+
+    /// Ends training here, in the midst of an epoch or after one.
+    pub(crate) fn end(&mut self) {
+        if self.batch > 0 {
+            self.train_loss = self.epoch_loss();
+        }
+        self.over = true;
+    }
+
+    /// The mean loss of the current epoch's batches.
+    fn epoch_loss(&self) -> f64 {
+        self.loss_sum / self.batch.max(1) as f64
+    }
+
+    pub(crate) fn training(&self, kept_step: usize) -> Training {
+        Training {
+            steps: self.step,
+            epochs: self.epoch,
+            examples: self.examples,
+            tokens: self.tokens,
+            truncated: self.truncated,
+            train_loss: self.train_loss,
+            validation_loss: self.validation_loss,
+            kept_step,
+        }
+    }
+
+    pub(crate) fn timing(&self) -> Timing {
+        let seconds = self.train_seconds.max(1e-9);
+        Timing {
+            train_seconds: self.train_seconds,
+            evaluate_seconds: self.evaluate_seconds,
+            examples_per_second: self.examples as f64 / seconds,
+            tokens_per_second: self.tokens as f64 / seconds,
+        }
+    }
+}
