@@ -170,6 +170,9 @@ pub trait Device: Functions + Send + Sync {
         dropout: Option<(&Dropout, &Packing)>,
     ) -> (Tensor, Tensor, Tensor);
 
+    /// `x * weight + bias` row by row, the last step of [`Device::add_norm`] with the same bits.
+    fn scale_shift(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor;
+
     /// The gradient of the sum before the norm, and those of weight and bias `[columns]`.
     fn add_norm_backward(
         &self,

@@ -24,6 +24,36 @@ pub(crate) enum Source {
 pub struct Var {
     value: Tensor,
     source: Source,
+    /// How to compute the value again, where that is cheaper than keeping it until the backward pass.
+    again: Option<Kept>,
+}
+
+/// What an operation keeps of an input for its backward pass.
+#[derive(Debug, Clone)]
+pub(crate) enum Kept {
+    Value(Tensor),
+    /// The output of a layer norm, from the normalised rows that the norm itself keeps.
+    Norm {
+        normalised: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+    },
+}
+
+impl Kept {
+    pub(crate) fn value(&self, device: &dyn Device) -> Tensor {
+        match self {
+            Kept::Value(value) => value.clone(),
+            Kept::Norm { normalised, weight, bias } => device.scale_shift(normalised, weight, bias),
+        }
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        match self {
+            Kept::Value(value) => value.shape(),
+            Kept::Norm { normalised, .. } => normalised.shape(),
+        }
+    }
 }
 
 impl Var {
@@ -39,6 +69,16 @@ impl Var {
 
     pub(crate) fn source(&self) -> Source {
         self.source
+    }
+
+    /// What to keep of it for a backward pass.
+    pub(crate) fn keep(&self) -> Kept {
+        self.again.clone().unwrap_or_else(|| Kept::Value(self.value.clone()))
+    }
+
+    /// Lets operations keep `again` instead of the value.
+    pub(crate) fn computed_again_from(self, again: Kept) -> Self {
+        Var { again: Some(again), ..self }
     }
 
     /// Whether a gradient flows through it.
@@ -81,14 +121,14 @@ impl<'a> Tape<'a> {
 
     /// A value without gradient.
     pub fn constant(&self, value: Tensor) -> Var {
-        Var { value, source: Source::Constant }
+        Var { value, source: Source::Constant, again: None }
     }
 
     /// A parameter's value; its gradient goes to [`Gradients`] if it is trainable.
     pub fn parameter(&self, id: ParameterId) -> Var {
         let parameter = self.parameters.get(id);
         let source = if self.recording && parameter.trainable { Source::Parameter(id) } else { Source::Constant };
-        Var { value: parameter.value.clone(), source }
+        Var { value: parameter.value.clone(), source, again: None }
     }
 
     /// A value whose gradient is asked for after [`Tape::backward`], such as the embeddings that a loss sees.
@@ -97,7 +137,7 @@ impl<'a> Tape<'a> {
             return self.constant(value);
         }
         self.nodes.push(None);
-        Var { value, source: Source::Node(self.nodes.len() - 1) }
+        Var { value, source: Source::Node(self.nodes.len() - 1), again: None }
     }
 
     /// Whether an operation on these inputs must be recorded.
@@ -117,7 +157,7 @@ impl<'a> Tape<'a> {
             return self.constant(value);
         }
         self.nodes.push(Some(Box::new(backward)));
-        Var { value, source: Source::Node(self.nodes.len() - 1) }
+        Var { value, source: Source::Node(self.nodes.len() - 1), again: None }
     }
 
     /// Runs the tape backwards from `root`, whose gradient is `upstream`. Gradients of parameters are added to

@@ -7,15 +7,15 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Threads, matmul};
+use super::gemm::{Matrix, Packed, Threads, matmul};
 use super::math::exp;
 use super::rows::{LANES, dot, fold, max};
 use crate::device::AttentionOptions;
 use crate::packing::Packing;
 use crate::random::{Key, keep};
 
-/// Query rows that are scored at once.
-const BLOCK: usize = 64;
+/// Query rows that are scored at once: whole tiles on every instruction set.
+const BLOCK: usize = 96;
 
 /// One sequence's share of the problem; everything is indexed by its own rows.
 struct Sequence<'a> {
@@ -44,21 +44,19 @@ impl Sequence<'_> {
         Matrix::strided(&self.qkv[start..], rows, self.head_size(), 3 * self.hidden)
     }
 
-    /// Keys (1) or values (2) of a head, transposed to `[size, rows]`: every block of queries is multiplied with them.
-    fn transpose(&self, which: usize, head: usize, transposed: &mut [f32]) {
-        let start = which * self.hidden + head * self.head_size();
-        for row in 0..self.rows {
-            let part = &self.qkv[row * 3 * self.hidden + start..][..self.head_size()];
-            for (column, &value) in part.iter().enumerate() {
-                transposed[column * self.rows + row] = value;
-            }
-        }
+    /// Keys (1) or values (2) of a head, packed as `[size, rows]`: every block of queries is multiplied with them.
+    fn transposed(&self, which: usize, head: usize) -> Packed<f32> {
+        Packed::new(self.part(which, head, 0, self.rows).transposed(), Threads::One)
+    }
+
+    /// Keys (1) or values (2) of a head, packed as `[rows, size]`.
+    fn plain(&self, which: usize, head: usize) -> Packed<f32> {
+        Packed::new(self.part(which, head, 0, self.rows), Threads::One)
     }
 
     /// Scores of query rows `from..from + count` with the transposed keys, scaled, biased and masked.
-    fn scores(&self, head: usize, keys: &[f32], from: usize, count: usize, scores: &mut [f32]) {
-        let (queries, keys) = (self.part(0, head, from, count), Matrix::new(keys, self.head_size(), self.rows));
-        matmul(queries, keys, self.factor(), scores, self.rows, false, Threads::One);
+    fn scores(&self, head: usize, keys: &Packed<f32>, from: usize, count: usize, scores: &mut [f32]) {
+        keys.multiply(self.part(0, head, from, count), self.factor(), false, scores, self.rows);
         for (i, row) in scores.chunks_exact_mut(self.rows).enumerate() {
             let query = from + i;
             if let Some(bias) = self.bias {
@@ -178,6 +176,7 @@ pub(crate) fn attention(
         .into_par_iter()
         .zip(per_sequence(log_sum_exp, heads, packing))
         .zip(packing.ranges().collect::<Vec<_>>())
+        .filter(|(_, range)| !range.is_empty())
         .for_each(|((output, log_sum_exp), range)| {
             let sequence = Sequence {
                 qkv: &qkv[range.start * 3 * hidden..range.end * 3 * hidden],
@@ -189,9 +188,8 @@ pub(crate) fn attention(
                 first_row: range.start,
             };
             let mut scratch = vec![0.0; BLOCK.min(sequence.rows) * sequence.rows];
-            let mut keys = vec![0.0; sequence.rows * sequence.head_size()];
             for head in 0..heads {
-                sequence.transpose(1, head, &mut keys);
+                let (keys, values) = (sequence.transposed(1, head), sequence.plain(2, head));
                 for from in (0..sequence.rows).step_by(BLOCK) {
                     let count = BLOCK.min(sequence.rows - from);
                     let scores = &mut scratch[..count * sequence.rows];
@@ -210,15 +208,8 @@ pub(crate) fn attention(
                         }
                     }
                     let start = from * hidden + head * sequence.head_size();
-                    matmul(
-                        Matrix::new(scores, count, sequence.rows),
-                        sequence.part(2, head, 0, sequence.rows),
-                        1.0,
-                        &mut output[start..],
-                        hidden,
-                        false,
-                        Threads::One,
-                    );
+                    let scores = Matrix::new(scores, count, sequence.rows);
+                    values.multiply(scores, 1.0, false, &mut output[start..], hidden);
                 }
             }
         });
@@ -243,6 +234,7 @@ pub(crate) fn attention_backward(
     let bias_parts: Vec<Option<Vec<f32>>> = per_sequence(dqkv, 3 * hidden, packing)
         .into_par_iter()
         .zip(packing.ranges().collect::<Vec<_>>())
+        .filter(|(_, range)| !range.is_empty())
         .map(|(dqkv, range)| {
             let sequence = Sequence {
                 qkv: &qkv[range.start * 3 * hidden..range.end * 3 * hidden],
@@ -284,10 +276,9 @@ fn sequence_backward(
     let (hidden, heads, rows, size) = (sequence.hidden, sequence.options.heads, sequence.rows, sequence.head_size());
     let block = BLOCK.min(rows) * rows;
     let (mut probabilities, mut masked, mut dscores) = (vec![0.0; block], vec![0.0; block], vec![0.0; block]);
-    let (mut keys, mut values) = (vec![0.0; rows * size], vec![0.0; rows * size]);
     for head in 0..heads {
-        sequence.transpose(1, head, &mut keys);
-        sequence.transpose(2, head, &mut values);
+        let (keys, values) = (sequence.transposed(1, head), sequence.transposed(2, head));
+        let plain_keys = sequence.plain(1, head);
         for from in (0..rows).step_by(BLOCK) {
             let count = BLOCK.min(rows - from);
             let probabilities = &mut probabilities[..count * rows];
@@ -298,8 +289,7 @@ fn sequence_backward(
             }
             let here = from * hidden + head * size;
             let dy_block = Matrix::strided(&dy[here..], count, size, hidden);
-            let values = Matrix::new(&values, size, rows);
-            matmul(dy_block, values, 1.0, dscores, rows, false, Threads::One);
+            values.multiply(dy_block, 1.0, false, dscores, rows);
             // Values see the masked probabilities.
             let seen: &[f32] = match sequence.options.dropout {
                 Some(dropout) => {
@@ -337,8 +327,7 @@ fn sequence_backward(
             }
             let dscores = Matrix::new(dscores, count, rows);
             let dqueries = &mut dqkv[from * 3 * hidden + head * size..];
-            let keys = sequence.part(1, head, 0, rows);
-            matmul(dscores, keys, sequence.factor(), dqueries, 3 * hidden, false, Threads::One);
+            plain_keys.multiply(dscores, sequence.factor(), false, dqueries, 3 * hidden);
             let queries = sequence.part(0, head, from, count);
             let dkeys = &mut dqkv[hidden + head * size..];
             matmul(dscores.transposed(), queries, sequence.factor(), dkeys, 3 * hidden, later, Threads::One);

@@ -328,13 +328,15 @@ fn multiply<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: boo
             prefetch(next.next().unwrap_or_default());
             let sums = tile::<T, ROWS, COLUMNS, FUSED>(left_panel, right_panel);
             let height = ROWS.min(rows - block * ROWS);
-            for (row, sums) in sums.iter().enumerate().take(height) {
-                let start = (block * ROWS + row) * stride + from;
-                let out = &mut out[start..start + width];
-                // A whole row has a width that the compiler knows.
-                match <&mut [T; COLUMNS]>::try_from(&mut *out) {
-                    Ok(out) => store(out, sums, alpha, accumulate),
-                    Err(_) => store(out, &sums[..width], alpha, accumulate),
+            let out = &mut out[block * ROWS * stride + from..];
+            if height == ROWS && width == COLUMNS {
+                // Extents that the compiler knows: the sums go from registers to memory.
+                for row in 0..ROWS {
+                    store(&mut out[row * stride..][..COLUMNS], &sums[row], alpha, accumulate);
+                }
+            } else {
+                for (row, sums) in sums.iter().enumerate().take(height) {
+                    store(&mut out[row * stride..][..width], &sums[..width], alpha, accumulate);
                 }
             }
         }
@@ -458,9 +460,12 @@ impl<T: Scalar> Packed<T> {
     }
 
     /// `out = alpha left self (+ out)` on the calling thread; rows of `out` are `stride` apart.
-    fn multiply(&self, left: Matrix<'_, T>, alpha: T, accumulate: bool, out: &mut [T], stride: usize) {
+    pub(crate) fn multiply(&self, left: Matrix<'_, T>, alpha: T, accumulate: bool, out: &mut [T], stride: usize) {
         let (height, _) = T::tile();
         let rows = left.rows;
+        assert_eq!(left.columns, self.inner, "inner extents of a product");
+        assert!(stride >= self.columns, "rows of a result do not overlap");
+        let out = &mut out[..(rows - 1) * stride + self.columns];
         let mut panels = Scratch::stale(rows.next_multiple_of(height) * self.block);
         for (index, right) in self.panels.as_slice().chunks(self.padded * self.block).enumerate() {
             let inner = right.len() / self.padded;

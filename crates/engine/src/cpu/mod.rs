@@ -196,6 +196,12 @@ impl Device for Cpu {
         (y, normalised, deviations)
     }
 
+    fn scale_shift(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+        let mut y = Tensor::stale(x.shape());
+        norm::scale_shift(x.data(), weight.data(), bias.data(), y.data_mut());
+        y
+    }
+
     fn add_norm_backward(
         &self,
         normalised: &Tensor,

@@ -41,6 +41,22 @@ kernel! {
     }
 }
 
+kernel! {
+    fn scale_shift_rows(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
+        for (x, y) in x.chunks_exact(weight.len()).zip(y.chunks_exact_mut(weight.len())) {
+            for i in 0..weight.len() {
+                y[i] = x[i] * weight[i] + bias[i];
+            }
+        }
+    }
+}
+
+/// [`crate::Device::scale_shift`].
+pub(crate) fn scale_shift(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
+    let task = TASK_ROWS * weight.len();
+    y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| scale_shift_rows(x, weight, bias, y));
+}
+
 /// [`crate::Device::add_norm`].
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn add_norm(

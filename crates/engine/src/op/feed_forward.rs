@@ -48,7 +48,7 @@ impl Tape<'_> {
             keep,
         );
         let sources = tracked.map(Var::source);
-        let (x_value, w1, w2) = (x.value().clone(), first.0.value().clone(), second.0.value().clone());
+        let (x_kept, w1, w2) = (x.keep(), first.0.value().clone(), second.0.value().clone());
         Ok(self.record(&tracked, y, move |backward, dy| {
             let [x_source, w1_source, b1_source, w2_source, b2_source] = sources;
             let (active, dmiddle) = backward.device.feed_forward_backward(&middle_value, &w2, &dy, activation);
@@ -60,12 +60,12 @@ impl Tape<'_> {
                 device.column_sums(&dy, db2, accumulate);
             });
             backward.write(w1_source, w1.shape(), |device, dw1, accumulate| {
-                device.matmul(Transposed(&dmiddle), Plain(&x_value), 1.0, dw1, accumulate);
+                device.matmul(Transposed(&dmiddle), Plain(&x_kept.value(device)), 1.0, dw1, accumulate);
             });
             backward.write(b1_source, &[middle], |device, db1, accumulate| {
                 device.column_sums(&dmiddle, db1, accumulate);
             });
-            backward.write(x_source, x_value.shape(), |device, dx, accumulate| {
+            backward.write(x_source, x_kept.shape(), |device, dx, accumulate| {
                 device.matmul(Plain(&dmiddle), Plain(&w1), 1.0, dx, accumulate);
             });
             Ok(())

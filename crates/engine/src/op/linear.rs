@@ -37,15 +37,15 @@ impl Tape<'_> {
         }
         let y = self.device().linear(x.value(), weight.value(), bias.map(Var::value));
         let sources = (x.source(), weight.source(), bias.map(Var::source));
-        let (x_value, weight_value) = (x.value().clone(), weight.value().clone());
+        let (x_kept, weight_value) = (x.keep(), weight.value().clone());
         let tracked: Vec<&Var> = [x, weight].into_iter().chain(bias).collect();
         Ok(self.record(&tracked, y, move |backward, dy| {
             let (x_source, weight_source, bias_source) = sources;
-            backward.write(x_source, x_value.shape(), |device, dx, accumulate| {
+            backward.write(x_source, x_kept.shape(), |device, dx, accumulate| {
                 device.matmul(Plain(&dy), Plain(&weight_value), 1.0, dx, accumulate);
             });
             backward.write(weight_source, weight_value.shape(), |device, dweight, accumulate| {
-                device.matmul(Transposed(&dy), Plain(&x_value), 1.0, dweight, accumulate);
+                device.matmul(Transposed(&dy), Plain(&x_kept.value(device)), 1.0, dweight, accumulate);
             });
             if let Some(source) = bias_source {
                 backward.write(source, &[outputs], |device, dbias, accumulate| {

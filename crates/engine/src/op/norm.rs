@@ -2,10 +2,11 @@ use super::{expect_packed, expect_shape};
 use crate::error::Result;
 use crate::packing::Packing;
 use crate::random::Dropout;
-use crate::tape::{Tape, Var};
+use crate::tape::{Kept, Tape, Var};
 
 impl Tape<'_> {
-    /// Layer norm of a sum, with dropout on its first term: what follows each half of a transformer layer.
+    /// Layer norm of a sum, with dropout on its first term: what follows each half of a transformer layer. Linear layers
+    /// that read `y` do not keep it: their backward pass computes it again from the normalised rows.
     ///
     /// ```text
     /// z = dropout(x) + residual
@@ -49,7 +50,12 @@ impl Tape<'_> {
         let sources = (x.source(), residual.map(Var::source), weight.source(), bias.source());
         let (weight_value, packing) = (weight.value().clone(), packing.clone());
         let tracked: Vec<&Var> = [x, weight, bias].into_iter().chain(residual).collect();
-        Ok(self.record(&tracked, y, move |backward, dy| {
+        if !self.tracks(&tracked) {
+            return Ok(self.constant(y));
+        }
+        let again =
+            Kept::Norm { normalised: normalised.clone(), weight: weight_value.clone(), bias: bias.value().clone() };
+        let y = self.record(&tracked, y, move |backward, dy| {
             let (x_source, residual_source, weight_source, bias_source) = sources;
             let (dz, dweight, dbias) = backward.device.add_norm_backward(&normalised, &deviation, &weight_value, &dy);
             backward.add(weight_source, dweight);
@@ -63,6 +69,7 @@ impl Tape<'_> {
                 backward.add(source, dz);
             }
             Ok(())
-        }))
+        });
+        Ok(y.computed_again_from(again))
     }
 }
