@@ -4,8 +4,52 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use memmap2::MmapMut;
+
 /// Below this many elements the allocator is faster than the pool.
 const SMALLEST: usize = 4096;
+
+/// From this many elements on, memory comes from the operating system directly: an allocator that has seen large blocks
+/// freed keeps them, in pieces that the next, longer batch does not fit.
+const SMALLEST_MAPPED: usize = 1 << 16;
+
+/// Where the numbers of a buffer lie.
+#[derive(Debug)]
+enum Memory {
+    Heap(Vec<f32>),
+    Mapped(MmapMut),
+}
+
+impl Memory {
+    fn zeros(len: usize) -> Self {
+        if len < SMALLEST_MAPPED {
+            return Memory::Heap(vec![0.0; len]);
+        }
+        let Ok(map) = MmapMut::map_anon(len * size_of::<f32>()) else { return Memory::Heap(vec![0.0; len]) };
+        // Fewer, larger pages where the system has them; it may refuse, and nothing is lost.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Memory::Mapped(map)
+    }
+
+    fn as_slice(&self) -> &[f32] {
+        match self {
+            Memory::Heap(data) => data,
+            Memory::Mapped(map) => bytemuck::cast_slice(map),
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [f32] {
+        match self {
+            Memory::Heap(data) => data,
+            Memory::Mapped(map) => bytemuck::cast_slice_mut(map),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+}
 
 static POOL: Mutex<Pool> =
     Mutex::new(Pool { free: BTreeMap::new(), free_elements: 0, live_elements: 0, peak_elements: 0 });
@@ -13,7 +57,7 @@ static POOL: Mutex<Pool> =
 /// Free buffers by length. Free and live ones together never exceed the most that was ever live at once, so pooling
 /// does not raise the peak.
 struct Pool {
-    free: BTreeMap<usize, Vec<Vec<f32>>>,
+    free: BTreeMap<usize, Vec<Memory>>,
     free_elements: usize,
     live_elements: usize,
     peak_elements: usize,
@@ -21,7 +65,7 @@ struct Pool {
 
 impl Pool {
     /// A free buffer of at least `len` elements and at most a quarter more.
-    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+    fn take(&mut self, len: usize) -> Option<Memory> {
         let (&found, _) = self.free.range(len..=len + len / 4).next()?;
         let list = self.free.get_mut(&found)?;
         let buffer = list.pop();
@@ -32,7 +76,7 @@ impl Pool {
         buffer
     }
 
-    fn count_live(&mut self, elements: usize) -> Vec<Vec<f32>> {
+    fn count_live(&mut self, elements: usize) -> Vec<Memory> {
         self.live_elements += elements;
         self.peak_elements = self.peak_elements.max(self.live_elements);
         let mut evicted = Vec::new();
@@ -54,7 +98,7 @@ impl Pool {
 #[derive(Debug)]
 pub(crate) struct Buffer {
     /// At least `len` elements: a pooled buffer may be somewhat longer than asked for.
-    data: Vec<f32>,
+    data: Memory,
     len: usize,
 }
 
@@ -62,7 +106,7 @@ impl Buffer {
     /// A buffer of `len` elements whose content is unspecified (old numbers of an earlier owner).
     pub(crate) fn stale(len: usize) -> Self {
         if len < SMALLEST {
-            return Buffer { data: vec![0.0; len], len };
+            return Buffer { data: Memory::Heap(vec![0.0; len]), len };
         }
         let mut pool = POOL.lock().expect("no code panics while holding the pool");
         if let Some(data) = pool.take(len) {
@@ -74,7 +118,7 @@ impl Buffer {
         let evicted = pool.count_live(room);
         drop(pool);
         drop(evicted);
-        Buffer { data: vec![0.0; room], len }
+        Buffer { data: Memory::zeros(room), len }
     }
 
     pub(crate) fn from_vec(data: Vec<f32>) -> Self {
@@ -82,21 +126,21 @@ impl Buffer {
         if len >= SMALLEST {
             POOL.lock().expect("no code panics while holding the pool").count_live(len);
         }
-        Buffer { data, len }
+        Buffer { data: Memory::Heap(data), len }
     }
 
     pub(crate) fn as_slice(&self) -> &[f32] {
-        &self.data[..self.len]
+        &self.data.as_slice()[..self.len]
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.data[..self.len]
+        &mut self.data.as_mut_slice()[..self.len]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let data = std::mem::take(&mut self.data);
+        let data = std::mem::replace(&mut self.data, Memory::Heap(Vec::new()));
         if data.len() < SMALLEST {
             return;
         }
