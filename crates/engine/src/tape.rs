@@ -76,9 +76,9 @@ impl Var {
         self.again.clone().unwrap_or_else(|| Kept::Value(self.value.clone()))
     }
 
-    /// Lets operations keep `again` instead of the value.
+    /// Lets operations keep `again` instead of the value, where there is a backward pass at all.
     pub(crate) fn computed_again_from(self, again: Kept) -> Self {
-        Var { again: Some(again), ..self }
+        Var { again: self.needs_gradient().then_some(again), ..self }
     }
 
     /// Whether a gradient flows through it.

@@ -32,9 +32,10 @@ pub struct Cpu;
 /// [m, n]`, on the calling thread: the heavy part of an exact search.
 ///
 /// # Panics
-/// When `products` has not one element for each pair of rows.
+/// When the operands do not hold whole rows, or `products` not one element for each pair of rows.
 pub fn inner_products(left: &[f32], right: &[f32], dimension: usize, products: &mut [f32]) {
     let (rows, columns) = (left.len() / dimension, right.len() / dimension);
+    assert_eq!((left.len(), right.len()), (rows * dimension, columns * dimension), "whole rows");
     assert_eq!(products.len(), rows * columns, "one product for each pair of rows");
     let (left, right) = (Matrix::new(left, rows, dimension), Matrix::new(right, columns, dimension));
     matmul(left, right.transposed(), 1.0, products, columns, false, Threads::One);

@@ -1,0 +1,82 @@
+use super::*;
+
+fn numbers(count: usize, seed: usize) -> Vec<f64> {
+    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f64 / 504.5 - 1.0).collect()
+}
+
+/// `out = alpha a b (+ out)`, one element at a time.
+fn naive(a: Matrix<'_, f64>, b: Matrix<'_, f64>, alpha: f64, out: &mut [f64], stride: usize, accumulate: bool) {
+    for (i, j) in (0..a.rows).flat_map(|i| (0..b.columns).map(move |j| (i, j))) {
+        let term =
+            |p: usize| a.data[i * a.row_stride + p * a.column_stride] * b.data[p * b.row_stride + j * b.column_stride];
+        let sum: f64 = alpha * (0..a.columns).map(term).sum::<f64>();
+        let out = &mut out[i * stride + j];
+        *out = if accumulate { *out + sum } else { sum };
+    }
+}
+
+/// `[rows, columns]`, stored as such or transposed, with a gap after each stored row.
+fn view<T>(data: &[T], rows: usize, columns: usize, gap: usize, transposed: bool) -> Matrix<'_, T> {
+    match transposed {
+        false => Matrix::strided(data, rows, columns, columns + gap),
+        true => Matrix::strided(data, columns, rows, rows + gap).transposed(),
+    }
+}
+
+/// Sizes around the edges of tiles, blocks and slabs; both operands plain and transposed; rows apart in all three.
+#[test]
+fn products_of_every_shape_equal_the_naive_sum() {
+    let sizes = [
+        (1, 1, 1),
+        (1, 500, 3),
+        (5, 7, 17),
+        (12, 8, 32),
+        (13, 449, 33),
+        (64, 32, 64),
+        (97, 900, 65),
+        (193, 64, 300),
+        (3, 1350, 4700),
+        (2, 0, 3),
+    ];
+    for (m, k, n) in sizes {
+        for (a_transposed, b_transposed, accumulate, gap) in
+            [(false, false, false, 0), (true, false, true, 5), (false, true, true, 0), (true, true, false, 3)]
+        {
+            let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+            let a = numbers((m + gap) * (k + gap), 1);
+            let b = numbers((k + gap) * (n + gap), 2);
+            let mut expected = numbers(m * (n + gap), 3);
+            let (a32, b32) = (narrow(&a), narrow(&b));
+            let (mut out, mut out32) = (expected.clone(), narrow(&expected));
+            let (a, b) = (view(&a, m, k, gap, a_transposed), view(&b, k, n, gap, b_transposed));
+            naive(a, b, 0.5, &mut expected, n + gap, accumulate);
+            matmul(a, b, 0.5, &mut out, n + gap, accumulate, Threads::All);
+            let (a, b) = (view(&a32, m, k, gap, a_transposed), view(&b32, k, n, gap, b_transposed));
+            matmul(a, b, 0.5, &mut out32, n + gap, accumulate, Threads::One);
+            let scale = (k as f64).max(1.0);
+            for (i, &expected) in expected.iter().enumerate() {
+                assert!((out[i] - expected).abs() < 1e-14 * scale, "{m} {k} {n} [{i}]: {} {expected}", out[i]);
+                let off = (f64::from(out32[i]) - expected).abs();
+                assert!(off < 1e-6 * scale, "{m} {k} {n} [{i}]: {} {expected} in f32", out32[i]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_product_sees_each_row_once() {
+    let (m, k, n) = (201, 40, 50);
+    let (a, b) = (vec![1.0f32; m * k], vec![2.0f32; k * n]);
+    let (mut out, mut side) = (vec![0.0; m * n], vec![-1.0; m * n]);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+    pool.install(|| {
+        matmul_then(Matrix::new(&a, m, k), Matrix::new(&b, k, n), &mut out, &mut side, |first, out, side| {
+            for (i, (out, side)) in out.iter_mut().zip(side).enumerate() {
+                *side = *out;
+                *out += (first * n + i) as f32;
+            }
+        });
+    });
+    assert!(side.iter().all(|&side| side == 80.0));
+    assert!(out.iter().enumerate().all(|(i, &out)| out == 80.0 + i as f32));
+}
