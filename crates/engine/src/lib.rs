@@ -47,6 +47,6 @@ pub use device::Device;
 pub use error::{Error, Result};
 pub use isa::{InstructionSet, instruction_set};
 pub use packing::Packing;
-pub use parameter::{Gradients, ParameterId, Parameters};
-pub use tape::{Tape, Var};
+pub use parameter::{Gradients, Parameter, ParameterId, Parameters};
+pub use tape::{LeafGradients, Tape, Var};
 pub use tensor::Tensor;

@@ -110,3 +110,11 @@ impl Gradients {
         (slot.tensor.get_or_insert_with(|| Tensor::stale(shape)), accumulate)
     }
 }
+
+/// Gradients that were computed elsewhere, such as those of leaves, in the order of their parameters.
+impl FromIterator<Option<Tensor>> for Gradients {
+    fn from_iter<I: IntoIterator<Item = Option<Tensor>>>(gradients: I) -> Self {
+        let slot = |tensor: Option<Tensor>| Slot { written: tensor.is_some(), tensor };
+        Gradients { slots: gradients.into_iter().map(slot).collect() }
+    }
+}

@@ -81,9 +81,9 @@ run_spec! {
     optimizer: String = "Adam".into(),
     /// Options of the optimiser, and `layer_wise_lr_decay`.
     optimizer_options: Options = Options::new(),
-    /// The optimiser of the loss's own parameters; refused as long as no loss has any.
+    /// The optimiser of the loss's own parameters, such as class centres; without one that of `optimizer`, with its own options.
     loss_optimizer: Option<String> = None,
-    /// Options of `loss_optimizer`.
+    /// Options of `loss_optimizer`, and `learning_rate`, which is the run's unless given.
     loss_optimizer_options: Options = Options::new(),
     /// Learning rate. Default 1e-5.
     learning_rate: f64 = 1e-5,
@@ -99,7 +99,7 @@ run_spec! {
     scheduler_options: Options = Options::new(),
     /// Warm-up: steps if 1 or more, a share of the run if less than 1. Default 0.
     warmup: f64 = 0.0,
-    /// Clip the global gradient norm to this; 0 switches clipping off. Default 1.
+    /// Clip the global norm of the gradients of the model's weights (not of the loss's own) to this; 0: off. Default 1.
     max_grad_norm: f64 = 1.0,
     /// Tokens a text is cut to; default: the model's own limit.
     max_length: Option<usize> = None,

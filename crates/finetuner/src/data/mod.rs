@@ -188,6 +188,35 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// The number of classes of a labelled set; 0 for other kinds.
+    pub fn classes(&self) -> usize {
+        self.label_names.len()
+    }
+
+    /// Numbers the classes as another set does; classes that it lacks come after its own.
+    pub fn relabel(&mut self, names: &[String]) {
+        let mut all = names.to_vec();
+        let mut places: HashMap<String, u32> = (0..).zip(names).map(|(place, name)| (name.clone(), place)).collect();
+        let own: Vec<u32> = self
+            .label_names
+            .iter()
+            .map(|name| {
+                *places.entry(name.clone()).or_insert_with(|| {
+                    all.push(name.clone());
+                    all.len() as u32 - 1
+                })
+            })
+            .collect();
+        for example in &mut self.examples {
+            if let Example::Labelled { label, .. } = example {
+                *label = own[*label as usize];
+            }
+        }
+        if self.kind == Kind::Labelled {
+            self.label_names = all;
+        }
+    }
+
     /// The examples at these places, in this order, over their own texts (shared, not copied). Label indices and names
     /// stay as they are, so parts of one data set agree on them.
     ///

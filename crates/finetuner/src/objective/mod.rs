@@ -8,15 +8,18 @@ pub mod distance;
 pub mod loss;
 pub mod mined;
 pub mod miner;
+mod parameter;
 pub mod reducer;
 mod registry;
 
-use engine::{Tape, Var};
+use engine::random::Key;
+use engine::{Gradients, LeafGradients, ParameterId, Parameters, Tape, Tensor, Var};
 
 pub use self::distance::Distance;
 use self::loss::{Batch, Loss};
 pub use self::mined::{Masks, Mined};
 use self::miner::Miner;
+pub use self::parameter::{Initial, LossParameter, Role, Sizes};
 pub use self::reducer::Reducer;
 use crate::error::{Error, Result};
 use crate::spec::Options;
@@ -49,6 +52,8 @@ pub enum Needs {
     Pairs,
     /// Pairs with a score each.
     Scores,
+    /// Labelled items, whose classes are known before the first step.
+    Classes,
 }
 
 /// The order of examples that `sampler = auto` stands for.
@@ -60,11 +65,40 @@ pub enum Sampler {
     Random,
 }
 
-/// A loss with its options and, perhaps, a miner with its own.
+/// A loss with its options and, perhaps, a miner with its own; and what the loss learns and remembers.
 #[derive(Debug)]
 pub struct Objective {
     loss: Box<dyn Loss>,
     miner: Option<Box<dyn Miner>>,
+    sizes: Sizes,
+    parameters: Parameters,
+    /// The id and the role of each parameter.
+    roles: Vec<(ParameterId, Role)>,
+}
+
+/// The loss of a batch, still on its tape.
+#[derive(Debug)]
+pub struct Computed {
+    /// `[1]`
+    pub loss: Var,
+    leaves: Vec<Var>,
+    remembered: Remembered,
+}
+
+/// What a loss will remember of a batch, once a step has been taken: [`Objective::remember`].
+#[derive(Debug, Default)]
+pub struct Remembered(Vec<(usize, Tensor)>);
+
+impl Computed {
+    /// The gradients of the objective's own parameters, after [`Tape::backward`].
+    pub fn own_gradients(&self, leaves: &mut LeafGradients) -> Gradients {
+        self.leaves.iter().map(|leaf| leaves.take(leaf)).collect()
+    }
+
+    /// What the loss will remember.
+    pub fn into_remembered(self) -> Remembered {
+        self.remembered
+    }
 }
 
 impl Objective {
@@ -83,14 +117,78 @@ impl Objective {
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
-        if let (Some(name), true) = (miner, built_loss.needs() != Needs::Labels) {
+        if let (Some(name), false) = (miner, matches!(built_loss.needs(), Needs::Labels | Needs::Classes)) {
             let problem = format!("`{name}` mines by label, which {loss} does not use; leave it out");
             return Err(Error::spec("miner", problem));
         }
         if miner.is_none() && !miner_options.is_empty() {
             return Err(Error::spec("miner_options", "given without a miner"));
         }
-        Ok(Objective { loss: built_loss, miner: built_miner })
+        Ok(Objective {
+            loss: built_loss,
+            miner: built_miner,
+            sizes: Sizes::default(),
+            parameters: Parameters::default(),
+            roles: Vec::new(),
+        })
+    }
+
+    /// Makes what the loss learns and remembers, as it is before the first step: a function of `sizes` and `seed`. A
+    /// loss without parameters needs no preparation.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] when the options contradict the sizes.
+    pub fn prepare(&mut self, sizes: Sizes, seed: u64) -> Result<()> {
+        let key = Key::new(seed).part(u64::from_le_bytes(*b"loss\0\0\0\0"));
+        self.sizes = sizes;
+        self.parameters = Parameters::default();
+        self.roles.clear();
+        for (index, parameter) in self.loss.parameters(&sizes)?.into_iter().enumerate() {
+            let value = parameter.draw(key.part(index as u64));
+            let id = self.parameters.add(parameter.name, value);
+            self.parameters.get_mut(id).trainable = parameter.role != Role::Remembered;
+            self.roles.push((id, parameter.role));
+        }
+        Ok(())
+    }
+
+    /// What it was prepared for.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// What the loss learns (trainable) and remembers, in the loss's order.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The same, for an optimiser, a checkpoint or a test to change.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// What each of [`Objective::parameters`] is for.
+    pub fn roles(&self) -> impl ExactSizeIterator<Item = Role> {
+        self.roles.iter().map(|(_, role)| *role)
+    }
+
+    /// Whether the loss has parameters for an optimiser.
+    pub fn learns(&self) -> bool {
+        self.roles().any(|role| role != Role::Remembered)
+    }
+
+    /// Ends a training step: takes over what the loss remembers of its batch, and brings learned numbers back into their
+    /// ranges.
+    pub fn remember(&mut self, remembered: Remembered) {
+        for (index, tensor) in remembered.0 {
+            self.parameters.get_mut(self.roles[index].0).value = tensor;
+        }
+        for (id, role) in &self.roles {
+            if let Role::Learned { range: Some((low, high)), .. } = role {
+                let values = self.parameters.get_mut(*id).value.data_mut();
+                values.iter_mut().for_each(|value| *value = value.clamp(*low, *high));
+            }
+        }
     }
 
     /// The kind of data that it takes.
@@ -100,10 +198,7 @@ impl Objective {
 
     /// What `sampler = auto` means for it.
     pub fn sampler(&self) -> Sampler {
-        match self.needs() {
-            Needs::Labels => Sampler::Class,
-            Needs::Pairs | Needs::Scores => Sampler::Random,
-        }
+        self.loss.sampler()
     }
 
     /// The loss of a batch. A batch without any valid pair or triplet gives 0 with zero gradient.
@@ -112,8 +207,17 @@ impl Objective {
     /// `embeddings [rows, dimension]`, as the model gives them; the result is `[1]`.
     ///
     /// # Errors
-    /// [`Error::Engine`] when the layout does not fit the embeddings or what the loss needs.
+    /// As [`Objective::compute`].
     pub fn loss(&self, tape: &mut Tape<'_>, embeddings: &Var, layout: &BatchLayout) -> Result<Var> {
+        Ok(self.compute(tape, embeddings, layout)?.loss)
+    }
+
+    /// As [`Objective::loss`], with what a training step needs for the objective's own parameters.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the layout does not fit the embeddings or what the loss needs, or when the loss has
+    /// parameters and [`Objective::prepare`] was not called.
+    pub fn compute(&self, tape: &mut Tape<'_>, embeddings: &Var, layout: &BatchLayout) -> Result<Computed> {
         let rows = embeddings.value().rows();
         if layout.rows() != rows || layout.labels.len() != rows {
             let got = format!(
@@ -124,6 +228,14 @@ impl Objective {
             );
             return Err(engine::Error::shape("objective", format!("a layout of {rows} rows"), got).into());
         }
-        self.loss.compute(tape, &Batch { embeddings, layout, miner: self.miner.as_deref() })
+        let var = |parameter: &engine::Parameter| match parameter.trainable {
+            true => tape.leaf(parameter.value.clone()),
+            false => tape.constant(parameter.value.clone()),
+        };
+        let leaves: Vec<Var> = self.parameters.iter().map(var).collect();
+        let batch = Batch::new(embeddings, layout, self.miner.as_deref(), &leaves, &self.sizes);
+        let loss = self.loss.compute(tape, &batch)?;
+        let remembered = Remembered(batch.into_memories());
+        Ok(Computed { loss, leaves, remembered })
     }
 }

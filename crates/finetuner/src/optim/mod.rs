@@ -59,6 +59,8 @@ pub struct Optimizer {
     rule: UpdateRule,
     layer_decay: f64,
     depths: Vec<usize>,
+    /// Parameters that weight decay leaves alone; none unless listed.
+    exempt: Vec<bool>,
     /// The moments of each parameter; none before its first gradient.
     state: Vec<Vec<Tensor>>,
     steps: u64,
@@ -112,7 +114,27 @@ impl Optimizer {
             return Err(Error::spec("optimizer_options", problem));
         }
         let state = depths.iter().map(|_| Vec::new()).collect();
-        Ok(Optimizer { rule, layer_decay, depths: depths.to_vec(), state, steps: 0 })
+        Ok(Optimizer { rule, layer_decay, depths: depths.to_vec(), exempt: vec![false; depths.len()], state, steps: 0 })
+    }
+
+    /// Says for each parameter whether weight decay leaves it alone.
+    #[must_use]
+    pub fn without_decay(mut self, exempt: impl IntoIterator<Item = bool>) -> Self {
+        self.exempt.iter_mut().zip(exempt).for_each(|(own, exempt)| *own = exempt);
+        self
+    }
+
+    /// The global norm of these gradients.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when it is not finite.
+    pub fn check(&self, device: &dyn Device, gradients: &Gradients) -> Result<f64> {
+        let norm = gradients.iter().flatten().map(|gradient| device.sum_of_squares(gradient)).sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            let problem = format!("the gradient became {norm} at step {}; use a smaller learning rate", self.steps + 1);
+            return Err(Error::Diverged(problem));
+        }
+        Ok(norm)
     }
 
     /// Updates every parameter that has a gradient; gives the global norm of the gradients before clipping.
@@ -130,14 +152,10 @@ impl Optimizer {
         learning_rate: f64,
         max_norm: f64,
     ) -> Result<f64> {
-        let norm = gradients.iter().flatten().map(|gradient| device.sum_of_squares(gradient)).sum::<f64>().sqrt();
-        if !norm.is_finite() {
-            let problem = format!("the gradient became {norm} at step {}; use a smaller learning rate", self.steps + 1);
-            return Err(Error::Diverged(problem));
-        }
+        let norm = self.check(device, gradients)?;
         let scale = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
         self.steps += 1;
-        let rule = self.rule_at(self.steps);
+        let rules = [self.rule_at(self.steps), without_decay(self.rule_at(self.steps))];
         let moments = self.moments();
         let top = self.depths.iter().copied().max().unwrap_or(0);
         for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients.iter()).enumerate() {
@@ -147,7 +165,8 @@ impl Optimizer {
                 *state = (0..moments).map(|_| Tensor::zeros(gradient.shape())).collect();
             }
             let rate = learning_rate * self.layer_decay.powi((top - self.depths[index]) as i32);
-            device.update(&rule, rate as f32, scale as f32, &mut parameter.value, gradient, state);
+            let rule = &rules[usize::from(self.exempt[index])];
+            device.update(rule, rate as f32, scale as f32, &mut parameter.value, gradient, state);
         }
         Ok(norm)
     }
@@ -190,6 +209,13 @@ impl Optimizer {
         }
         rule
     }
+}
+
+fn without_decay(mut rule: UpdateRule) -> UpdateRule {
+    match &mut rule {
+        UpdateRule::Adam { weight_decay, .. } | UpdateRule::Sgd { weight_decay, .. } => *weight_decay = 0.0,
+    }
+    rule
 }
 
 fn within(name: &str, value: f32, low: f32, high: f32) -> Result<f32> {

@@ -36,12 +36,6 @@ impl RunSpec {
         found.unless(self.num_items_per_class > 1, "num_items_per_class", || {
             format!("expected 2 or more, so that an item has a match in its batch, got {}", self.num_items_per_class)
         });
-        found.unless(self.loss_optimizer.is_none(), "loss_optimizer", || {
-            "no loss of this version has parameters of its own to optimise; leave it out".into()
-        });
-        found.unless(self.loss_optimizer_options.is_empty(), "loss_optimizer_options", || {
-            "no loss of this version has parameters of its own to optimise; leave them out".into()
-        });
         found.unless(self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate", || {
             format!("expected a number above 0, got {}", self.learning_rate)
         });
@@ -125,8 +119,6 @@ mod tests {
             loss: String::new(),
             sampler: "clas".into(),
             num_items_per_class: 1,
-            loss_optimizer: Some("Adam".into()),
-            loss_optimizer_options: [("momentum".to_owned(), 0.9.into())].into_iter().collect(),
             learning_rate: f64::NAN,
             epochs: 0,
             batch_size: 0,
@@ -158,8 +150,6 @@ mod tests {
                 "loss",
                 "sampler",
                 "num_items_per_class",
-                "loss_optimizer",
-                "loss_optimizer_options",
                 "learning_rate",
                 "epochs",
                 "batch_size",
@@ -187,10 +177,6 @@ mod tests {
         let problem = |spec: RunSpec| spec.check().unwrap_err().to_string();
         for (spec, expected) in [
             (RunSpec { sampler: "clas".into(), ..valid() }, "`sampler`: `clas` is not known, did you mean `class`?"),
-            (
-                RunSpec { loss_optimizer: Some("Adam".into()), ..valid() },
-                "`loss_optimizer`: no loss of this version has parameters of its own to optimise; leave it out",
-            ),
             (RunSpec { device: "cuda".into(), ..valid() }, "`device`: this build has no CUDA; take `cpu` or `auto`"),
             (RunSpec { device: "gpu".into(), ..valid() }, "`device`: `gpu` is not known"),
             (RunSpec { learning_rate: 0.0, ..valid() }, "`learning_rate`: expected a number above 0, got 0"),

@@ -136,7 +136,7 @@ impl Batcher {
         let labels: HashSet<u32> = examples.iter().map(label).collect();
         let matches = self.dataset.kind != Kind::Labelled || labels.len() < examples.len();
         match needs {
-            Needs::Scores => !examples.is_empty(),
+            Needs::Scores | Needs::Classes => !examples.is_empty(),
             Needs::Labels | Needs::Pairs => matches && (labels.len() > 1 || self.negatives > 0) && !examples.is_empty(),
         }
     }
@@ -181,6 +181,7 @@ pub(crate) fn check_kind(loss: &str, needs: Needs, kind: Kind) -> Result<()> {
         Needs::Labels => matches!(kind, Kind::Labelled | Kind::Pairs | Kind::Triplets),
         Needs::Pairs => matches!(kind, Kind::Pairs | Kind::Triplets),
         Needs::Scores => kind == Kind::Scored,
+        Needs::Classes => kind == Kind::Labelled,
     };
     if fits {
         return Ok(());
@@ -189,6 +190,7 @@ pub(crate) fn check_kind(loss: &str, needs: Needs, kind: Kind) -> Result<()> {
         Needs::Labels => "labelled items, pairs or triplets",
         Needs::Pairs => "pairs or triplets",
         Needs::Scores => "scored pairs",
+        Needs::Classes => "labelled items",
     };
     Err(Error::spec("loss", format!("`{loss}` learns from {wanted}, but the training data holds {kind}")))
 }

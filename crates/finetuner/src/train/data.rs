@@ -7,10 +7,10 @@ use super::batch::{Batch, Batcher, check_kind};
 use super::callbacks::Callbacks;
 use super::measure::Target;
 use super::recorder::Recorder;
-use crate::data::{Dataset, Kind, Order, Sampler, hold_out, read, read_retrieval};
+use crate::data::{Dataset, Example, Kind, Order, Sampler, hold_out, read, read_retrieval};
 use crate::encoder::TextModel;
 use crate::error::{Error, Result};
-use crate::objective::{self, Objective};
+use crate::objective::{self, Needs, Objective};
 use crate::spec::RunSpec;
 
 /// The data of a run.
@@ -28,7 +28,8 @@ impl Data {
         recorder.info(train.decision.clone())?;
         let mut validation = None;
         if let Some(path) = &spec.eval_data {
-            let dataset = read(path, kind.or(Some(train.kind)))?;
+            let mut dataset = read(path, kind.or(Some(train.kind)))?;
+            dataset.relabel(&train.label_names);
             recorder.info(dataset.decision.clone())?;
             validation = Some(dataset);
         } else if spec.val_split > 0.0 {
@@ -95,10 +96,28 @@ pub(crate) fn training_order(
 pub(crate) fn validation_batches(
     spec: &RunSpec,
     objective: &Objective,
-    dataset: Dataset,
+    mut dataset: Dataset,
     model: &TextModel,
+    recorder: &mut Recorder<'_>,
 ) -> Result<Vec<Batch>> {
     check_kind(&spec.loss, objective.needs(), dataset.kind)?;
+    if objective.needs() == Needs::Classes {
+        let known = |example: &Example| match example {
+            Example::Labelled { label, .. } => (*label as usize) < objective.sizes().classes,
+            _ => true,
+        };
+        let all = dataset.examples.len();
+        let places: Vec<u32> = (0..all as u32).filter(|&place| known(&dataset.examples[place as usize])).collect();
+        if places.len() < all {
+            recorder.warn(format!(
+                "{} of {all} validation examples are of classes that the training data lacks; `{}` knows nothing of \
+                 them, so they are left out of the validation loss",
+                all - places.len(),
+                spec.loss
+            ))?;
+            dataset = dataset.select(&places);
+        }
+    }
     let batcher = Batcher::new(Arc::new(dataset), model, spec.micro_batch_tokens);
     let sampler = sampler(spec, objective, batcher.dataset().kind);
     let order = Order::new(sampler, &batcher.labels(), spec.batch_size, spec.seed);

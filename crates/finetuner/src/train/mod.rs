@@ -3,6 +3,7 @@
 mod batch;
 mod callbacks;
 mod data;
+mod learner;
 mod measure;
 mod progress;
 mod recorder;
@@ -17,12 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::random::Key;
-use engine::{Cpu, Device, Gradients};
+use engine::{Cpu, Device};
 
 use self::batch::{Batcher, check_kind};
 use self::callbacks::Callbacks;
 pub use self::data::read_target;
 use self::data::{Data, training_order, validation_batches};
+use self::learner::Learner;
 pub use self::measure::{Measurement, Target};
 use self::progress::Progress;
 use self::recorder::Recorder;
@@ -34,8 +36,8 @@ use crate::artifact::{ArtifactWriter, Output, RunRecord};
 use crate::encoder::{EncoderOptions, ModelOptions, TextModel, source};
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::objective::Objective;
-use crate::optim::{Optimizer, Schedule};
+use crate::objective::{Objective, Sizes};
+use crate::optim::Schedule;
 use crate::spec::RunSpec;
 use crate::tokens::Prefetch;
 
@@ -109,7 +111,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     let device = Cpu;
 
     // What do we learn from, with what, towards what?
-    let objective = Objective::new(&spec.loss, &spec.loss_options, spec.miner.as_deref(), &spec.miner_options)?;
+    let mut objective = Objective::new(&spec.loss, &spec.loss_options, spec.miner.as_deref(), &spec.miner_options)?;
     let callbacks = Callbacks::parse(&spec.callbacks, &spec.model)?;
     let data = Data::read(spec, &callbacks, recorder)?;
     check_kind(&spec.loss, objective.needs(), data.train.kind)?;
@@ -118,6 +120,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     if let Some(what) = &spec.freeze {
         model.encoder.freeze(what)?;
     }
+    objective.prepare(Sizes { dimension: model.encoder.dimension(), classes: data.train.classes() }, spec.seed)?;
     recorder.info(format!(
         "model: `{}`, {} layers of {}, embeddings of {}, texts cut at {} tokens, on {}",
         spec.model,
@@ -132,13 +135,11 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     let order = training_order(spec, &objective, &batcher, recorder)?;
     let total_steps: usize = (0..spec.epochs as u64).map(|epoch| order.batches(epoch).len()).sum();
     let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
-    let mut optimizer = Optimizer::new(&spec.optimizer, &spec.optimizer_options, model.encoder.depths())?;
-    let mut gradients = Gradients::new(&model.encoder.parameters);
-    let validation = data.validation.map(|dataset| validation_batches(spec, &objective, dataset, &model));
+    let validation = data.validation.map(|dataset| validation_batches(spec, &objective, dataset, &model, recorder));
+    let mut learner = Learner::new(spec, model, objective)?;
     let evaluation = callbacks.evaluation().cloned().unwrap_or_default();
     let mut watch = Watch {
         device: &device,
-        objective: &objective,
         stop,
         target: data.target,
         validation: validation.transpose()?.unwrap_or_default(),
@@ -148,7 +149,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     };
 
     // The untouched model is measured first, also when a run goes on: the report compares with it.
-    let before = watch.measure(&model, "evaluate before", recorder)?;
+    let before = watch.measure(&learner.model, "evaluate before", recorder)?;
     let best = best_monitor(spec, &callbacks, !watch.validation.is_empty(), before.as_ref());
     let mut state = State {
         progress: Progress::default(),
@@ -159,11 +160,11 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     let by_epoch =
         !by_interval && (callbacks.monitors_metric() || state.best.as_ref().is_some_and(|(best, _)| best.is_metric()));
     if spec.resume {
-        state.restore(output.folder(), spec, &mut model.encoder.parameters, &mut optimizer)?;
+        state.restore(output.folder(), spec, &mut learner)?;
         recorder.info(format!("resumed at step {} of {total_steps}", state.progress.step))?;
     } else {
-        let loss = watch.validation_loss(&model)?;
-        watch.tell(&mut state, &model, (loss, before.as_ref()), Heard::All, recorder)?;
+        let loss = watch.validation_loss(&learner)?;
+        watch.tell(&mut state, &learner.model, (loss, before.as_ref()), Heard::All, recorder)?;
     }
 
     // Train.
@@ -178,14 +179,14 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         for batch in Prefetch::new(remaining.into_iter().map(prepare), AHEAD) {
             let batch = batch?;
             if watch.is_due(&state) {
-                after = match watch.measure(&model, "evaluate", recorder) {
+                after = match watch.measure(&learner.model, "evaluate", recorder) {
                     Err(Error::Stopped) => {
-                        return state.stop(output, spec, &model.encoder.parameters, &optimizer, recorder);
+                        return state.stop(output, spec, &learner, recorder);
                     }
                     measured => measured?,
                 };
                 state.progress.measured = state.progress.step;
-                if !watch.tell(&mut state, &model, (None, after.as_ref()), Heard::Metrics, recorder)? {
+                if !watch.tell(&mut state, &learner.model, (None, after.as_ref()), Heard::Metrics, recorder)? {
                     state.progress.end();
                     recorder.info(format!("stopped early after step {}", state.progress.step))?;
                     break 'epochs;
@@ -194,25 +195,17 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
 
             let started = Instant::now();
             let step = state.progress.step;
-            gradients.clear();
             let dropout = seed.part(step as u64);
-            let loss = step::gradients(&model.encoder, &device, &objective, &batch, Some(dropout), &mut gradients)?;
-            if !loss.is_finite() {
-                let problem = format!("the loss became {loss} at step {}; use a smaller learning rate", step + 1);
-                return Err(Error::Diverged(problem));
-            }
-            let rate = spec.learning_rate * schedule.factor(step, spec.learning_rate);
-            let parameters = &mut model.encoder.parameters;
-            optimizer.step(&device, parameters, &gradients, rate, spec.max_grad_norm)?;
+            let (loss, rate) = learner.step(&device, &batch, dropout, (step, &schedule))?;
             state.progress.count(&batch, loss, started.elapsed());
             recorder.metric("train_loss", step + 1, loss)?;
             recorder.metric("learning_rate", step + 1, rate)?;
             recorder.progress("train", step + 1, total_steps, Some(format!("loss {loss:.4}")));
             if stop.load(Ordering::Relaxed) {
-                return state.stop(output, spec, &model.encoder.parameters, &optimizer, recorder);
+                return state.stop(output, spec, &learner, recorder);
             }
             if saved.elapsed() > CHECKPOINT_EVERY {
-                state.checkpoint(output, spec, &model.encoder.parameters, &optimizer, recorder)?;
+                state.checkpoint(output, spec, &learner, recorder)?;
                 saved = Instant::now();
             }
         }
@@ -220,13 +213,13 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         // Look back at the epoch. A checkpoint of a run that is stopped here is one of the epoch's last step.
         let last = epoch + 1 == spec.epochs;
         let phase = if last { "evaluate after" } else { "evaluate" };
-        let looked = watch.validation_loss(&model).and_then(|loss| {
-            let measured = if by_epoch || last { watch.measure(&model, phase, recorder)? } else { None };
+        let looked = watch.validation_loss(&learner).and_then(|loss| {
+            let measured = if by_epoch || last { watch.measure(&learner.model, phase, recorder)? } else { None };
             Ok((loss, measured))
         });
         let loss = match looked {
             Err(Error::Stopped) => {
-                return state.stop(output, spec, &model.encoder.parameters, &optimizer, recorder);
+                return state.stop(output, spec, &learner, recorder);
             }
             looked => {
                 let (loss, measured) = looked?;
@@ -237,33 +230,33 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         state.progress.end_epoch();
         recorder.metric("epoch_loss", state.progress.step, state.progress.train_loss)?;
         let heard = if by_interval && !last { Heard::Losses } else { Heard::All };
-        if !watch.tell(&mut state, &model, (loss, after.as_ref()), heard, recorder)? {
+        if !watch.tell(&mut state, &learner.model, (loss, after.as_ref()), heard, recorder)? {
             recorder.info(format!("stopped early after epoch {}", epoch + 1))?;
             state.progress.end();
         }
         if !last {
-            state.checkpoint(output, spec, &model.encoder.parameters, &optimizer, recorder)?;
+            state.checkpoint(output, spec, &learner, recorder)?;
             saved = Instant::now();
         }
     }
-    drop(gradients);
+    learner.free_gradients();
 
     // Keep the better weights and compare them with the untouched model.
-    let trained = Kept::of(&model.encoder.parameters, state.progress.step);
+    let trained = Kept::of(&learner.model.encoder.parameters, state.progress.step);
     let mut kept_step = trained.step;
     if let Some((_, Some(kept))) = &state.best
         && kept.step != trained.step
     {
         kept_step = kept.step;
-        kept.clone().put_back(&mut model.encoder.parameters);
+        kept.clone().put_back(&mut learner.model.encoder.parameters);
         after = if kept_step == 0 { before.clone() } else { None };
         recorder.info(format!("keeping the weights of step {kept_step}, which measured best"))?;
     }
     if after.is_none() {
-        after = match watch.measure(&model, "evaluate after", recorder) {
+        after = match watch.measure(&learner.model, "evaluate after", recorder) {
             Err(Error::Stopped) => {
-                trained.put_back(&mut model.encoder.parameters);
-                return state.stop(output, spec, &model.encoder.parameters, &optimizer, recorder);
+                trained.put_back(&mut learner.model.encoder.parameters);
+                return state.stop(output, spec, &learner, recorder);
             }
             measured => measured?,
         };
@@ -283,7 +276,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         timing: state.progress.timing(),
         memory: Memory::measure(),
     };
-    save(spec, output, &model, model_source.repository(), &report, recorder)?;
+    save(spec, output, &learner.model, model_source.repository(), &report, recorder)?;
     Ok(Outcome::Finished(Box::new(report)))
 }
 

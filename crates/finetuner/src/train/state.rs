@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::Outcome;
 use super::callbacks::{Best, EarlyStopping};
+use super::learner::Learner;
 use super::progress::Progress;
 use super::recorder::Recorder;
 use crate::artifact::{Checkpoint, NamedTensor, Output};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::optim::Optimizer;
 use crate::spec::RunSpec;
 
 /// The checkpoint's name in the output folder.
@@ -63,11 +63,10 @@ impl State {
         &self,
         output: &Output,
         spec: &RunSpec,
-        parameters: &Parameters,
-        optimizer: &Optimizer,
+        learner: &Learner,
         recorder: &mut Recorder<'_>,
     ) -> Result<()> {
-        self.save(output.folder(), spec, parameters, optimizer)?;
+        self.save(output.folder(), spec, learner)?;
         recorder.send(&Event::Checkpoint { step: self.progress.step })
     }
 
@@ -76,11 +75,10 @@ impl State {
         &self,
         output: &Output,
         spec: &RunSpec,
-        parameters: &Parameters,
-        optimizer: &Optimizer,
+        learner: &Learner,
         recorder: &mut Recorder<'_>,
     ) -> Result<Outcome> {
-        self.checkpoint(output, spec, parameters, optimizer, recorder)?;
+        self.checkpoint(output, spec, learner, recorder)?;
         Ok(Outcome::Stopped { step: self.progress.step })
     }
 
@@ -95,42 +93,39 @@ impl State {
     }
 
     /// Writes the checkpoint; the one before stays until this one is safely there.
-    fn save(&self, folder: &Path, spec: &RunSpec, parameters: &Parameters, optimizer: &Optimizer) -> Result<()> {
+    fn save(&self, folder: &Path, spec: &RunSpec, learner: &Learner) -> Result<()> {
         let kept = self.best.as_ref().and_then(|(_, kept)| kept.as_ref());
         let record = json!({
             "spec": fixed_fields(spec),
             "progress": self.progress,
-            "optimizer_steps": optimizer.steps(),
+            "optimizer_steps": learner.parts()[0].2.steps(),
             "best": self.best.as_ref().map(|(best, _)| best),
             "kept_step": kept.map(|kept| kept.step),
             "early_stopping": self.early_stopping,
         });
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
-        for (index, parameter) in parameters.iter().enumerate() {
-            tensors.push((format!("{index}/weight"), &parameter.value));
-            for (moment, tensor) in optimizer.state()[index].iter().enumerate() {
-                tensors.push((format!("{index}/moment/{moment}"), tensor));
+        for (part, parameters, optimizer) in learner.parts() {
+            for (index, parameter) in parameters.iter().enumerate() {
+                tensors.push((format!("{part}{index}/weight"), &parameter.value));
+                for (moment, tensor) in optimizer.state()[index].iter().enumerate() {
+                    tensors.push((format!("{part}{index}/moment/{moment}"), tensor));
+                }
             }
-            if let Some(kept) = kept {
-                tensors.push((format!("{index}/best"), &kept.weights[index]));
-            }
+        }
+        if let Some(kept) = kept {
+            let named = |(index, weight)| (format!("{index}/best"), weight);
+            tensors.extend(kept.weights.iter().enumerate().map(named));
         }
         let named: Vec<_> =
             tensors.iter().map(|(name, tensor)| NamedTensor::f32(name, tensor.shape(), tensor.data())).collect();
         Checkpoint::write(&folder.join(FILE), &record, &named)
     }
 
-    /// Reads the checkpoint into the model and the optimiser.
+    /// Reads the checkpoint into the model, the loss and their optimisers.
     ///
     /// # Errors
     /// [`Error::Output`] if there is none or it is of a run with other settings, which are named.
-    pub(crate) fn restore(
-        &mut self,
-        folder: &Path,
-        spec: &RunSpec,
-        parameters: &mut Parameters,
-        optimizer: &mut Optimizer,
-    ) -> Result<()> {
+    pub(crate) fn restore(&mut self, folder: &Path, spec: &RunSpec, learner: &mut Learner) -> Result<()> {
         let path = folder.join(FILE);
         let refuse = |problem: String| Error::Output { path: folder.to_owned(), problem };
         if !path.is_file() {
@@ -153,22 +148,27 @@ impl State {
         if early.is_some() {
             self.early_stopping = early;
         }
-        let moments = |index: usize| {
-            checkpoint.shapes().filter(|(name, _)| name.starts_with(&format!("{index}/moment/"))).count()
-        };
-        let mut state = Vec::with_capacity(parameters.len());
+        let moments = |name: &str| checkpoint.shapes().filter(|(stored, _)| stored.starts_with(name)).count();
+        let read =
+            |name: String, shape: &[usize]| Ok::<_, Error>(Tensor::from_vec(checkpoint.f32s(&name, shape)?, shape)?);
         let mut kept = record["kept_step"].as_u64().map(|step| Kept { step: step as usize, weights: Vec::new() });
-        for (index, parameter) in parameters.iter_mut().enumerate() {
-            let shape = parameter.value.shape().to_vec();
-            let read = |name: String| Ok::<_, Error>(Tensor::from_vec(checkpoint.f32s(&name, &shape)?, &shape)?);
-            parameter.value = read(format!("{index}/weight"))?;
-            let own = (0..moments(index)).map(|moment| read(format!("{index}/moment/{moment}")));
-            state.push(own.collect::<Result<_>>()?);
-            if let Some(kept) = &mut kept {
-                kept.weights.push(read(format!("{index}/best"))?);
+        if let Some(kept) = &mut kept {
+            for (index, parameter) in learner.model.encoder.parameters.iter().enumerate() {
+                kept.weights.push(read(format!("{index}/best"), parameter.value.shape())?);
             }
         }
-        optimizer.restore(record["optimizer_steps"].as_u64().unwrap_or(0), state)?;
+        let steps = record["optimizer_steps"].as_u64().unwrap_or(0);
+        for (part, parameters, optimizer) in learner.parts_mut() {
+            let mut state = Vec::with_capacity(parameters.len());
+            for (index, parameter) in parameters.iter_mut().enumerate() {
+                let shape = parameter.value.shape().to_vec();
+                parameter.value = read(format!("{part}{index}/weight"), &shape)?;
+                let name = format!("{part}{index}/moment/");
+                let own = (0..moments(&name)).map(|moment| read(format!("{name}{moment}"), &shape));
+                state.push(own.collect::<Result<_>>()?);
+            }
+            optimizer.restore(steps, state)?;
+        }
         if let Some(best) = best {
             self.best = Some((best, kept));
         }

@@ -11,9 +11,19 @@ use engine::{Device, Gradients, Tape, Tensor};
 use super::batch::Batch;
 use crate::encoder::Encoder;
 use crate::error::Result;
-use crate::objective::Objective;
+use crate::objective::{Objective, Remembered};
 
-/// Adds the gradients of a batch to `gradients` and gives its loss. With a key, dropout is on.
+/// What a batch says beside the gradients of the model's weights.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) loss: f64,
+    /// The gradients of the objective's own parameters.
+    pub(crate) own: Gradients,
+    /// What the objective will remember.
+    pub(crate) remembered: Remembered,
+}
+
+/// Adds the gradients of a batch to `gradients`. With a key, dropout is on.
 pub(crate) fn gradients(
     encoder: &Encoder,
     device: &dyn Device,
@@ -21,36 +31,40 @@ pub(crate) fn gradients(
     batch: &Batch,
     dropout: Option<Key>,
     gradients: &mut Gradients,
-) -> Result<f64> {
+) -> Result<Found> {
     if let [only] = &batch.micro_batches[..] {
         let mut tape = Tape::recording(device, &encoder.parameters);
         let embeddings = encoder.forward(&mut tape, only, dropout)?;
-        let loss = objective.loss(&mut tape, &embeddings, &batch.layout)?;
+        let computed = objective.compute(&mut tape, &embeddings, &batch.layout)?;
         drop(embeddings);
-        let value = f64::from(loss.value().item());
-        tape.backward(&loss, Tensor::scalar(1.0), gradients)?;
-        return Ok(value);
+        let loss = f64::from(computed.loss.value().item());
+        let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
+        let own = computed.own_gradients(&mut leaves);
+        return Ok(Found { loss, own, remembered: computed.into_remembered() });
     }
 
     let embeddings = embed(encoder, device, batch, dropout)?;
     let mut tape = Tape::recording(device, &encoder.parameters);
     let leaf = tape.leaf(embeddings);
-    let loss = objective.loss(&mut tape, &leaf, &batch.layout)?;
-    let value = f64::from(loss.value().item());
-    let upstream = tape.backward(&loss, Tensor::scalar(1.0), gradients)?.take(&leaf);
-    let Some(upstream) = upstream else { return Ok(value) };
+    let computed = objective.compute(&mut tape, &leaf, &batch.layout)?;
+    let loss = f64::from(computed.loss.value().item());
+    let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
+    let upstream = leaves.take(&leaf);
+    let own = computed.own_gradients(&mut leaves);
+    let found = Found { loss, own, remembered: computed.into_remembered() };
+    let Some(upstream) = upstream else { return Ok(found) };
 
     let width = upstream.columns();
     let mut row = 0;
     for micro_batch in &batch.micro_batches {
         let rows = micro_batch.len();
-        let own = upstream.data()[row * width..(row + rows) * width].to_vec();
+        let part = upstream.data()[row * width..(row + rows) * width].to_vec();
         row += rows;
         let mut tape = Tape::recording(device, &encoder.parameters);
         let embeddings = encoder.forward(&mut tape, micro_batch, dropout)?;
-        tape.backward(&embeddings, Tensor::from_vec(own, &[rows, width])?, gradients)?;
+        tape.backward(&embeddings, Tensor::from_vec(part, &[rows, width])?, gradients)?;
     }
-    Ok(value)
+    Ok(found)
 }
 
 /// The loss of a batch without gradients and without dropout.

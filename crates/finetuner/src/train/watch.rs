@@ -7,6 +7,7 @@ use engine::Device;
 
 use super::batch::Batch;
 use super::callbacks::{Best, Callbacks, EvaluationCallback};
+use super::learner::Learner;
 use super::measure::{Measurement, Target};
 use super::recorder::Recorder;
 use super::report::Compared;
@@ -14,13 +15,11 @@ use super::state::{Kept, State};
 use super::step;
 use crate::encoder::TextModel;
 use crate::error::{Error, Result};
-use crate::objective::Objective;
 use crate::spec::RunSpec;
 
 /// Measures the model, and ends a measurement when the run is told to stop.
 pub(crate) struct Watch<'a> {
     pub(crate) device: &'a dyn Device,
-    pub(crate) objective: &'a Objective,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) target: Option<Target>,
     pub(crate) validation: Vec<Batch>,
@@ -69,11 +68,12 @@ impl Watch<'_> {
     ///
     /// # Errors
     /// [`Error::Stopped`] if the run was told to stop.
-    pub(crate) fn validation_loss(&self, model: &TextModel) -> Result<Option<f64>> {
+    pub(crate) fn validation_loss(&self, learner: &Learner) -> Result<Option<f64>> {
         let (mut sum, mut examples) = (0.0, 0);
         for batch in &self.validation {
             self.go_on()?;
-            sum += step::loss(&model.encoder, self.device, self.objective, batch)? * batch.examples as f64;
+            let loss = step::loss(&learner.model.encoder, self.device, &learner.objective, batch)?;
+            sum += loss * batch.examples as f64;
             examples += batch.examples;
         }
         Ok((examples > 0).then(|| sum / examples as f64))

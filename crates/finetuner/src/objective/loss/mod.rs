@@ -8,6 +8,8 @@ mod nt_xent;
 mod sup_con;
 mod triplet_margin;
 
+use std::cell::RefCell;
+
 use engine::{Tape, Tensor, Var};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +25,7 @@ pub use self::sup_con::SupConLoss;
 pub use self::triplet_margin::{TripletMarginLoss, TripletsPerAnchor};
 use super::miner::Miner;
 use super::registry::{self, Entry};
-use super::{BatchLayout, Distance, Masks, Mined, Needs};
+use super::{BatchLayout, Distance, LossParameter, Masks, Mined, Needs, Sampler, Sizes};
 use crate::error::Result;
 use crate::spec::Options;
 
@@ -35,9 +37,45 @@ pub struct Batch<'b> {
     pub layout: &'b BatchLayout,
     /// Chooses tuples, for losses that need labels.
     pub miner: Option<&'b dyn Miner>,
+    /// What the loss learns or remembers, as [`Loss::parameters`] lists it.
+    pub parameters: &'b [Var],
+    /// What [`Loss::parameters`] was asked with.
+    pub sizes: &'b Sizes,
+    memories: RefCell<Vec<(usize, Tensor)>>,
 }
 
-impl Batch<'_> {
+impl<'b> Batch<'b> {
+    pub(super) fn new(
+        embeddings: &'b Var,
+        layout: &'b BatchLayout,
+        miner: Option<&'b dyn Miner>,
+        parameters: &'b [Var],
+        sizes: &'b Sizes,
+    ) -> Self {
+        Batch { embeddings, layout, miner, parameters, sizes, memories: RefCell::default() }
+    }
+
+    /// One of the loss's own tensors.
+    ///
+    /// # Errors
+    /// [`crate::Error::Engine`] when the objective was not prepared.
+    pub fn parameter(&self, index: usize) -> Result<&'b Var> {
+        self.parameters.get(index).ok_or_else(|| {
+            let got = format!("{}; the objective was not prepared", self.parameters.len());
+            engine::Error::shape("objective", format!("at least {} parameters of the loss", index + 1), got).into()
+        })
+    }
+
+    /// Replaces a remembered tensor of the loss once the training step is done; never in validation. The last call of a
+    /// step counts.
+    pub fn remember(&self, index: usize, value: Tensor) {
+        self.memories.borrow_mut().push((index, value));
+    }
+
+    pub(super) fn into_memories(self) -> Vec<(usize, Tensor)> {
+        self.memories.into_inner()
+    }
+
     /// Which rows share a label.
     pub fn masks(&self) -> Masks {
         Masks::new(&self.layout.labels)
@@ -92,6 +130,22 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`crate::Error::Engine`] when the batch is not what it needs.
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var>;
+
+    /// What `sampler = auto` means for it. Default: the class sampler where items of a class are compared.
+    fn sampler(&self) -> Sampler {
+        match self.needs() {
+            Needs::Labels | Needs::Classes => Sampler::Class,
+            Needs::Pairs | Needs::Scores => Sampler::Random,
+        }
+    }
+
+    /// The tensors that it learns or remembers; [`Batch::parameters`] has them in this order. Default: none.
+    ///
+    /// # Errors
+    /// [`crate::Error::Spec`] when the options contradict the sizes.
+    fn parameters(&self, _sizes: &Sizes) -> Result<Vec<LossParameter>> {
+        Ok(Vec::new())
+    }
 
     /// What is wrong in the options together, as option and sentence.
     fn problems(&self) -> Vec<(&'static str, String)> {

@@ -1,0 +1,99 @@
+//! What a loss learns or remembers beside the model.
+
+use engine::Tensor;
+use engine::random::Key;
+
+/// What the model and the data say about the sizes of a loss's tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sizes {
+    /// Of an embedding.
+    pub dimension: usize,
+    /// Of labelled training data; 0 for other kinds.
+    pub classes: usize,
+}
+
+/// A tensor of a loss. It lives in the [`Objective`](super::Objective), is kept by checkpoints, and is no part of the
+/// model that a run gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossParameter {
+    /// Unique in its loss.
+    pub name: String,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+    /// Its values before the first step.
+    pub initial: Initial,
+    /// Who changes it.
+    pub role: Role,
+}
+
+/// Values before the first step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Initial {
+    /// The same everywhere.
+    Constant(f64),
+    /// Normal numbers of mean 0.
+    Normal {
+        /// Standard deviation.
+        deviation: f64,
+    },
+    /// Uniform in `(-bound, bound)`.
+    Uniform {
+        /// The largest absolute value.
+        bound: f64,
+    },
+}
+
+/// Who changes a tensor of a loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Role {
+    /// The optimiser of the loss, by the gradient.
+    Learned {
+        /// Whether the optimiser's weight decay applies to it.
+        decay: bool,
+        /// It is kept within these bounds after every step.
+        range: Option<(f32, f32)>,
+        /// Whether its columns are those of the embedding, so that a truncated embedding meets its truncated rows.
+        spans_embedding: bool,
+    },
+    /// The loss itself, by [`Batch::remember`](super::loss::Batch::remember).
+    Remembered,
+}
+
+impl LossParameter {
+    /// A tensor that is learned, with weight decay where the optimiser has one.
+    pub fn learned(name: impl Into<String>, shape: &[usize], initial: Initial) -> Self {
+        let role = Role::Learned { decay: true, range: None, spans_embedding: false };
+        LossParameter { name: name.into(), shape: shape.to_vec(), initial, role }
+    }
+
+    /// Vectors in the space of the embeddings, `[count, dimension]`, learned.
+    pub fn vectors(name: impl Into<String>, count: usize, sizes: &Sizes, initial: Initial) -> Self {
+        let role = Role::Learned { decay: true, range: None, spans_embedding: true };
+        LossParameter { name: name.into(), shape: vec![count, sizes.dimension], initial, role }
+    }
+
+    /// One learned number without weight decay, kept within `range` after every step.
+    pub fn scalar(name: impl Into<String>, initial: f64, range: Option<(f32, f32)>) -> Self {
+        let role = Role::Learned { decay: false, range, spans_embedding: false };
+        LossParameter { name: name.into(), shape: vec![1], initial: Initial::Constant(initial), role }
+    }
+
+    /// A tensor that the loss changes itself, of one value at first.
+    pub fn remembered(name: impl Into<String>, shape: &[usize], value: f64) -> Self {
+        let initial = Initial::Constant(value);
+        LossParameter { name: name.into(), shape: shape.to_vec(), initial, role: Role::Remembered }
+    }
+
+    /// The values before the first step, a function of `key` alone.
+    pub(super) fn draw(&self, key: Key) -> Tensor {
+        let mut tensor = Tensor::zeros(&self.shape);
+        for (counter, value) in (0u64..).zip(tensor.data_mut()) {
+            *value = match self.initial {
+                Initial::Constant(constant) => constant,
+                Initial::Normal { deviation } => deviation * key.normal(counter),
+                Initial::Uniform { bound } => bound * (2.0 * key.uniform(counter) - 1.0),
+            } as f32;
+        }
+        tensor
+    }
+}
