@@ -88,9 +88,9 @@ impl Distance {
         Ok(if self.inverted() { values } else { tape.affine(&values, -1.0, 0.0)? })
     }
 
-    /// [`Distance::distances`] among the rows of `x`, without gradient.
-    pub(super) fn measure(self, device: &dyn Device, x: &Tensor) -> Tensor {
-        let values = device.similarities(self.similarity(), x, x);
+    /// [`Distance::distances`] without gradient.
+    pub(super) fn measure(self, device: &dyn Device, a: &Tensor, b: &Tensor) -> Tensor {
+        let values = device.similarities(self.similarity(), a, b);
         if self.inverted() { device.unary(Unary::Affine { scale: -1.0, shift: 0.0 }, &values) } else { values }
     }
 }

@@ -5,8 +5,8 @@ use engine::{Device, Tensor};
 
 use super::Distance;
 
-/// Which pairs of rows have the same label and which do not: two matrices `[rows, rows]` of 0 and 1. A row is never a
-/// pair with itself.
+/// Which pairs of rows have the same label and which do not: two matrices `[rows, others]` of 0 and 1, where the others
+/// are the rows themselves unless said. A row is never a pair with itself.
 #[derive(Debug, Clone)]
 pub struct Masks {
     /// 1 where two different rows share their label.
@@ -18,13 +18,20 @@ pub struct Masks {
 impl Masks {
     /// The masks of these labels.
     pub fn new(labels: &[u32]) -> Self {
-        let count = labels.len();
-        let (mut positives, mut negatives) = (Tensor::zeros(&[count, count]), Tensor::zeros(&[count, count]));
-        let rows = positives.data_mut().chunks_mut(count.max(1)).zip(negatives.data_mut().chunks_mut(count.max(1)));
+        Masks::between(labels, labels, &(0..labels.len() as u32).collect::<Vec<_>>())
+    }
+
+    /// The masks of pairs of a row and one of the others. `own` says for each row which of the others is itself; empty
+    /// if none is.
+    pub fn between(labels: &[u32], others: &[u32], own: &[u32]) -> Self {
+        let shape = [labels.len(), others.len()];
+        let (mut positives, mut negatives) = (Tensor::zeros(&shape), Tensor::zeros(&shape));
+        let width = others.len().max(1);
+        let rows = positives.data_mut().chunks_mut(width).zip(negatives.data_mut().chunks_mut(width));
         for (i, (positives, negatives)) in rows.enumerate() {
-            for j in 0..count {
-                let mask = if labels[i] == labels[j] { &mut positives[j] } else { &mut negatives[j] };
-                *mask = f32::from(u8::from(i != j));
+            for (j, label) in others.iter().enumerate() {
+                let mask = if labels[i] == *label { &mut positives[j] } else { &mut negatives[j] };
+                *mask = f32::from(u8::from(own.get(i) != Some(&(j as u32))));
             }
         }
         Masks { positives, negatives }

@@ -41,7 +41,7 @@ impl Loss for ContrastiveLoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        let distances = self.distance.distances(tape, batch.embeddings, batch.embeddings)?;
+        let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
         let labels = batch.masks();
         let mined = batch.mined(tape, self.distance, distances.value(), &labels);
         let pairs = mined.pairs(tape.device(), &labels);

@@ -41,6 +41,8 @@ pub struct Batch<'b> {
     pub parameters: &'b [Var],
     /// What [`Loss::parameters`] was asked with.
     pub sizes: &'b Sizes,
+    /// What every row is compared with in place of the batch itself.
+    pub reference: Option<&'b Reference>,
     memories: RefCell<Vec<(usize, Tensor)>>,
 }
 
@@ -52,7 +54,7 @@ impl<'b> Batch<'b> {
         parameters: &'b [Var],
         sizes: &'b Sizes,
     ) -> Self {
-        Batch { embeddings, layout, miner, parameters, sizes, memories: RefCell::default() }
+        Batch { embeddings, layout, miner, parameters, sizes, reference: None, memories: RefCell::default() }
     }
 
     /// One of the loss's own tensors.
@@ -76,18 +78,31 @@ impl<'b> Batch<'b> {
         self.memories.into_inner()
     }
 
-    /// Which rows share a label.
-    pub fn masks(&self) -> Masks {
-        Masks::new(&self.layout.labels)
+    /// The second side of every pair: the batch itself, or the rows of [`Batch::reference`].
+    pub fn others(&self) -> &'b Var {
+        self.reference.map_or(self.embeddings, |reference| &reference.embeddings)
     }
 
-    /// What the miner chooses. `distances`, measured by `distance`, smaller is closer, serve a miner that measures the
-    /// same way.
+    /// The labels of [`Batch::others`].
+    pub fn other_labels(&self) -> &'b [u32] {
+        self.reference.map_or(&self.layout.labels, |reference| &reference.labels)
+    }
+
+    /// Which rows share a label with which of [`Batch::others`].
+    pub fn masks(&self) -> Masks {
+        match self.reference {
+            None => Masks::new(&self.layout.labels),
+            Some(reference) => Masks::between(&self.layout.labels, &reference.labels, &reference.own),
+        }
+    }
+
+    /// What the miner chooses. `distances` from the rows to [`Batch::others`], measured by `distance`, smaller is closer,
+    /// serve a miner that measures the same way.
     pub fn mined(&self, tape: &Tape<'_>, distance: Distance, distances: &Tensor, labels: &Masks) -> Mined {
         match self.miner {
             None => Mined::Everything,
             Some(miner) if miner.distance() == distance => miner.mine(distances, labels),
-            Some(miner) => miner.mine_embeddings(tape.device(), self.embeddings.value(), labels),
+            Some(miner) => miner.mine_between(tape.device(), self.embeddings.value(), self.others().value(), labels),
         }
     }
 
@@ -118,6 +133,17 @@ impl<'b> Batch<'b> {
         }
         Ok((first, second, scores))
     }
+}
+
+/// Rows that stand in the second place of every pair, in place of the batch's own: a memory of batches, or another view.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    /// `[references, dimension]`
+    pub embeddings: Var,
+    /// One per reference.
+    pub labels: Vec<u32>,
+    /// For each row of the batch the reference that is itself, with which it makes no pair; empty if none is.
+    pub own: Vec<u32>,
 }
 
 /// A loss with its options.

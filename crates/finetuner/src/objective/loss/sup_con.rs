@@ -38,7 +38,7 @@ impl Loss for SupConLoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        let distances = self.distance.distances(tape, batch.embeddings, batch.embeddings)?;
+        let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
         let (device, labels) = (tape.device(), batch.masks());
         let mined = batch.mined(tape, self.distance, distances.value(), &labels);
         let pairs = mined.present(device, &labels);

@@ -86,7 +86,7 @@ impl Loss for TripletMarginLoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        let distances = self.distance.distances(tape, batch.embeddings, batch.embeddings)?;
+        let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
         let labels = batch.masks();
         let all = (f64::NEG_INFINITY, f64::INFINITY);
         match batch.mined(tape, self.distance, distances.value(), &labels) {

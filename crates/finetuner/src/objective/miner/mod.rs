@@ -33,7 +33,12 @@ pub trait Miner: std::fmt::Debug + Send + Sync {
 impl dyn Miner + '_ {
     /// The tuples of these embeddings `[rows, dimension]`.
     pub fn mine_embeddings(&self, device: &dyn Device, embeddings: &Tensor, labels: &Masks) -> Mined {
-        self.mine(&self.distance().measure(device, embeddings), labels)
+        self.mine_between(device, embeddings, embeddings, labels)
+    }
+
+    /// The tuples of these rows `[rows, dimension]`, whose second sides are among `others [references, dimension]`.
+    pub fn mine_between(&self, device: &dyn Device, rows: &Tensor, others: &Tensor, labels: &Masks) -> Mined {
+        self.mine(&self.distance().measure(device, rows, others), labels)
     }
 }
 
