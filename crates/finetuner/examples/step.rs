@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layout = BatchLayout {
         columns: vec![half, half],
         labels: (0..half as u32).chain(0..half as u32).collect(),
-        scores: None,
+        ..Default::default()
     };
     let mut seconds = pool.install(|| -> finetuner::Result<Vec<f64>> {
         let mut seconds = Vec::new();

@@ -63,7 +63,7 @@ run_spec! {
     query_data: Option<PathBuf> = None,
     /// What the queries search. Labelled queries without it are searched against themselves, excluding self.
     index_data: Option<PathBuf> = None,
-    /// `pairs`, `triplets`, `labelled`, `scored` or `single`; taken from the header where not given.
+    /// `pairs`, `triplets`, `labelled`, `scored`, `single` or `scored_triplets`; taken from the header where not given.
     kind: Option<String> = None,
     /// The loss by name. Default `TripletMarginLoss`.
     loss: String = "TripletMarginLoss".into(),

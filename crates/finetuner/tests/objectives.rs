@@ -68,7 +68,7 @@ fn losses_and_their_gradients_equal_the_reference_implementations() {
             None => pair_labels(columns.len(), rows),
         };
         let scores = of("scores").map(|scores| scores.iter().map(|s| s.as_f64().unwrap() as f32).collect());
-        let layout = BatchLayout { columns: vec![rows; columns.len()], labels, scores };
+        let layout = BatchLayout { columns: vec![rows; columns.len()], labels, scores, ..Default::default() };
         let mut options = object(&case["loss_options"]);
         match case["loss"].as_str().unwrap() {
             "MultipleNegativesRankingLoss" => {
@@ -171,10 +171,11 @@ fn published_values_follow_from_formulas_alone() {
     let x = table(8, |i, j| (0.9 * i + 1.7 * j + 0.3 * i * j).sin());
     let u = table(8, |i, j| (0.5 * i + 1.1 * j + 0.2 * i * j).cos());
     let n = table(8, |i, j| (0.4 * i + 0.6 * j - 0.25 * i * j).sin());
-    let classes = BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 0, 1], scores: None };
+    let classes =
+        BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 0, 1], scores: None, ..Default::default() };
     let scores = Some((0..8).map(|i| ((3 * i) % 8) as f32 / 7.0).collect());
-    let pairs = BatchLayout { columns: vec![8, 8], labels: pair_labels(2, 8), scores };
-    let tuples = BatchLayout { columns: vec![8; 3], labels: pair_labels(3, 8), scores: None };
+    let pairs = BatchLayout { columns: vec![8, 8], labels: pair_labels(2, 8), scores, ..Default::default() };
+    let tuples = BatchLayout { columns: vec![8; 3], labels: pair_labels(3, 8), scores: None, ..Default::default() };
     let all = "query_to_doc+query_to_query+doc_to_query+doc_to_doc";
     let both = json!({"directions": ["query_to_doc", "doc_to_query"], "partition_mode": "per_direction"});
     let hard = json!({"hardness_mode": "hard_negatives", "hardness_strength": 5});
@@ -216,16 +217,16 @@ fn a_batch_without_any_valid_tuple_has_loss_zero_and_zero_gradient() {
             if loss == "ContrastiveLoss" && (miner.is_none() || miner == Some("BatchEasyHardMiner")) {
                 continue;
             }
-            let layout = BatchLayout { columns: vec![6], labels, scores: None };
+            let layout = BatchLayout { columns: vec![6], labels, scores: None, ..Default::default() };
             let (value, gradient) = evaluate(&objective, &x, &layout);
             assert_eq!((value, gradient), (0.0, vec![0.0; 24]), "{loss} {miner:?} {:?}", layout.labels);
         }
     }
-    let alone = BatchLayout { columns: vec![1], labels: vec![0], scores: None };
+    let alone = BatchLayout { columns: vec![1], labels: vec![0], scores: None, ..Default::default() };
     for loss in LABEL_LOSSES {
         assert_eq!(evaluate(&objective(loss, json!({})), &x[..4], &alone), (0.0, vec![0.0; 4]), "{loss}");
     }
-    let pair = BatchLayout { columns: vec![1, 1], labels: vec![0, 0], scores: Some(vec![0.5]) };
+    let pair = BatchLayout { columns: vec![1, 1], labels: vec![0, 0], scores: Some(vec![0.5]), ..Default::default() };
     for loss in ["MultipleNegativesRankingLoss", "CoSENTLoss"] {
         assert_eq!(evaluate(&objective(loss, json!({})), &x[..8], &pair), (0.0, vec![0.0; 8]), "{loss}");
     }
@@ -237,8 +238,14 @@ fn the_same_text_twice_gives_finite_gradients() {
     x.copy_within(0..4, 4);
     x.copy_within(0..4, 16);
     x[24..28].fill(0.0);
-    let classes = BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 3, 3], scores: None };
-    let pairs = BatchLayout { columns: vec![4, 4], labels: pair_labels(2, 4), scores: Some(vec![0.0, 0.5, 0.5, 1.0]) };
+    let classes =
+        BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 3, 3], scores: None, ..Default::default() };
+    let pairs = BatchLayout {
+        columns: vec![4, 4],
+        labels: pair_labels(2, 4),
+        scores: Some(vec![0.0, 0.5, 0.5, 1.0]),
+        ..Default::default()
+    };
     for distance in ["cosine", "l2", "l2_squared", "euclidean", "sqeuclidean", "dot"] {
         for loss in LABEL_LOSSES {
             for miner in [None, Some("TripletMarginMiner"), Some("BatchHardMiner"), Some("BatchEasyHardMiner")] {
@@ -261,7 +268,7 @@ fn rows_known_to_match_are_no_negatives_of_a_ranking_loss() {
     // Queries 0 and 2 share a label; the rows of example 2 then matter to query 0 as little as if they were absent.
     let x = table(9, |i, j| (0.7 * i + 1.3 * j + 0.4 * i * j).sin());
     let labels = vec![0, 1, 0, 0, 1, 0, 5, 6, 7];
-    let layout = BatchLayout { columns: vec![3; 3], labels: labels.clone(), scores: None };
+    let layout = BatchLayout { columns: vec![3; 3], labels: labels.clone(), scores: None, ..Default::default() };
     let cosine = |a: usize, b: usize| {
         let row = |r: usize| x[4 * r..4 * r + 4].iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
@@ -290,7 +297,8 @@ fn rows_known_to_match_are_no_negatives_of_a_ranking_loss() {
         assert!((value / naive(four) - 1.0).abs() < 1e-6, "{value}, expected {}", naive(four));
     }
     // A column of negatives may be shorter.
-    let shorter = BatchLayout { columns: vec![3, 3, 1], labels: labels[..7].to_vec(), scores: None };
+    let shorter =
+        BatchLayout { columns: vec![3, 3, 1], labels: labels[..7].to_vec(), scores: None, ..Default::default() };
     let (value, _) = evaluate(&objective("MultipleNegativesRankingLoss", json!({})), &x[..28], &shorter);
     assert!(value.is_finite() && value < naive(false));
 }
@@ -299,7 +307,8 @@ fn rows_known_to_match_are_no_negatives_of_a_ranking_loss() {
 fn a_drawn_number_of_triplets_repeats_with_the_batch() {
     let x = table(8, |i, j| (0.9 * i + 1.7 * j + 0.3 * i * j).sin());
     // Classes of one size: every anchor has as many triplets.
-    let layout = BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 3, 3], scores: None };
+    let layout =
+        BatchLayout { columns: vec![8], labels: vec![0, 0, 1, 1, 2, 2, 3, 3], scores: None, ..Default::default() };
     let value = |count: Value| {
         let options = json!({"triplets_per_anchor": count, "reducer": "mean"});
         evaluate(&objective("TripletMarginLoss", options), &x, &layout).0
@@ -312,7 +321,12 @@ fn a_drawn_number_of_triplets_repeats_with_the_batch() {
 #[test]
 fn cosine_similarity_loss_with_its_options() {
     let x = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8, 0.0, -1.0];
-    let layout = BatchLayout { columns: vec![2, 2], labels: vec![0, 1, 0, 1], scores: Some(vec![0.5, 0.25]) };
+    let layout = BatchLayout {
+        columns: vec![2, 2],
+        labels: vec![0, 1, 0, 1],
+        scores: Some(vec![0.5, 0.25]),
+        ..Default::default()
+    };
     // The cosines are 0.6 and -1.
     for (options, expected) in [
         (json!({}), (0.1f64.powi(2) + 1.25f64.powi(2)) / 2.0),
@@ -329,7 +343,7 @@ fn an_objective_says_what_it_needs() {
     for (loss, needs, sampler) in [
         ("SupConLoss", Needs::Labels, Sampler::Class),
         ("MultipleNegativesRankingLoss", Needs::Pairs, Sampler::Random),
-        ("CoSENTLoss", Needs::Scores, Sampler::Random),
+        ("CoSENTLoss", Needs::RankedScores, Sampler::Random),
     ] {
         let objective = objective(loss, json!({}));
         assert_eq!((objective.needs(), objective.sampler()), (needs, sampler));
@@ -343,7 +357,7 @@ fn a_layout_that_does_not_fit_is_refused() {
     let refused = |loss: &str, columns: Vec<usize>, labels: usize, scores: Option<Vec<f32>>| {
         let mut tape = Tape::recording(&device, &parameters);
         let x = tape.leaf(Tensor::full(&[4, 2], 1.0));
-        let layout = BatchLayout { columns, labels: vec![0; labels], scores };
+        let layout = BatchLayout { columns, labels: vec![0; labels], scores, ..Default::default() };
         objective(loss, json!({})).loss(&mut tape, &x, &layout).unwrap_err().to_string()
     };
     assert!(refused("SupConLoss", vec![4], 3, None).contains("4 rows"));

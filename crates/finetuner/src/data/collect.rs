@@ -54,7 +54,17 @@ impl<'a> Collector<'a> {
                 let anchor = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
                 let negatives = self.all(line, cells, Role::Negative)?;
                 for positive in self.all(line, cells, Role::Positive)? {
-                    self.examples.push(Example::Triplet { anchor, positive, negatives: negatives.clone() });
+                    let negatives = negatives.clone();
+                    self.examples.push(Example::Triplet { anchor, positive, negatives, scores: Vec::new() });
+                }
+            }
+            Kind::ScoredTriplets => {
+                let anchor = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
+                let negatives = self.all(line, cells, Role::Negative)?;
+                let positives = self.all(line, cells, Role::Positive)?;
+                let scores = self.teacher_scores(line, cells, positives.len(), negatives.len())?;
+                for (positive, scores) in positives.into_iter().zip(scores) {
+                    self.examples.push(Example::Triplet { anchor, positive, negatives: negatives.clone(), scores });
                 }
             }
             Kind::Labelled => {
@@ -93,6 +103,21 @@ impl<'a> Collector<'a> {
             );
             return Err(Error::data(self.path, None, problem));
         }
+        let counts = |example: &Example| match example {
+            Example::Triplet { negatives, scores, .. } if !scores.is_empty() => Some((negatives.len(), scores.len())),
+            _ => None,
+        };
+        let mut shapes = self.examples.iter().filter_map(counts);
+        if let Some((negatives, scores)) = shapes.next()
+            && let Some(other) = shapes.find(|shape| *shape != (negatives, scores))
+        {
+            let problem = format!(
+                "expected as many negatives and scores in every row as in the first, {negatives} and {scores}, got {} \
+                 and {}",
+                other.0, other.1
+            );
+            return Err(Error::data(self.path, None, problem));
+        }
         let classes = match self.label_names.len() {
             0 => String::new(),
             classes => format!(" in {classes} classes"),
@@ -122,6 +147,50 @@ impl<'a> Collector<'a> {
         let found: Vec<TextId> =
             cells.iter().filter(|cell| cell.role == role).map(|cell| self.text(line, *cell)).collect::<Result<_>>()?;
         if found.is_empty() { Err(self.missing(line, cells, role)) } else { Ok(found) }
+    }
+
+    /// What the teacher says of each positive: see [`Example::Triplet`].
+    fn teacher_scores(
+        &self,
+        line: u64,
+        cells: &[Cell<'_>],
+        positives: usize,
+        negatives: usize,
+    ) -> Result<Vec<Vec<f32>>> {
+        let read = |role: Role| -> Result<Vec<f32>> {
+            let cells = cells.iter().filter(|cell| cell.role == role);
+            cells.map(|cell| score(self.path, line, cell.column, cell.value)).collect()
+        };
+        let wrong =
+            |expected: String, got: usize| Error::data(self.path, line, format!("expected {expected}, got {got}"));
+        let (of_positives, of_negatives) = (read(Role::PositiveScore)?, read(Role::NegativeScore)?);
+        if !of_positives.is_empty() {
+            if of_positives.len() != positives {
+                return Err(wrong(format!("{positives} scores of positives"), of_positives.len()));
+            }
+            if of_negatives.len() != negatives {
+                return Err(wrong(format!("{negatives} scores of negatives"), of_negatives.len()));
+            }
+            return Ok(of_positives.into_iter().map(|score| [&[score], &of_negatives[..]].concat()).collect());
+        }
+        let mut scores = read(Role::Score)?;
+        if scores.is_empty() {
+            scores = read(Role::Label)?;
+        }
+        if scores.is_empty() {
+            return Err(self.missing(line, cells, Role::Score));
+        }
+        if positives != 1 {
+            return Err(wrong("one positive beside its scores".into(), positives));
+        }
+        if scores.len() != negatives && scores.len() != negatives + 1 {
+            let expected = format!(
+                "{negatives} margins (positive's score - negative's) or {} scores (of the positive, then of each negative)",
+                negatives + 1
+            );
+            return Err(wrong(expected, scores.len()));
+        }
+        Ok(vec![scores])
     }
 
     /// The text of a labelled or single row; a title is put before it, as in BEIR corpora.

@@ -13,10 +13,12 @@ pub(super) enum Role {
     Text,
     Label,
     Score,
+    PositiveScore,
+    NegativeScore,
 }
 
-/// The names that stand for each role; case, spaces and dashes do not matter. Negatives may be numbered.
-const NAMES: [(Role, &[&str]); 8] = [
+/// The names that stand for each role; case, spaces and dashes do not matter. Negatives and scores may be numbered.
+const NAMES: [(Role, &[&str]); 10] = [
     (Role::Id, &["id", "_id"]),
     (Role::Title, &["title"]),
     (Role::Anchor, &["anchor", "query", "question", "sentence1", "sentence_1", "text1", "text_1"]),
@@ -24,12 +26,15 @@ const NAMES: [(Role, &[&str]); 8] = [
     (Role::Negative, &["negative", "neg"]),
     (Role::Text, &["text", "item", "sentence"]),
     (Role::Label, &["label", "category", "class"]),
-    (Role::Score, &["score", "similarity"]),
+    (Role::Score, &["score", "scores", "similarity", "margin", "margins"]),
+    (Role::PositiveScore, &["positive_score", "pos_score", "pos_scores"]),
+    (Role::NegativeScore, &["negative_score", "neg_score", "neg_scores"]),
 ];
 
 /// How to name columns, for messages.
 pub(super) const ADVICE: &str = "name the columns in a header: `anchor,positive` (pairs), \
-    `anchor,positive,negative` (triplets), `text,label` (labelled), `sentence1,sentence2,score` (scored) or `text` (single)";
+    `anchor,positive,negative` (triplets), `text,label` (labelled), `sentence1,sentence2,score` (scored), \
+    `anchor,positive,negative,score` (scored_triplets) or `text` (single)";
 
 impl Role {
     /// The role a column's name stands for.
@@ -38,7 +43,7 @@ impl Role {
         let known = |name: &str| NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(role, _)| *role);
         known(&name).or_else(|| {
             let stem = name.trim_end_matches(|digit: char| digit.is_ascii_digit()).trim_end_matches('_');
-            known(stem).filter(|role| *role == Role::Negative)
+            known(stem).filter(|role| matches!(role, Role::Negative | Role::Score | Role::NegativeScore))
         })
     }
 
@@ -48,11 +53,13 @@ impl Role {
     }
 }
 
-/// The kind of rows with these roles, where they make one. `label` beside two texts is their score.
+/// The kind of rows with these roles, where they make one. `label` beside two or more texts is their score.
 pub(super) fn kind_of(roles: &[Role]) -> Option<Kind> {
     let has = |role| roles.contains(&role);
+    let scored = has(Role::Score) || has(Role::Label);
     match (has(Role::Anchor), has(Role::Positive)) {
-        (true, true) if has(Role::Score) || has(Role::Label) => Some(Kind::Scored),
+        (true, true) if has(Role::Negative) && (scored || has(Role::PositiveScore)) => Some(Kind::ScoredTriplets),
+        (true, true) if scored => Some(Kind::Scored),
         (true, true) if has(Role::Negative) => Some(Kind::Triplets),
         (true, true) => Some(Kind::Pairs),
         (false, false) if !has(Role::Text) => None,
@@ -61,10 +68,15 @@ pub(super) fn kind_of(roles: &[Role]) -> Option<Kind> {
     }
 }
 
-/// What is wrong where two columns of these names have one role. Negatives may be several.
+/// What is wrong where two columns of these names have one role. Negatives may be several, and so may their scores.
 pub(super) fn twins(names: &[&str], roles: &[Option<Role>]) -> Option<String> {
+    let several = |role: &Role| match role {
+        Role::Negative | Role::NegativeScore => true,
+        Role::Score => roles.contains(&Some(Role::Negative)),
+        _ => false,
+    };
     roles.iter().enumerate().find_map(|(at, role)| {
-        let role = role.filter(|role| *role != Role::Negative)?;
+        let role = role.filter(|role| !several(role))?;
         let before = roles[..at].iter().position(|earlier| *earlier == Some(role))?;
         Some(format!("columns `{}` and `{}` both mean `{}`; rename one", names[before], names[at], role.name()))
     })
@@ -78,6 +90,14 @@ pub(super) fn by_place(kind: Kind, columns: usize) -> Option<Vec<Role>> {
         Kind::Labelled => &[Role::Text, Role::Label],
         Kind::Scored => &[Role::Anchor, Role::Positive, Role::Score],
         Kind::Single => &[Role::Text],
+        // With n negatives, n margins or n + 1 scores: the number of columns says which.
+        Kind::ScoredTriplets if columns >= 4 => {
+            let negatives = (columns - 2) / 2;
+            let texts =
+                [Role::Anchor, Role::Positive].into_iter().chain(std::iter::repeat_n(Role::Negative, negatives));
+            return Some(texts.chain(std::iter::repeat(Role::Score)).take(columns).collect());
+        }
+        Kind::ScoredTriplets => return None,
     };
     let mut roles = roles.to_vec();
     if kind == Kind::Triplets && columns > 3 {
@@ -107,6 +127,8 @@ mod tests {
         assert_eq!(Role::of("Sentence 2"), Some(Role::Positive));
         assert_eq!(Role::of("negative_12"), Some(Role::Negative));
         assert_eq!(Role::of("Negative3"), Some(Role::Negative));
+        assert_eq!(Role::of("score_2"), Some(Role::Score));
+        assert_eq!(Role::of("neg_scores"), Some(Role::NegativeScore));
         assert_eq!(Role::of("label2"), None);
         assert_eq!(Role::of("Quality"), None);
     }
@@ -120,8 +142,24 @@ mod tests {
         assert_eq!(kind("question,label"), Some(Kind::Labelled));
         assert_eq!(kind("sentence1,sentence2,score"), Some(Kind::Scored));
         assert_eq!(kind("sentence1,sentence2,label"), Some(Kind::Scored));
+        assert_eq!(kind("query,positive,negative,score"), Some(Kind::ScoredTriplets));
+        assert_eq!(kind("query,positive,negative1,negative2,score1,score2,score3"), Some(Kind::ScoredTriplets));
+        assert_eq!(kind("query,pos,neg,pos_scores,neg_scores"), Some(Kind::ScoredTriplets));
         assert_eq!(kind("id,text"), Some(Kind::Single));
         assert_eq!(kind("id,label"), None);
         assert_eq!(kind("Quality,#1 ID,#2 ID,#1 String,#2 String"), None);
+    }
+
+    #[test]
+    fn the_number_of_columns_tells_margins_from_scores() {
+        let count = |columns, role| {
+            let roles = by_place(Kind::ScoredTriplets, columns).unwrap();
+            assert_eq!(roles.len(), columns);
+            roles.iter().filter(|found| **found == role).count()
+        };
+        for (columns, negatives, scores) in [(4, 1, 1), (5, 1, 2), (6, 2, 2), (7, 2, 3)] {
+            assert_eq!((count(columns, Role::Negative), count(columns, Role::Score)), (negatives, scores), "{columns}");
+        }
+        assert_eq!(by_place(Kind::ScoredTriplets, 3), None);
     }
 }

@@ -209,6 +209,7 @@ fn by_place(path: &Path, first: &Record, kind: Kind) -> Result<Vec<Option<Role>>
             Kind::Pairs | Kind::Labelled => "2 columns",
             Kind::Scored => "3 columns",
             Kind::Triplets => "3 columns or more",
+            Kind::ScoredTriplets => "4 columns or more",
         };
         let problem = format!("expected {expected} for {kind}, got {count}; {}", columns::ADVICE);
         Error::data(path, first.line, problem)

@@ -92,7 +92,7 @@ fn the_header_decides_the_kind_and_the_order_of_columns() {
     );
     let dataset = data("negative2,query,document,negative1\nn2,q,d,n1\n").unwrap();
     assert_eq!(dataset.kind, Kind::Triplets);
-    let Example::Triplet { anchor, positive, negatives } = &dataset.examples[0] else { panic!("{dataset:?}") };
+    let Example::Triplet { anchor, positive, negatives, .. } = &dataset.examples[0] else { panic!("{dataset:?}") };
     assert_eq!((dataset.texts.get(*anchor), dataset.texts.get(*positive), negatives.len()), ("q", "d", 2));
     let dataset = data("package,section,positive,anchor,more\np,s,d,q,m\n").unwrap();
     assert_eq!((dataset.kind, texts(&dataset)), (Kind::Pairs, vec!["q", "d"]));

@@ -100,6 +100,9 @@ pub enum Example {
         positive: TextId,
         /// What it should not find.
         negatives: Vec<TextId>,
+        /// What a teacher says: its score of the positive and then of each negative, or for each negative the margin
+        /// by which the positive's score is above it. Empty for [`Kind::Triplets`].
+        scores: Vec<f32>,
     },
     /// A text and the class it belongs to.
     Labelled {
@@ -130,7 +133,7 @@ pub enum Example {
 pub enum Kind {
     /// [`Example::Pair`]
     Pairs,
-    /// [`Example::Triplet`]
+    /// [`Example::Triplet`] without scores.
     Triplets,
     /// [`Example::Labelled`]
     Labelled,
@@ -138,16 +141,19 @@ pub enum Kind {
     Scored,
     /// [`Example::Single`]
     Single,
+    /// [`Example::Triplet`] with a teacher's scores.
+    ScoredTriplets,
 }
 
 impl Kind {
     /// Every kind by its name in specifications and on the command line.
-    pub const NAMES: [(&'static str, Kind); 5] = [
+    pub const NAMES: [(&'static str, Kind); 6] = [
         ("pairs", Kind::Pairs),
         ("triplets", Kind::Triplets),
         ("labelled", Kind::Labelled),
         ("scored", Kind::Scored),
         ("single", Kind::Single),
+        ("scored_triplets", Kind::ScoredTriplets),
     ];
 }
 
@@ -227,10 +233,11 @@ impl Dataset {
         let mut share = |id: TextId| texts.share(self.texts.texts[id.0 as usize].clone());
         let examples = places.iter().map(|&place| match &self.examples[place as usize] {
             Example::Pair { anchor, positive } => Example::Pair { anchor: share(*anchor), positive: share(*positive) },
-            Example::Triplet { anchor, positive, negatives } => Example::Triplet {
+            Example::Triplet { anchor, positive, negatives, scores } => Example::Triplet {
                 anchor: share(*anchor),
                 positive: share(*positive),
                 negatives: negatives.iter().map(|negative| share(*negative)).collect(),
+                scores: scores.clone(),
             },
             Example::Labelled { text, label } => Example::Labelled { text: share(*text), label: *label },
             Example::Scored { first, second, score } => {

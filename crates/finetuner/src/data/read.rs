@@ -22,6 +22,11 @@ use crate::error::{Error, Result};
 /// them. Names (in any case): `anchor query question sentence1 text1`, `positive document answer sentence2 text2`,
 /// `negative negative1 …`, `text item sentence`, `label category class`, `score similarity`, `id`, `title`.
 ///
+/// A teacher's scores stand beside triplets (`scored_triplets`): `score` or `margin`, one for each negative, is the
+/// positive's score minus the negative's; one more than there are negatives (`score1 score2 …`, or a list `scores` or
+/// `label` in JSONL) are the scores themselves, the positive's first. `pos_scores` and `neg_scores` are read as
+/// FlagEmbedding writes them. Without a header: `anchor, positive, negative …, score …`.
+///
 /// # Errors
 /// With file and line (Parquet: row): bad UTF-8, a broken quote, a wrong number of columns, an empty text or label, a score that is
 /// not a finite number. With the file: it is missing or empty, its kind cannot be decided, it has one class only.

@@ -122,7 +122,7 @@ impl RetrievalSet {
     /// then the positives and negatives that are not among them. Relevant is every document that the pairs connect with the
     /// query ([`LabelGraph`]); documents are the same if their texts are equal. A document equal to the query is excluded.
     pub fn from_pairs(queries: &Dataset, index: Option<&Dataset>) -> Result<RetrievalSet> {
-        if !matches!(queries.kind, Kind::Pairs | Kind::Triplets) {
+        if !matches!(queries.kind, Kind::Pairs | Kind::Triplets | Kind::ScoredTriplets) {
             let problem =
                 format!("expected labelled, pairs or triplets, which say what is relevant, got {}", queries.kind);
             return Err(Error::spec("query_data", problem));

@@ -25,15 +25,17 @@ use crate::error::{Error, Result};
 use crate::spec::Options;
 
 /// The rows of a batch of embeddings and what is known of them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct BatchLayout {
     /// Rows of each column, in order: all anchors, then all positives, then all first negatives … Row `i` of a column
     /// belongs to example `i`; a later column may be shorter. Labelled items are one column.
     pub columns: Vec<usize>,
     /// One per row: its class, or its component of the label graph.
     pub labels: Vec<u32>,
-    /// One per example of scored pairs.
+    /// One per example of scored pairs; as many for each example of scored triplets, one after the other.
     pub scores: Option<Vec<f32>>,
+    /// The guide's embedding of every row, `[rows, its dimension]`, where the loss asks for a guide.
+    pub guide: Option<Tensor>,
 }
 
 impl BatchLayout {
@@ -54,6 +56,17 @@ pub enum Needs {
     Scores,
     /// Labelled items, whose classes are known before the first step.
     Classes,
+    /// Pairs scored 1 if they match and 0 if they do not.
+    BinaryScores,
+    /// Pairs with a score each, of which only the order counts: equal scores teach nothing. Triplets serve too, their
+    /// positives scored 1 and their negatives 0.
+    RankedScores,
+    /// Anchors with their positives and at least one negative.
+    Triplets,
+    /// Triplets with a teacher's scores.
+    TeacherScores,
+    /// Texts, whatever is known of them: a guide says what to learn.
+    Guide,
 }
 
 /// The order of examples that `sampler = auto` stands for.
@@ -194,6 +207,11 @@ impl Objective {
     /// The kind of data that it takes.
     pub fn needs(&self) -> Needs {
         self.loss.needs()
+    }
+
+    /// Whether it asks for a guide's embeddings.
+    pub fn needs_guide(&self) -> bool {
+        self.loss.needs_guide()
     }
 
     /// What `sampler = auto` means for it.

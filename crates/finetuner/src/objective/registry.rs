@@ -29,9 +29,19 @@ pub(super) fn build<T: ?Sized>(
     if let Some((_, reason)) = refused.iter().find(|(refused, _)| *refused == name) {
         return Err(Error::spec(field, format!("`{name}` {reason}")));
     }
-    let known = nearest(name, entries.iter().map(|entry| entry.name));
+    let known =
+        nearest(name, entries.iter().flat_map(|entry| [entry.name].into_iter().chain(entry.aliases.iter().copied())));
     Err(Error::spec(field, format!("unknown {field} `{name}`{known}")))
 }
+
+/// Options of the cached losses of sentence-transformers, which say how a batch is cut.
+const NOT_NEEDED: [&str; 5] = [
+    "mini_batch_size",
+    "mini_batch_num_tokens",
+    "use_mini_batched_version",
+    "show_progress_bar",
+    "gather_across_devices",
+];
 
 /// Options as the fields of `T`: each has a default, unknown ones and wrong values are all listed.
 pub(super) fn parse<T: Serialize + DeserializeOwned + Default>(field: &str, options: &Options) -> Result<T> {
@@ -39,7 +49,9 @@ pub(super) fn parse<T: Serialize + DeserializeOwned + Default>(field: &str, opti
     let known: Vec<&str> = default.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
     let mut problems = Vec::new();
     for (key, value) in options {
-        let problem = if !known.contains(&key.as_str()) {
+        let problem = if NOT_NEEDED.contains(&key.as_str()) && !known.contains(&key.as_str()) {
+            Some("is not needed: every loss sees the whole batch, in micro-batches of `micro_batch_tokens`".to_owned())
+        } else if !known.contains(&key.as_str()) {
             Some(format!("unknown option{}", nearest(key, known.iter().copied())))
         } else {
             let alone = Options::from_iter([(key.clone(), value.clone())]);

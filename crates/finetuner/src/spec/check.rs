@@ -30,7 +30,11 @@ impl RunSpec {
         found.unless(self.index_data.is_none() || self.query_data.is_some(), "index_data", || {
             "is searched by `query_data`, which is not given".into()
         });
-        found.name("kind", self.kind.as_deref(), &["pairs", "triplets", "labelled", "scored", "single"]);
+        found.name(
+            "kind",
+            self.kind.as_deref(),
+            &["pairs", "triplets", "labelled", "scored", "single", "scored_triplets"],
+        );
         found.unless(!missing(&self.loss), "loss", || "expected a loss, as in `TripletMarginLoss`".into());
         found.name("sampler", Some(&self.sampler), &["auto", "class", "random"]);
         found.unless(self.num_items_per_class > 1, "num_items_per_class", || {

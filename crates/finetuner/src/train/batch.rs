@@ -30,17 +30,20 @@ pub(crate) struct Batcher {
     prompts: Prompts,
     /// Negatives that every example has; more are left out so that all columns are full.
     negatives: usize,
+    /// Texts alone are embedded twice, each time under other dropout masks (SimCSE).
+    views: usize,
     micro_batch_tokens: usize,
 }
 
 impl Batcher {
-    pub(crate) fn new(dataset: Arc<Dataset>, model: &TextModel, micro_batch_tokens: usize) -> Self {
+    pub(crate) fn new(dataset: Arc<Dataset>, needs: Needs, model: &TextModel, micro_batch_tokens: usize) -> Self {
         let negatives = dataset.examples.iter().map(|example| match example {
             Example::Triplet { negatives, .. } => negatives.len(),
             _ => 0,
         });
         Batcher {
             negatives: negatives.min().unwrap_or(0),
+            views: if needs == Needs::Guide { 1 } else { 2 },
             graph: Arc::new(LabelGraph::from_dataset(&dataset)),
             dataset,
             tokenizer: model.tokenizer.clone(),
@@ -84,12 +87,13 @@ impl Batcher {
                     put(0, *anchor, Role::Query);
                     put(1, *positive, Role::Document);
                 }
-                Example::Triplet { anchor, positive, negatives } => {
+                Example::Triplet { anchor, positive, negatives, scores: taught } => {
                     put(0, *anchor, Role::Query);
                     put(1, *positive, Role::Document);
                     for (place, negative) in negatives.iter().take(self.negatives).enumerate() {
                         put(2 + place, *negative, Role::Document);
                     }
+                    scores.extend_from_slice(taught);
                 }
                 Example::Labelled { text, label } => {
                     put(0, *text, Role::Plain);
@@ -100,7 +104,8 @@ impl Batcher {
                     put(1, *second, Role::Plain);
                     scores.push(*score);
                 }
-                Example::Single { text } => put(0, *text, Role::Plain),
+                // Dropout masks are drawn by row, so the two views differ, and are the same however the batch is cut.
+                Example::Single { text } => (0..self.views).for_each(|view| put(view, *text, Role::Plain)),
             }
         }
         let texts: Vec<(TextId, Role)> = columns.iter().flatten().copied().collect();
@@ -121,7 +126,8 @@ impl Batcher {
             layout: BatchLayout {
                 columns: columns.iter().map(Vec::len).collect(),
                 labels,
-                scores: (self.dataset.kind == Kind::Scored).then_some(scores),
+                scores: matches!(self.dataset.kind, Kind::Scored | Kind::ScoredTriplets).then_some(scores),
+                guide: None,
             },
             examples: examples.len(),
         })
@@ -129,14 +135,27 @@ impl Batcher {
 }
 
 impl Batcher {
-    /// Whether a loss with these needs has something to compare in this batch: a match and something that does not match,
-    /// or, for scores, an example.
+    /// Whether a loss with these needs has something to compare in this batch: a match and something that does not
+    /// match, different scores where their order counts, or else an example.
     pub(crate) fn teaches(&self, examples: &[u32], needs: Needs) -> bool {
         let label = |example: &u32| self.label(&self.dataset.examples[*example as usize]);
         let labels: HashSet<u32> = examples.iter().map(label).collect();
         let matches = self.dataset.kind != Kind::Labelled || labels.len() < examples.len();
+        let score = |example: &u32| match &self.dataset.examples[*example as usize] {
+            Example::Scored { score, .. } => Some(score.to_bits()),
+            _ => None,
+        };
         match needs {
-            Needs::Scores | Needs::Classes => !examples.is_empty(),
+            Needs::Scores
+            | Needs::BinaryScores
+            | Needs::TeacherScores
+            | Needs::Triplets
+            | Needs::Guide
+            | Needs::Classes => !examples.is_empty(),
+            Needs::RankedScores => {
+                let scores: HashSet<Option<u32>> = examples.iter().map(score).collect();
+                scores.len() > 1 || scores.contains(&None)
+            }
             Needs::Labels | Needs::Pairs => matches && (labels.len() > 1 || self.negatives > 0) && !examples.is_empty(),
         }
     }
@@ -146,13 +165,32 @@ impl Batcher {
         let labels: HashSet<u32> = self.labels().into_iter().collect();
         let (examples, groups) = (self.dataset.examples.len(), labels.len());
         let labelled = self.dataset.kind == Kind::Labelled;
-        if needs != Needs::Scores && groups < 2 && self.negatives == 0 {
-            let problem = match labelled {
-                true => format!(
+        if needs == Needs::RankedScores {
+            let all: Vec<u32> = (0..examples as u32).collect();
+            if self.teaches(&all, needs) {
+                let problem = format!(
+                    "expected 2 or more: only the order of the scores of a batch is learnt; got {batch_size}, of which no \
+                     batch teaches anything"
+                );
+                return Error::spec("batch_size", problem);
+            }
+            let problem = format!(
+                "expected different scores, got {examples} examples of one score: the loss learns their order; take \
+                 `CosineSimilarityLoss`, which learns the scores themselves"
+            );
+            return Error::data(path, None, problem);
+        }
+        if groups < 2 && self.negatives == 0 {
+            let problem = match self.dataset.kind {
+                Kind::Labelled => format!(
                     "expected training examples of at least 2 classes, got {examples} of one: there is nothing to tell \
                      apart; add examples of other classes"
                 ),
-                false => format!(
+                Kind::Single => format!(
+                    "expected at least 2 different texts, got {examples} examples of one text: there is nothing to tell \
+                     apart; add texts"
+                ),
+                _ => format!(
                     "expected at least 2 pairs that do not match each other, got {examples}, all matching through \
                      equal texts: the negatives of a pair are the other pairs of its batch; add pairs, or a column of \
                      negatives"
@@ -176,21 +214,38 @@ impl Batcher {
 }
 
 /// Refuses data that the loss cannot learn from.
-pub(crate) fn check_kind(loss: &str, needs: Needs, kind: Kind) -> Result<()> {
-    let fits = match needs {
-        Needs::Labels => matches!(kind, Kind::Labelled | Kind::Pairs | Kind::Triplets),
-        Needs::Pairs => matches!(kind, Kind::Pairs | Kind::Triplets),
-        Needs::Scores => kind == Kind::Scored,
-        Needs::Classes => kind == Kind::Labelled,
+pub(crate) fn check_data(loss: &str, needs: Needs, dataset: &Dataset) -> Result<()> {
+    let kind = dataset.kind;
+    let (fits, wanted) = match needs {
+        Needs::Labels => (kind != Kind::Scored, "labelled items, pairs, triplets or texts alone"),
+        Needs::Pairs => (!matches!(kind, Kind::Labelled | Kind::Scored), "pairs, triplets or texts alone"),
+        Needs::Scores | Needs::BinaryScores => (kind == Kind::Scored, "scored pairs"),
+        Needs::RankedScores => {
+            (matches!(kind, Kind::Scored | Kind::Triplets | Kind::ScoredTriplets), "scored pairs or triplets")
+        }
+        Needs::Triplets => (matches!(kind, Kind::Triplets | Kind::ScoredTriplets), "triplets"),
+        Needs::TeacherScores => (kind == Kind::ScoredTriplets, "triplets with a teacher's scores (scored_triplets)"),
+        Needs::Guide => (true, "texts"),
+        Needs::Classes => (kind == Kind::Labelled, "labelled items"),
     };
-    if fits {
-        return Ok(());
+    if !fits {
+        return Err(Error::spec("loss", format!("`{loss}` learns from {wanted}, but the training data holds {kind}")));
     }
-    let wanted = match needs {
-        Needs::Labels => "labelled items, pairs or triplets",
-        Needs::Pairs => "pairs or triplets",
-        Needs::Scores => "scored pairs",
-        Needs::Classes => "labelled items",
-    };
-    Err(Error::spec("loss", format!("`{loss}` learns from {wanted}, but the training data holds {kind}")))
+    if needs == Needs::BinaryScores {
+        for example in &dataset.examples {
+            if let Example::Scored { first, second, score } = example
+                && *score != 0.0
+                && *score != 1.0
+            {
+                let problem = format!(
+                    "`{loss}` learns from pairs scored 0 or 1, but `{}` and `{}` are scored {score}; `CoSENTLoss` and \
+                     `CosineSimilarityLoss` learn from any scores",
+                    dataset.texts.get(*first),
+                    dataset.texts.get(*second)
+                );
+                return Err(Error::spec("loss", problem));
+            }
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::batch::{Batch, Batcher, check_kind};
+use super::batch::{Batch, Batcher, check_data};
 use super::callbacks::Callbacks;
 use super::measure::Target;
 use super::recorder::Recorder;
@@ -100,7 +100,7 @@ pub(crate) fn validation_batches(
     model: &TextModel,
     recorder: &mut Recorder<'_>,
 ) -> Result<Vec<Batch>> {
-    check_kind(&spec.loss, objective.needs(), dataset.kind)?;
+    check_data(&spec.loss, objective.needs(), &dataset)?;
     if objective.needs() == Needs::Classes {
         let known = |example: &Example| match example {
             Example::Labelled { label, .. } => (*label as usize) < objective.sizes().classes,
@@ -118,7 +118,7 @@ pub(crate) fn validation_batches(
             dataset = dataset.select(&places);
         }
     }
-    let batcher = Batcher::new(Arc::new(dataset), model, spec.micro_batch_tokens);
+    let batcher = Batcher::new(Arc::new(dataset), objective.needs(), model, spec.micro_batch_tokens);
     let sampler = sampler(spec, objective, batcher.dataset().kind);
     let order = Order::new(sampler, &batcher.labels(), spec.batch_size, spec.seed);
     order.batches(0).iter().map(|examples| batcher.batch(examples)).collect()

@@ -34,7 +34,7 @@ impl Target {
         Ok(match dataset.kind {
             Kind::Scored => Some(Target::Scored(dataset.clone())),
             Kind::Single => None,
-            Kind::Pairs | Kind::Triplets | Kind::Labelled => {
+            Kind::Pairs | Kind::Triplets | Kind::ScoredTriplets | Kind::Labelled => {
                 Some(Target::Retrieval(RetrievalSet::from_dataset(dataset)?))
             }
         })

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use engine::random::Key;
 use engine::{Cpu, Device};
 
-use self::batch::{Batcher, check_kind};
+use self::batch::{Batcher, check_data};
 use self::callbacks::Callbacks;
 pub use self::data::read_target;
 use self::data::{Data, training_order, validation_batches};
@@ -114,7 +114,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     let mut objective = Objective::new(&spec.loss, &spec.loss_options, spec.miner.as_deref(), &spec.miner_options)?;
     let callbacks = Callbacks::parse(&spec.callbacks, &spec.model)?;
     let data = Data::read(spec, &callbacks, recorder)?;
-    check_kind(&spec.loss, objective.needs(), data.train.kind)?;
+    check_data(&spec.loss, objective.needs(), &data.train)?;
     let model_source = source::resolve(&spec.model)?;
     let mut model = TextModel::open(model_source.open()?, &model_options(spec)?)?;
     if let Some(what) = &spec.freeze {
@@ -131,7 +131,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         device.name(),
     ))?;
 
-    let batcher = Batcher::new(Arc::new(data.train), &model, spec.micro_batch_tokens);
+    let batcher = Batcher::new(Arc::new(data.train), objective.needs(), &model, spec.micro_batch_tokens);
     let order = training_order(spec, &objective, &batcher, recorder)?;
     let total_steps: usize = (0..spec.epochs as u64).map(|epoch| order.batches(epoch).len()).sum();
     let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;

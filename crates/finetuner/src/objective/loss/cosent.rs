@@ -11,7 +11,7 @@ use crate::objective::{Distance, Needs, registry};
 /// loss = ln(1 + sum over k, l with score_k < score_l of e^(scale (cos_k - cos_l)))
 /// ```
 ///
-/// Time `O(n log n)` and memory `O(n)`.
+/// Of triplets, the positives count as scored 1 and the negatives as scored 0. Time `O(n log n)` and memory `O(n)`.
 ///
 /// Reference: `CoSENTLoss` of sentence-transformers; Su 2022 (kexue.fm/archives/8847).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,11 +31,11 @@ impl Default for CoSENTLoss {
 
 impl Loss for CoSENTLoss {
     fn needs(&self) -> Needs {
-        Needs::Scores
+        Needs::RankedScores
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        let (first, second, scores) = batch.scored_pairs(tape)?;
+        let (first, second, scores) = batch.ranked_pairs(tape)?;
         let similarities = self.similarity_fct.paired(tape, &first, &second)?;
         Ok(tape.ranked_pairs(&similarities, &scores.into(), self.scale)?)
     }

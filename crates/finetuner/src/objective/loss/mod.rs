@@ -1,12 +1,21 @@
 //! Losses. One file each: a struct whose fields are its options, and its forward code on the tape.
 
+mod angle;
 mod contrastive;
 mod cosent;
 mod cosine_similarity;
+mod distill_kl_div;
+mod embed_distill;
+mod gist_embed;
+mod margin_mse;
+mod mega_batch_margin;
 mod multiple_negatives_ranking;
 mod nt_xent;
+mod pair_contrastive;
 mod sup_con;
+mod triplet;
 mod triplet_margin;
+mod tuples;
 
 use std::cell::RefCell;
 
@@ -14,14 +23,22 @@ use engine::{Tape, Tensor, Var};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::angle::AnglELoss;
 pub use self::contrastive::ContrastiveLoss;
 pub use self::cosent::CoSENTLoss;
 pub use self::cosine_similarity::{CosineSimilarityLoss, LossFunction, ScoreTransformation};
+pub use self::distill_kl_div::DistillKLDivLoss;
+pub use self::embed_distill::{DistillMetric, EmbedDistillLoss, MSELoss};
+pub use self::gist_embed::{GISTEmbedLoss, MarginStrategy};
+pub use self::margin_mse::MarginMSELoss;
+pub use self::mega_batch_margin::MegaBatchMarginLoss;
 pub use self::multiple_negatives_ranking::{
     Direction, Directions, HardnessMode, MultipleNegativesRankingLoss, PartitionMode,
 };
 pub use self::nt_xent::NTXentLoss;
+pub use self::pair_contrastive::{OnlineContrastiveLoss, PairContrastiveLoss};
 pub use self::sup_con::SupConLoss;
+pub use self::triplet::TripletLoss;
 pub use self::triplet_margin::{TripletMarginLoss, TripletsPerAnchor};
 use super::miner::Miner;
 use super::registry::{self, Entry};
@@ -105,34 +122,6 @@ impl<'b> Batch<'b> {
             Some(miner) => miner.mine_between(tape.device(), self.embeddings.value(), self.others().value(), labels),
         }
     }
-
-    /// The rows of a column.
-    ///
-    /// # Errors
-    /// [`crate::Error::Engine`] when the batch has fewer columns.
-    pub fn column(&self, tape: &mut Tape<'_>, column: usize) -> Result<Var> {
-        let columns = &self.layout.columns;
-        if column >= columns.len() {
-            let expected = format!("at least {} columns", column + 1);
-            return Err(engine::Error::shape("objective", expected, columns.len().to_string()).into());
-        }
-        let start: usize = columns[..column].iter().sum();
-        Ok(tape.row_range(self.embeddings, start..start + columns[column])?)
-    }
-
-    /// The two columns of scored pairs and their scores.
-    ///
-    /// # Errors
-    /// [`crate::Error::Engine`] when the columns or the scores are missing or of different lengths.
-    pub fn scored_pairs(&self, tape: &mut Tape<'_>) -> Result<(Var, Var, &[f32])> {
-        let (first, second) = (self.column(tape, 0)?, self.column(tape, 1)?);
-        let scores = self.layout.scores.as_deref().unwrap_or_default();
-        if scores.len() != first.value().rows() {
-            let expected = format!("{} scores, one per pair", first.value().rows());
-            return Err(engine::Error::shape("objective", expected, scores.len().to_string()).into());
-        }
-        Ok((first, second, scores))
-    }
 }
 
 /// Rows that stand in the second place of every pair, in place of the batch's own: a memory of batches, or another view.
@@ -151,6 +140,11 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
     /// The kind of data that it takes.
     fn needs(&self) -> Needs;
 
+    /// Whether it compares with a guide's embeddings.
+    fn needs_guide(&self) -> bool {
+        false
+    }
+
     /// The loss of a batch, `[1]`.
     ///
     /// # Errors
@@ -161,7 +155,7 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
     fn sampler(&self) -> Sampler {
         match self.needs() {
             Needs::Labels | Needs::Classes => Sampler::Class,
-            Needs::Pairs | Needs::Scores => Sampler::Random,
+            _ => Sampler::Random,
         }
     }
 
@@ -184,13 +178,43 @@ const LOSSES: &[Entry<dyn Loss>] = &[
     entry::<ContrastiveLoss>("ContrastiveLoss", &[]),
     entry::<NTXentLoss>("NTXentLoss", &["NTXLoss"]),
     entry::<SupConLoss>("SupConLoss", &[]),
-    entry::<MultipleNegativesRankingLoss>("MultipleNegativesRankingLoss", &["MNRL"]),
+    entry::<MultipleNegativesRankingLoss>(
+        "MultipleNegativesRankingLoss",
+        &["CachedMultipleNegativesRankingLoss", "MNRL", "SimCSE"],
+    ),
     entry::<CosineSimilarityLoss>("CosineSimilarityLoss", &[]),
     entry::<CoSENTLoss>("CoSENTLoss", &[]),
+    entry::<AnglELoss>("AnglELoss", &[]),
+    entry::<TripletLoss>("TripletLoss", &[]),
+    entry::<PairContrastiveLoss>("sentence_transformers.ContrastiveLoss", &[]),
+    entry::<OnlineContrastiveLoss>("OnlineContrastiveLoss", &[]),
+    entry::<MegaBatchMarginLoss>("MegaBatchMarginLoss", &[]),
+    entry::<MarginMSELoss>("MarginMSELoss", &[]),
+    entry::<DistillKLDivLoss>("DistillKLDivLoss", &[]),
+    entry::<EmbedDistillLoss>("EmbedDistillLoss", &[]),
+    entry::<MSELoss>("MSELoss", &[]),
+    entry::<GISTEmbedLoss>("GISTEmbedLoss", &["CachedGISTEmbedLoss"]),
+    Entry {
+        name: "MultipleNegativesSymmetricRankingLoss",
+        aliases: &["CachedMultipleNegativesSymmetricRankingLoss"],
+        build: symmetric,
+    },
 ];
+
+/// `MultipleNegativesRankingLoss` in both directions, unless the options say otherwise.
+fn symmetric(options: &Options) -> Result<Box<dyn Loss>> {
+    let mut options = options.clone();
+    options.entry("directions").or_insert_with(|| "query_to_doc+doc_to_query".into());
+    options.entry("partition_mode").or_insert_with(|| "per_direction".into());
+    new("MultipleNegativesRankingLoss", &options)
+}
 
 const BASE: &str = "is a base class of pytorch-metric-learning: it computes nothing by itself";
 const WRAPPER: &str = "wraps other losses, which cannot be given by name";
+const NO_DECODER: &str = "needs a decoder, which encoders have not; texts alone train with \
+                          `MultipleNegativesRankingLoss` (SimCSE)";
+const TWO_COPIES: &str =
+    "trains two copies of the model; texts alone train with `MultipleNegativesRankingLoss` (SimCSE)";
 const REFUSED: &[(&str, &str)] = &[
     ("BaseMetricLossFunction", BASE),
     ("GenericPairLoss", BASE),
@@ -199,6 +223,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("MultipleLosses", WRAPPER),
     ("CrossBatchMemory", WRAPPER),
     ("SelfSupervisedLoss", WRAPPER),
+    ("DenoisingAutoEncoderLoss", NO_DECODER),
+    ("ContrastiveTensionLoss", TWO_COPIES),
+    ("ContrastiveTensionLossInBatchNegatives", TWO_COPIES),
 ];
 
 const fn entry<T>(name: &'static str, aliases: &'static [&'static str]) -> Entry<dyn Loss>

@@ -224,15 +224,15 @@ impl MultipleNegativesRankingLoss {
 }
 
 /// Which example each row belongs to.
-struct Places<'b> {
-    labels: &'b [u32],
-    queries: usize,
+pub(super) struct Places<'b> {
+    pub(super) labels: &'b [u32],
+    pub(super) queries: usize,
     /// Per row: its example, and whether it is the positive.
     owner: Vec<(usize, bool)>,
 }
 
 impl<'b> Places<'b> {
-    fn new(layout: &'b BatchLayout) -> Result<Self> {
+    pub(super) fn new(layout: &'b BatchLayout) -> Result<Self> {
         let columns = &layout.columns;
         let queries = columns.first().copied().unwrap_or(0);
         if columns.len() < 2 || columns[1] != queries || columns.iter().any(|&rows| rows > queries) {
@@ -253,7 +253,7 @@ impl<'b> Places<'b> {
     }
 
     /// 1 where query and own positive meet, if that block starts at the column `from`.
-    fn own_positives(&self, from: usize, shape: &[usize]) -> Tensor {
+    pub(super) fn own_positives(&self, from: usize, shape: &[usize]) -> Tensor {
         let mut targets = Tensor::zeros(shape);
         (0..self.queries).for_each(|i| targets.data_mut()[i * shape[1] + from + i] = 1.0);
         targets
