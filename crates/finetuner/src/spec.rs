@@ -65,15 +65,17 @@ run_spec! {
     index_data: Option<PathBuf> = None,
     /// `pairs`, `triplets`, `labelled`, `scored`, `single` or `scored_triplets`; taken from the header where not given.
     kind: Option<String> = None,
-    /// The loss by name. Default `TripletMarginLoss`.
-    loss: String = "TripletMarginLoss".into(),
+    /// The loss by name. Default `auto`: `TripletMarginLoss`, or what suits scored pairs (`CoSENTLoss`), a teacher's scores (`MarginMSELoss`) or texts alone (`MultipleNegativesRankingLoss`).
+    loss: String = "auto".into(),
     /// Options of the loss.
     loss_options: Options = Options::new(),
+    /// A model that is not trained, for losses that compare with one: it leaves out false negatives (`GISTEmbedLoss`) or teaches (`EmbedDistillLoss`, `MSELoss`).
+    guide: Option<String> = None,
     /// The miner by name; without one every tuple of the batch is used.
     miner: Option<String> = None,
     /// Options of the miner.
     miner_options: Options = Options::new(),
-    /// `auto`, `class` or `random`. Default `auto`: what the loss needs.
+    /// `auto`, `class`, `random`, `m_per_class`, `group_by_label` or `no_duplicates`. Default `auto`: what the loss needs.
     sampler: String = "auto".into(),
     /// Items of each class in a class-sampled batch. Default 4.
     num_items_per_class: usize = 4,

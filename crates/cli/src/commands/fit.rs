@@ -58,7 +58,9 @@ pub(crate) fn run(arguments: Arguments, threads: Option<usize>, terminal: &mut T
     let output = train::output_folder(&spec);
     spec.output = Some(output.clone());
     let stop = stop_on_interrupt()?;
-    model::find(&spec.model, terminal)?; // a download is shown here, and not at all once it is in the cache
+    // A download is shown here, and not at all once it is in the cache.
+    model::find(&spec.model, terminal)?;
+    spec.guide.as_deref().map(|guide| model::find(guide, terminal)).transpose()?;
 
     let mut lines = JsonLines;
     let sink: &mut dyn Sink = if arguments.json { &mut lines } else { terminal };

@@ -8,5 +8,6 @@ mod evaluate;
 mod fit;
 mod help;
 mod interrupt;
+mod kinds;
 mod search;
 mod support;

@@ -127,6 +127,19 @@ pub enum Example {
     },
 }
 
+impl Example {
+    /// Its texts, column by column.
+    pub fn texts(&self) -> impl Iterator<Item = TextId> {
+        let (first, second, more): (TextId, Option<TextId>, &[TextId]) = match self {
+            Example::Pair { anchor, positive } => (*anchor, Some(*positive), &[]),
+            Example::Triplet { anchor, positive, negatives, .. } => (*anchor, Some(*positive), negatives),
+            Example::Scored { first, second, .. } => (*first, Some(*second), &[]),
+            Example::Labelled { text, .. } | Example::Single { text } => (*text, None, &[]),
+        };
+        std::iter::once(first).chain(second).chain(more.iter().copied())
+    }
+}
+
 /// The kind of a data set's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

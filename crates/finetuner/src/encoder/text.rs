@@ -16,7 +16,7 @@ const TEXTS_AT_ONCE: usize = 4096;
 const TOKENS_AT_ONCE: usize = 4096;
 
 /// What a text is for; models may put a prompt before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A question: the first column of pairs, and the queries of a search.
     Query,

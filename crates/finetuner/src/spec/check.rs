@@ -3,6 +3,19 @@
 use super::RunSpec;
 use crate::error::{Error, Problem, Result, nearest};
 
+/// Samplers by their own names, then as other libraries call them.
+const SAMPLERS: [&str; 9] = [
+    "auto",
+    "class",
+    "random",
+    "m_per_class",
+    "group_by_label",
+    "no_duplicates",
+    "ClassSampler",
+    "MPerClassSampler",
+    "no_duplicates_hashed",
+];
+
 impl RunSpec {
     /// Checks ranges, names and what contradicts itself, and lists every problem at once, in the order of the fields.
     ///
@@ -36,7 +49,10 @@ impl RunSpec {
             &["pairs", "triplets", "labelled", "scored", "single", "scored_triplets"],
         );
         found.unless(!missing(&self.loss), "loss", || "expected a loss, as in `TripletMarginLoss`".into());
-        found.name("sampler", Some(&self.sampler), &["auto", "class", "random"]);
+        found.unless(self.guide.as_deref().is_none_or(|guide| !missing(guide)), "guide", || {
+            "expected a model: a folder, a repository id or an alias".into()
+        });
+        found.name("sampler", Some(&self.sampler), &SAMPLERS);
         found.unless(self.num_items_per_class > 1, "num_items_per_class", || {
             format!("expected 2 or more, so that an item has a match in its batch, got {}", self.num_items_per_class)
         });

@@ -1,14 +1,16 @@
 //! From example numbers to what a step needs: packed tokens, columns, labels and scores.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::guide::Guide;
 use crate::data::{Dataset, Example, Kind, LabelGraph, TextId};
 use crate::encoder::{Prompts, Role, TextModel};
 use crate::error::{Error, Result};
 use crate::objective::{BatchLayout, Needs};
-use crate::tokens::{PackedBatch, Tokenizer, pack};
+use crate::tokens::{PackedBatch, Tokenizer, pack, pack_by_length};
 
 /// One batch, ready for the encoder.
 #[derive(Debug, Clone)]
@@ -16,10 +18,28 @@ pub(crate) struct Batch {
     /// Rows in order, in micro-batches of the token budget.
     pub(crate) micro_batches: Vec<PackedBatch>,
     pub(crate) layout: BatchLayout,
+    /// What a guide is to embed; taken out when it has.
+    pub(crate) guided: Option<Guided>,
+    /// Whether the columns are views of the same texts, which only dropout makes different.
+    pub(crate) views: bool,
     pub(crate) examples: usize,
     pub(crate) tokens: usize,
     pub(crate) truncated: usize,
 }
+
+/// The different texts of a batch, ready for a guide.
+#[derive(Debug, Clone)]
+pub(crate) struct Guided {
+    /// Texts by falling length.
+    pub(crate) micro_batches: Vec<PackedBatch>,
+    /// How many texts there are.
+    pub(crate) texts: usize,
+    /// The text of each row of the batch.
+    pub(crate) rows: Vec<u32>,
+}
+
+/// Tokens that a guide sees at once.
+const GUIDE_TOKENS: usize = 4096;
 
 /// Makes batches of a data set; cloned into the thread that prepares them ahead.
 #[derive(Debug, Clone)]
@@ -32,6 +52,8 @@ pub(crate) struct Batcher {
     negatives: usize,
     /// Texts alone are embedded twice, each time under other dropout masks (SimCSE).
     views: usize,
+    /// The tokenizer and the prompts of a guide.
+    guide: Option<(Arc<Tokenizer>, Prompts)>,
     micro_batch_tokens: usize,
 }
 
@@ -48,8 +70,15 @@ impl Batcher {
             dataset,
             tokenizer: model.tokenizer.clone(),
             prompts: model.prompts().clone(),
+            guide: None,
             micro_batch_tokens,
         }
+    }
+
+    /// With everything ready for a guide.
+    pub(crate) fn guided_by(self, guide: Option<&Guide>) -> Self {
+        let parts = |guide: &Guide| (guide.model.tokenizer.clone(), guide.model.prompts().clone());
+        Batcher { guide: guide.map(parts), ..self }
     }
 
     pub(crate) fn dataset(&self) -> &Dataset {
@@ -68,6 +97,11 @@ impl Batcher {
             Example::Scored { first, .. } => self.graph.label(*first),
             Example::Single { text } => self.graph.label(*text),
         }
+    }
+
+    /// The texts of every example.
+    pub(crate) fn texts(&self) -> Vec<Vec<TextId>> {
+        self.dataset.examples.iter().map(|example| example.texts().collect()).collect()
     }
 
     /// The batch of these examples. Rows stand column by column: all anchors, all positives, all first negatives …
@@ -122,6 +156,8 @@ impl Batcher {
         Ok(Batch {
             tokens: micro_batches.iter().map(PackedBatch::tokens).sum(),
             truncated: sequences.iter().filter(|sequence| sequence.truncated).count(),
+            guided: self.guide.as_ref().map(|guide| self.guided(guide, &texts)).transpose()?,
+            views: self.dataset.kind == Kind::Single && self.views > 1,
             micro_batches,
             layout: BatchLayout {
                 columns: columns.iter().map(Vec::len).collect(),
@@ -131,6 +167,23 @@ impl Batcher {
             },
             examples: examples.len(),
         })
+    }
+
+    fn guided(&self, (tokenizer, prompts): &(Arc<Tokenizer>, Prompts), texts: &[(TextId, Role)]) -> Result<Guided> {
+        let mut places = HashMap::new();
+        let mut sequences = Vec::new();
+        let mut rows = Vec::with_capacity(texts.len());
+        for &(text, role) in texts {
+            let place = match places.entry((text, role)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    sequences.push(tokenizer.encode_text(&prompts.apply(role, self.dataset.texts.get(text)))?);
+                    *new.insert(sequences.len() as u32 - 1)
+                }
+            };
+            rows.push(place);
+        }
+        Ok(Guided { micro_batches: pack_by_length(&sequences, GUIDE_TOKENS), texts: sequences.len(), rows })
     }
 }
 

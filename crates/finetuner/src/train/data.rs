@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::batch::{Batch, Batcher, check_data};
 use super::callbacks::Callbacks;
+use super::guide::Guide;
 use super::measure::Target;
 use super::recorder::Recorder;
 use crate::data::{Dataset, Example, Kind, Order, Sampler, hold_out, read, read_retrieval};
@@ -81,7 +82,7 @@ pub(crate) fn training_order(
     recorder: &mut Recorder<'_>,
 ) -> Result<Order> {
     let sampler = sampler(spec, objective, batcher.dataset().kind);
-    let order = Order::new(sampler, &batcher.labels(), spec.batch_size, spec.seed);
+    let order = Order::new(sampler, &batcher.labels(), || batcher.texts(), spec.batch_size, spec.seed);
     let mut epochs = (0..spec.epochs as u64).map(|epoch| order.batches(epoch));
     if !epochs.any(|batches| batches.iter().any(|batch| batcher.teaches(batch, objective.needs()))) {
         return Err(batcher.unusable(&spec.train_data, spec.batch_size, objective.needs()));
@@ -97,7 +98,7 @@ pub(crate) fn validation_batches(
     spec: &RunSpec,
     objective: &Objective,
     mut dataset: Dataset,
-    model: &TextModel,
+    (model, guide): (&TextModel, Option<&Guide>),
     recorder: &mut Recorder<'_>,
 ) -> Result<Vec<Batch>> {
     check_data(&spec.loss, objective.needs(), &dataset)?;
@@ -119,23 +120,64 @@ pub(crate) fn validation_batches(
         }
     }
     let batcher = Batcher::new(Arc::new(dataset), objective.needs(), model, spec.micro_batch_tokens);
+    let batcher = batcher.guided_by(guide);
     let sampler = sampler(spec, objective, batcher.dataset().kind);
-    let order = Order::new(sampler, &batcher.labels(), spec.batch_size, spec.seed);
+    let order = Order::new(sampler, &batcher.labels(), || batcher.texts(), spec.batch_size, spec.seed);
     order.batches(0).iter().map(|examples| batcher.batch(examples)).collect()
 }
 
 /// `auto` is the class sampler where a loss compares items of a class, and the data says which class each item is of;
 /// pairs bring their positive along, so they are shuffled.
 fn sampler(spec: &RunSpec, objective: &Objective, kind: Kind) -> Sampler {
-    let classes = match spec.sampler.as_str() {
-        "class" => true,
-        "random" => false,
-        _ => kind == Kind::Labelled && objective.sampler() == objective::Sampler::Class,
-    };
-    match classes {
-        true => Sampler::Class { items_per_class: spec.num_items_per_class },
-        false => Sampler::Random { drop_last: false },
+    let items_per_class = spec.num_items_per_class;
+    match spec.sampler.as_str() {
+        "class" | "ClassSampler" => Sampler::Class { items_per_class },
+        "m_per_class" | "MPerClassSampler" => Sampler::MPerClass { items_per_class },
+        "group_by_label" => Sampler::GroupByLabel,
+        "no_duplicates" | "no_duplicates_hashed" => Sampler::NoDuplicates,
+        "auto" if kind == Kind::Labelled && objective.sampler() == objective::Sampler::Class => {
+            Sampler::Class { items_per_class }
+        }
+        _ => Sampler::Random { drop_last: false },
     }
+}
+
+/// The spec with the loss that `auto` stands for, and a sentence on what was decided.
+pub(crate) fn decided_loss(spec: &RunSpec, kind: Kind, recorder: &mut Recorder<'_>) -> Result<RunSpec> {
+    let mut spec = spec.clone();
+    if spec.loss == "auto" {
+        let (loss, why) = match kind {
+            Kind::Pairs | Kind::Triplets | Kind::Labelled => ("TripletMarginLoss", "what matches is known"),
+            Kind::Scored => ("CoSENTLoss", "pairs have scores"),
+            Kind::ScoredTriplets => ("MarginMSELoss", "triplets have a teacher's scores"),
+            Kind::Single => (
+                "MultipleNegativesRankingLoss",
+                "texts alone are learnt from two dropout views of each (SimCSE); the texts of a batch are each other's \
+                 negatives",
+            ),
+        };
+        spec.loss = loss.into();
+        recorder.info(format!("loss: `{loss}`, as {why}"))?;
+    }
+    Ok(spec)
+}
+
+/// Refuses views that would all be the same.
+///
+/// # Errors
+/// [`Error::Spec`] for texts alone and a model without dropout.
+pub(crate) fn check_views(spec: &RunSpec, objective: &Objective, kind: Kind, model: &TextModel) -> Result<()> {
+    let config = model.encoder.config();
+    let dropout = config.hidden_dropout.max(config.attention_output_dropout).max(config.attention_dropout);
+    if kind == Kind::Single && objective.needs() != Needs::Guide && dropout == 0.0 {
+        let problem = format!(
+            "texts alone are learnt from two dropout views of each, but `{}` has no dropout, so that the views would be \
+             the same; set `hidden_dropout_prob` in its config.json, as to 0.1",
+            spec.model
+        );
+        return Err(Error::spec("model", problem));
+    }
+    Ok(())
 }
 
 /// Reads what `evaluate` measures: retrieval data with an optional index, or scored pairs.

@@ -3,6 +3,7 @@
 mod batch;
 mod callbacks;
 mod data;
+mod guide;
 mod learner;
 mod measure;
 mod progress;
@@ -23,7 +24,8 @@ use engine::{Cpu, Device};
 use self::batch::{Batcher, check_data};
 use self::callbacks::Callbacks;
 pub use self::data::read_target;
-use self::data::{Data, training_order, validation_batches};
+use self::data::{Data, check_views, decided_loss, training_order, validation_batches};
+use self::guide::Guide;
 use self::learner::Learner;
 pub use self::measure::{Measurement, Target};
 use self::progress::Progress;
@@ -111,15 +113,18 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     let device = Cpu;
 
     // What do we learn from, with what, towards what?
-    let mut objective = Objective::new(&spec.loss, &spec.loss_options, spec.miner.as_deref(), &spec.miner_options)?;
     let callbacks = Callbacks::parse(&spec.callbacks, &spec.model)?;
     let data = Data::read(spec, &callbacks, recorder)?;
+    let spec = &decided_loss(spec, data.train.kind, recorder)?;
+    let mut objective = Objective::new(&spec.loss, &spec.loss_options, spec.miner.as_deref(), &spec.miner_options)?;
     check_data(&spec.loss, objective.needs(), &data.train)?;
     let model_source = source::resolve(&spec.model)?;
     let mut model = TextModel::open(model_source.open()?, &model_options(spec)?)?;
     if let Some(what) = &spec.freeze {
         model.encoder.freeze(what)?;
     }
+    check_views(spec, &objective, data.train.kind, &model)?;
+    let guide = Guide::open(spec, &objective)?;
     objective.prepare(Sizes { dimension: model.encoder.dimension(), classes: data.train.classes() }, spec.seed)?;
     recorder.info(format!(
         "model: `{}`, {} layers of {}, embeddings of {}, texts cut at {} tokens, on {}",
@@ -132,17 +137,24 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     ))?;
 
     let batcher = Batcher::new(Arc::new(data.train), objective.needs(), &model, spec.micro_batch_tokens);
+    let batcher = batcher.guided_by(guide.as_ref());
     let order = training_order(spec, &objective, &batcher, recorder)?;
     let total_steps: usize = (0..spec.epochs as u64).map(|epoch| order.batches(epoch).len()).sum();
     let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
-    let validation = data.validation.map(|dataset| validation_batches(spec, &objective, dataset, &model, recorder));
+    let mut validation = match data.validation {
+        Some(dataset) => validation_batches(spec, &objective, dataset, (&model, guide.as_ref()), recorder)?,
+        None => Vec::new(),
+    };
+    if let Some(guide) = &guide {
+        validation.iter_mut().try_for_each(|batch| guide.embed(&device, batch))?;
+    }
     let mut learner = Learner::new(spec, model, objective)?;
     let evaluation = callbacks.evaluation().cloned().unwrap_or_default();
     let mut watch = Watch {
         device: &device,
         stop,
         target: data.target,
-        validation: validation.transpose()?.unwrap_or_default(),
+        validation,
         prefix: evaluation.prefix(&spec.model).unwrap_or_default(),
         evaluation,
         seconds: 0.0,
@@ -177,7 +189,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         let worker = batcher.clone();
         let prepare = move |examples: Vec<u32>| worker.batch(&examples);
         for batch in Prefetch::new(remaining.into_iter().map(prepare), AHEAD) {
-            let batch = batch?;
+            let mut batch = batch?;
             if watch.is_due(&state) {
                 after = match watch.measure(&learner.model, "evaluate", recorder) {
                     Err(Error::Stopped) => {
@@ -196,6 +208,9 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
             let started = Instant::now();
             let step = state.progress.step;
             let dropout = seed.part(step as u64);
+            if let Some(guide) = &guide {
+                guide.embed(&device, &mut batch)?;
+            }
             let (loss, rate) = learner.step(&device, &batch, dropout, (step, &schedule))?;
             state.progress.count(&batch, loss, started.elapsed());
             recorder.metric("train_loss", step + 1, loss)?;

@@ -67,9 +67,11 @@ pub(crate) fn gradients(
     Ok(found)
 }
 
-/// The loss of a batch without gradients and without dropout.
+/// The loss of a batch without gradients and without dropout, but for views that only dropout makes different: they draw
+/// the same masks every time.
 pub(crate) fn loss(encoder: &Encoder, device: &dyn Device, objective: &Objective, batch: &Batch) -> Result<f64> {
-    let embeddings = embed(encoder, device, batch, None)?;
+    let dropout = batch.views.then(|| Key::new(0));
+    let embeddings = embed(encoder, device, batch, dropout)?;
     let mut tape = Tape::inference(device, &encoder.parameters);
     let embeddings = tape.constant(embeddings);
     Ok(f64::from(objective.loss(&mut tape, &embeddings, &batch.layout)?.value().item()))

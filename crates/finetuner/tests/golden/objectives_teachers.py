@@ -90,7 +90,7 @@ def cases(sets):
     """(loss, options, input, columns, kind of scores or None, function(embeddings, scores, guides))"""
     cosine = losses.TripletDistanceMetric.COSINE
     for name in ("waves", "random"):
-        for options in ({}, {"triplet_margin": 0.3}):
+        for options in ({}, {"triplet_margin": 1.0}):
             yield "TripletLoss", options, name, "xun", None, lambda e, s, g, o=options: losses.TripletLoss(
                 None, **o
             ).compute_loss_from_embeddings(e, None)

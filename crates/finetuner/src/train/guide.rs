@@ -1,0 +1,55 @@
+//! A model that is not trained: what it finds alike guides a loss, or its embeddings are what is learnt.
+
+use engine::{Device, Tensor};
+
+use super::batch::Batch;
+use crate::encoder::{ModelOptions, TextModel, source};
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::spec::RunSpec;
+
+/// The run's `guide`.
+#[derive(Debug)]
+pub(crate) struct Guide {
+    pub(crate) model: TextModel,
+}
+
+impl Guide {
+    /// Opens the guide that the objective asks for; `None` where it asks for none.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if a guide is needed and not given, or given and not needed; else as [`TextModel::open`].
+    pub(crate) fn open(spec: &RunSpec, objective: &Objective) -> Result<Option<Self>> {
+        match (&spec.guide, objective.needs_guide()) {
+            (None, false) => Ok(None),
+            (Some(_), false) => {
+                Err(Error::spec("guide", format!("`{}` compares with no other model; leave it out", spec.loss)))
+            }
+            (None, true) => {
+                let problem = format!(
+                    "`{}` compares with another model, which is not trained: give a folder, a repository id or an alias",
+                    spec.loss
+                );
+                Err(Error::spec("guide", problem))
+            }
+            (Some(guide), true) => {
+                let model = TextModel::open(source::resolve(guide)?.open()?, &ModelOptions::default())?;
+                Ok(Some(Guide { model }))
+            }
+        }
+    }
+
+    /// Puts its embedding of every row into the batch; nothing is recorded. Equal texts are embedded once.
+    ///
+    /// # Errors
+    /// As [`Encoder::embed`](crate::encoder::Encoder::embed).
+    pub(crate) fn embed(&self, device: &dyn Device, batch: &mut Batch) -> Result<()> {
+        let Some(guided) = batch.guided.take() else { return Ok(()) };
+        let width = self.model.encoder.dimension();
+        let embeddings = self.model.encoder.embed(device, guided.micro_batches, guided.texts)?;
+        let row = |text: &u32| embeddings[*text as usize * width..][..width].iter().copied();
+        let rows: Vec<f32> = guided.rows.iter().flat_map(row).collect();
+        batch.layout.guide = Some(Tensor::from_vec(rows, &[guided.rows.len(), width])?);
+        Ok(())
+    }
+}
