@@ -176,6 +176,9 @@ pub trait Functions {
         extent: [usize; 2],
     );
 
+    /// `out[r, first + c] += scale x[r, c]`, for all columns of `x`.
+    fn add_columns(&self, x: &Tensor, scale: f32, out: &mut Tensor, first: usize);
+
     /// `y[i, j]` of every row of `a` with every row of `b`.
     fn similarities(&self, similarity: Similarity, a: &Tensor, b: &Tensor) -> Tensor;
 

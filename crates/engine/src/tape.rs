@@ -67,6 +67,11 @@ impl Var {
         self.value
     }
 
+    /// The value, and what remains to say where its gradient goes: lets an operation write over the value in place.
+    pub(crate) fn taken(self) -> (Tensor, Var) {
+        (self.value, Var { value: Tensor::zeros(&[0]), source: self.source, again: None })
+    }
+
     pub(crate) fn source(&self) -> Source {
         self.source
     }

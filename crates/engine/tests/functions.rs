@@ -240,6 +240,8 @@ fn selections_and_concatenations() {
     assert!(matches!(tape.stacked(&[&x, &other]), Err(Error::Shape { operation: "stacked", .. })));
     assert!(matches!(tape.side_by_side(&[&x, &other]), Err(Error::Shape { operation: "side_by_side", .. })));
     assert!(matches!(tape.row_range(&x, 2..5), Err(Error::Index { limit: 4, .. })));
+    let added = tape.add_columns(x.clone(), &x, 1.0, 1);
+    assert!(matches!(added, Err(Error::Shape { operation: "add_columns", .. })));
 }
 
 const SIMILARITIES: [Similarity; 6] = [

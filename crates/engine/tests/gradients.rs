@@ -116,6 +116,25 @@ fn linear_and_scores() {
     }
 }
 
+#[test]
+fn columns_that_something_is_added_to() {
+    for (rows, columns, width, first) in [(1, 1, 1, 0), (65, 33, 33, 0), (130, 12, 4, 8), (7, 9, 2, 3)] {
+        let reference = |v: &[Vec<f64>]| {
+            let mut y = v[0].clone();
+            for (i, x) in v[1].iter().enumerate() {
+                y[i / width * columns + first + i % width] += 0.5 * x;
+            }
+            y
+        };
+        check(
+            &format!("add_columns {width} of {columns}"),
+            &[random(1, &[rows, columns]), random(2, &[rows, width])],
+            |tape, v| tape.add_columns(v[0].clone(), &v[1], 0.5, first),
+            reference,
+        );
+    }
+}
+
 /// The in-batch losses score a matrix against itself: both gradients go to one value.
 #[test]
 fn scores_of_a_matrix_with_itself() {

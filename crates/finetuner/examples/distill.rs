@@ -121,7 +121,7 @@ fn cut(teacher: &TextModel, layers: &[usize], output: &Output, options: &ModelOp
 /// Writes the student, its matrices in one byte an element.
 fn write(student: &TextModel, output: &Output) -> Result<(), Failure> {
     let mut writer = ArtifactWriter::new(output)?;
-    student.save(&mut writer)?;
+    student.save(&mut writer, None)?;
     // Trained on short texts, but the positions are the teacher's.
     writer.limits_and_prompts(256, false, &Default::default(), None)?;
     let weights = student.encoder.weights();

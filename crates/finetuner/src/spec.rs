@@ -111,6 +111,9 @@ run_spec! {
     output_dim: Option<usize> = None,
     /// `embeddings`, `layers:0-3`, `all`, or several joined by commas.
     freeze: Option<String> = None,
+    /// Low-rank adapters beside frozen weights, as in `rank=8,alpha=16,targets=query+value,dropout=0,save=merged` (the
+    /// defaults); `targets` may be `all-linear`, `save` may be `adapter`. Without it all weights learn.
+    lora: Options = Options::new(),
     /// `pretrained` or `random`. Default `pretrained`.
     init: String = "pretrained".into(),
     /// Text put before every query (first column). Default: the model's own.

@@ -103,6 +103,14 @@ impl Functions for Cpu {
         }
     }
 
+    fn add_columns(&self, x: &Tensor, scale: f32, out: &mut Tensor, first: usize) {
+        let (width, columns) = (x.columns(), out.columns());
+        let rows = x.data().par_chunks_exact(width).zip(out.data_mut().par_chunks_exact_mut(columns));
+        rows.with_min_len((1 << 14) / columns.max(1) + 1).for_each(|(x, out)| {
+            out[first..first + width].iter_mut().zip(x).for_each(|(out, x)| *out += scale * x);
+        });
+    }
+
     fn similarities(&self, similarity: Similarity, a: &Tensor, b: &Tensor) -> Tensor {
         let mut y = Tensor::stale(&[a.rows(), b.rows()]);
         similarity::similarities(similarity, a, b, y.data_mut());

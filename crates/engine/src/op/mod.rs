@@ -2,6 +2,7 @@
 //! the value and leaves its backward pass beside it.
 
 mod activation;
+mod add_columns;
 mod attention;
 mod dropout;
 mod elementwise;

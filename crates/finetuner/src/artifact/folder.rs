@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::adapter::AdapterFolder;
 use super::files::{ModelFiles, join};
 use super::layout::Layout;
 use super::manifest::Manifest;
@@ -36,6 +37,10 @@ pub struct ModelFolder {
     pub default_prompt: Option<String>,
     /// What the model was made from and by, where a run of ours made it.
     pub manifest: Option<Manifest>,
+    /// What is added to the weights, in order.
+    pub adapters: Vec<AdapterFolder>,
+    /// Where the transformer's weights are, if not in `files`: with the base of an adapter.
+    weights: Option<(ModelFiles, String)>,
 }
 
 impl ModelFolder {
@@ -80,6 +85,8 @@ impl ModelFolder {
             layout,
             transformer,
             manifest,
+            adapters: Vec::new(),
+            weights: None,
             files,
         })
     }
@@ -89,7 +96,22 @@ impl ModelFolder {
     /// # Errors
     /// As [`Weights::open`].
     pub fn weights(&self) -> Result<Weights> {
-        self.files.weights(&self.transformer)
+        let (files, folder) = self.weights.as_ref().map_or((&self.files, &self.transformer), |(f, t)| (f, t));
+        files.weights(folder)
+    }
+
+    /// The model that an adapter makes of its base. A folder that holds a configuration and a tokenizer of its own, as
+    /// ours and those of sentence-transformers do, stands for itself; otherwise the base's are used.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`].
+    pub fn adapted(base: ModelFolder, adapter: AdapterFolder) -> Result<Self> {
+        let own = ["config.json", "tokenizer.json"].iter().all(|file| adapter.folder().join(file).is_file());
+        let mut model = if own { ModelFolder::open(adapter.folder())? } else { base.clone() };
+        model.weights = base.weights.or(Some((base.files, base.transformer)));
+        model.adapters = base.adapters;
+        model.adapters.push(adapter);
+        Ok(model)
     }
 
     /// The bytes of `tokenizer.json`.

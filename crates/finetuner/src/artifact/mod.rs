@@ -5,6 +5,7 @@
 //! - [`files`]: where a model's files are: a folder, or inside the binary
 //! - [`layout`]: what follows the transformer (pooling, dense, normalise), as sentence-transformers writes it
 //! - [`folder`]: a whole model, opened
+//! - [`adapter`]: low-rank changes of a model's weights, as the `peft` library writes them
 //! - [`atomic`]: a file is there completely or not at all
 //! - [`checkpoint`]: everything a run needs to go on, in one file
 //! - [`output`]: the folder a run writes, claimed by one run at a time
@@ -13,6 +14,7 @@
 //! - [`event_log`]: everything the run said
 //! - [`card`]: the model card
 
+pub mod adapter;
 pub mod atomic;
 pub mod card;
 pub mod checkpoint;
@@ -26,6 +28,7 @@ pub mod safetensors;
 pub mod save;
 pub mod weights;
 
+pub use adapter::{AdapterFolder, AdapterRecord};
 pub use card::RunRecord;
 pub use checkpoint::Checkpoint;
 pub use event_log::{EventLog, LoggedEvent};

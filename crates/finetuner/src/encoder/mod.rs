@@ -4,6 +4,7 @@ pub mod alias;
 mod family;
 mod freeze;
 pub mod hub;
+mod lora;
 mod mini;
 pub mod source;
 mod text;
@@ -15,11 +16,12 @@ use engine::random::Key;
 use engine::{Device, Gradients, Packing, ParameterId, Parameters, Tape, Var};
 
 pub use self::family::{Family, TransformerConfig};
+pub use self::lora::{LoraOptions, Save, Targets};
 pub use self::text::{ModelOptions, Prompts, Role, TextModel};
 use self::transformer::Transformer;
 use self::weights::{Loader, Origin, Stored};
 use crate::artifact::{self, Dense, Layout, ModelFolder, PoolingMode, Step};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tokens::PackedBatch;
 
 /// A tensor as it stands on disk: name, shape, values.
@@ -116,7 +118,12 @@ impl Encoder {
             dense.push(load_dense(&mut loader, position, &module)?);
         }
         let Loader { parameters, stored, depths, .. } = loader;
-        Ok(Encoder { parameters, transformer, layout, dense, stored, depths, pooler })
+        let mut encoder = Encoder { parameters, transformer, layout, dense, stored, depths, pooler };
+        for adapter in if options.random { &[][..] } else { &model.adapters } {
+            let applied = encoder.apply(adapter.changes()?);
+            applied.map_err(|problem| Error::model(adapter.folder().display().to_string(), problem))?;
+        }
+        Ok(encoder)
     }
 
     /// The transformer's shape.

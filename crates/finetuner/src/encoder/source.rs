@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use super::alias;
 use super::hub::{Hub, Transfer};
 use super::mini;
-use crate::artifact::ModelFolder;
+use crate::artifact::{AdapterFolder, ModelFolder};
 use crate::error::{Error, Result};
 
 /// The name of the encoder inside the binary.
 pub const MINI: &str = "mini";
+
+/// Adapters that may lie on one another.
+const DEEPEST: usize = 8;
 
 /// A model that is there to be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,15 +45,26 @@ impl ModelSource {
         }
     }
 
-    /// Opens its files.
+    /// Opens its files, and those of its base if it is an adapter.
     ///
     /// # Errors
-    /// As [`ModelFolder::open`].
+    /// As [`ModelFolder::open`] and, for the base of an adapter, [`resolve`].
     pub fn open(&self) -> Result<ModelFolder> {
-        match self.folder() {
-            Some(folder) => ModelFolder::open(folder),
-            None => mini::open(),
+        self.open_at(0)
+    }
+
+    fn open_at(&self, depth: usize) -> Result<ModelFolder> {
+        let Some(folder) = self.folder() else { return mini::open() };
+        let Some(adapter) = AdapterFolder::open(folder)? else { return ModelFolder::open(folder) };
+        if depth == DEEPEST {
+            let problem = "is an adapter of an adapter of an adapter …: its base leads back to itself";
+            return Err(Error::model(folder.display().to_string(), problem));
         }
+        let base = resolve(&adapter.base).and_then(|base| base.open_at(depth + 1)).map_err(|error| {
+            let problem = format!("is an adapter, and its base cannot be opened: {error}");
+            Error::model(folder.display().to_string(), problem)
+        })?;
+        ModelFolder::adapted(base, adapter)
     }
 
     /// The repository id, where the model has one; the model card names it.

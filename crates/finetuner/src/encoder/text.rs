@@ -5,7 +5,8 @@ use std::sync::Arc;
 use engine::Device;
 
 use super::{Encoder, EncoderOptions};
-use crate::artifact::{ArtifactWriter, ModelFolder, NamedTensor};
+use crate::artifact::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+use crate::artifact::{AdapterRecord, ArtifactWriter, ModelFolder, NamedTensor};
 use crate::error::{Error, Result};
 use crate::tokens::{Tokenizer, pack_by_length};
 
@@ -146,11 +147,11 @@ impl TextModel {
         Ok((embeddings, truncated))
     }
 
-    /// Writes everything that other tools need to load the model.
+    /// Writes everything that other tools need to load the model; with a record, its adapters in place of its weights.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn save(&self, writer: &mut ArtifactWriter<'_>) -> Result<()> {
+    pub fn save(&self, writer: &mut ArtifactWriter<'_>, adapter: Option<&AdapterRecord>) -> Result<()> {
         writer.json("config.json", &self.folder.config)?;
         writer.tokenizer(&self.folder)?;
         writer.layout(self.encoder.layout(), self.encoder.config().hidden)?;
@@ -162,9 +163,15 @@ impl TextModel {
         }
         let default = self.folder.default_prompt.as_deref();
         writer.limits_and_prompts(self.tokenizer.max_length(), self.folder.lowercase, &prompts, default)?;
-        let own = self.encoder.weights();
+        let (file, own) = match adapter {
+            Some(record) => {
+                writer.json(ADAPTER_CONFIG, &record.config())?;
+                (ADAPTER_WEIGHTS, self.encoder.adapter_weights())
+            }
+            None => ("model.safetensors", self.encoder.weights()),
+        };
         let own: Vec<_> = own.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();
-        writer.tensors("model.safetensors", &own)?;
+        writer.tensors(file, &own)?;
         for (position, tensors) in self.encoder.dense_weights() {
             let tensors: Vec<_> =
                 tensors.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();

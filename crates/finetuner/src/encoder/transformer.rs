@@ -7,6 +7,7 @@ use engine::random::{Dropout, Key};
 use engine::{Packing, ParameterId, Tape, Var};
 
 use super::family::TransformerConfig;
+use super::lora::Lora;
 use super::weights::Loader;
 use crate::error::Result;
 use crate::tokens::PackedBatch;
@@ -25,6 +26,7 @@ pub(crate) struct Transformer {
     /// `[buckets, heads]`
     relative_bias: Option<ParameterId>,
     layers: Vec<Layer>,
+    pub(crate) lora: Lora,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,14 @@ impl Transformer {
                 output_norm: norm(loader, &name(names.output_norm), hidden)?,
             });
         }
-        Ok(Transformer { config, words, positions, token_types, embedding_norm, relative_bias, layers })
+        let lora = Lora::default();
+        Ok(Transformer { config, words, positions, token_types, embedding_norm, relative_bias, layers, lora })
+    }
+
+    /// The weights of all linear layers.
+    pub(crate) fn linear_weights(&self) -> Vec<ParameterId> {
+        let of = |layer: &Layer| [layer.query_key_value, layer.attention_output, layer.up, layer.down];
+        self.layers.iter().flat_map(|layer| of(layer).map(|(weight, _)| weight)).collect()
     }
 
     /// The last layer's token representations `[tokens, hidden]`. With a key, dropout is on.
@@ -93,8 +102,7 @@ impl Transformer {
         let bias = self.relative_bias(tape, packing)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let sites = 1 + 3 * index;
-            let (weight, offset) = parameters(tape, layer.query_key_value);
-            let qkv = tape.linear(&x, &weight, Some(&offset))?;
+            let qkv = self.linear(tape, &x, layer.query_key_value, packing, key)?;
             let options = AttentionOptions {
                 heads: config.heads,
                 causal: false,
@@ -103,20 +111,51 @@ impl Transformer {
             };
             let attended = tape.attention(&qkv, packing, bias.as_ref(), options)?;
             drop(qkv);
-            let (weight, offset) = parameters(tape, layer.attention_output);
-            let attended = tape.linear(&attended, &weight, Some(&offset))?;
+            let attended = self.linear(tape, &attended, layer.attention_output, packing, key)?;
             let (weight, offset) = parameters(tape, layer.attention_norm);
             let dropout = site(sites + 1, config.attention_output_dropout);
             x = tape.add_norm(&attended, Some(&x), &weight, &offset, eps, dropout, packing)?;
             drop(attended);
 
-            let (up, down) = (parameters(tape, layer.up), parameters(tape, layer.down));
-            let fed = tape.feed_forward(&x, (&up.0, &up.1), (&down.0, &down.1), config.activation)?;
+            let fed = self.feed_forward(tape, &x, layer, packing, key)?;
             let (weight, offset) = parameters(tape, layer.output_norm);
             let dropout = site(sites + 2, config.hidden_dropout);
             x = tape.add_norm(&fed, Some(&x), &weight, &offset, eps, dropout, packing)?;
         }
         Ok(x)
+    }
+
+    /// A linear layer, with what adapters add.
+    fn linear(
+        &self,
+        tape: &mut Tape<'_>,
+        x: &Var,
+        layer: Affine,
+        packing: &Packing,
+        key: Option<Key>,
+    ) -> Result<Var> {
+        let (weight, offset) = parameters(tape, layer);
+        let y = tape.linear(x, &weight, Some(&offset))?;
+        self.lora.add(tape, (x, y), layer.0, packing, key)
+    }
+
+    /// The feed-forward part in one operation, or in its parts where one of them has an adapter.
+    fn feed_forward(
+        &self,
+        tape: &mut Tape<'_>,
+        x: &Var,
+        layer: &Layer,
+        packing: &Packing,
+        key: Option<Key>,
+    ) -> Result<Var> {
+        let activation = self.config.activation;
+        if self.lora.adapts(layer.up.0) || self.lora.adapts(layer.down.0) {
+            let middle = self.linear(tape, x, layer.up, packing, key)?;
+            let middle = tape.activation(activation, &middle)?;
+            return self.linear(tape, &middle, layer.down, packing, key);
+        }
+        let (up, down) = (parameters(tape, layer.up), parameters(tape, layer.down));
+        Ok(tape.feed_forward(x, (&up.0, &up.1), (&down.0, &down.1), activation)?)
     }
 
     fn embed(&self, tape: &mut Tape<'_>, batch: &PackedBatch, packing: &Packing) -> Result<Var> {

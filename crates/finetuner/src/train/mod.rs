@@ -1,5 +1,6 @@
 //! The loop: evaluate, step, validate, save, stop, report.
 
+mod adapt;
 mod batch;
 mod callbacks;
 mod data;
@@ -34,7 +35,7 @@ use self::report::Memory;
 pub use self::report::Report;
 use self::state::{Kept, State};
 use self::watch::{Heard, Watch, best_monitor};
-use crate::artifact::{ArtifactWriter, Output, RunRecord};
+use crate::artifact::{AdapterRecord, ArtifactWriter, Output, RunRecord};
 use crate::encoder::{EncoderOptions, ModelOptions, TextModel, source};
 use crate::error::{Error, Result};
 use crate::event::Sink;
@@ -120,9 +121,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     check_data(&spec.loss, objective.needs(), &data.train)?;
     let model_source = source::resolve(&spec.model)?;
     let mut model = TextModel::open(model_source.open()?, &model_options(spec)?)?;
-    if let Some(what) = &spec.freeze {
-        model.encoder.freeze(what)?;
-    }
+    let adapter = adapt::adapt(spec, &model_source, &mut model, recorder)?;
     check_views(spec, &objective, data.train.kind, &model)?;
     let guide = Guide::open(spec, &objective)?;
     objective.prepare(Sizes { dimension: model.encoder.dimension(), classes: data.train.classes() }, spec.seed)?;
@@ -291,7 +290,10 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         timing: state.progress.timing(),
         memory: Memory::measure(),
     };
-    save(spec, output, &learner.model, model_source.repository(), &report, recorder)?;
+    if adapter.is_none() {
+        learner.model.encoder.merge_lora();
+    }
+    save(spec, output, &learner.model, (model_source.repository(), adapter.as_ref()), &report, recorder)?;
     Ok(Outcome::Finished(Box::new(report)))
 }
 
@@ -313,14 +315,14 @@ fn save(
     spec: &RunSpec,
     output: &Output,
     model: &TextModel,
-    repository: Option<&str>,
+    (repository, adapter): (Option<&str>, Option<&AdapterRecord>),
     report: &Report,
     recorder: &mut Recorder<'_>,
 ) -> Result<()> {
     let spec_json = serde_json::to_value(spec).unwrap_or_default();
     let report_json = serde_json::to_value(report).unwrap_or_default();
     let mut writer = ArtifactWriter::new(output)?;
-    model.save(&mut writer)?;
+    model.save(&mut writer, adapter)?;
     writer.json("report.json", &report_json)?;
     let record = RunRecord {
         name: output.folder().file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned()),

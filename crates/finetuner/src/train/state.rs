@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use engine::{Parameters, Tensor};
+use engine::{Parameter, Parameters, Tensor};
 use serde_json::json;
 
 use super::Outcome;
@@ -57,6 +57,11 @@ fn fixed_fields(spec: &RunSpec) -> serde_json::Value {
     value
 }
 
+/// Whether a checkpoint holds a tensor of this part: everything of a loss, and of the model what learns.
+fn is_kept(part: &str, parameter: &Parameter) -> bool {
+    parameter.trainable || !part.is_empty()
+}
+
 impl State {
     /// Saves a checkpoint and says so.
     pub(crate) fn checkpoint(
@@ -105,7 +110,7 @@ impl State {
         });
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
         for (part, parameters, optimizer) in learner.parts() {
-            for (index, parameter) in parameters.iter().enumerate() {
+            for (index, parameter) in parameters.iter().enumerate().filter(|(_, one)| is_kept(part, one)) {
                 tensors.push((format!("{part}{index}/weight"), &parameter.value));
                 for (moment, tensor) in optimizer.state()[index].iter().enumerate() {
                     tensors.push((format!("{part}{index}/moment/{moment}"), tensor));
@@ -113,8 +118,10 @@ impl State {
             }
         }
         if let Some(kept) = kept {
-            let named = |(index, weight)| (format!("{index}/best"), weight);
-            tensors.extend(kept.weights.iter().enumerate().map(named));
+            let (part, parameters, _) = learner.parts()[0];
+            let weights = kept.weights.iter().zip(parameters.iter()).enumerate();
+            let weights = weights.filter(|(_, (_, parameter))| is_kept(part, parameter));
+            tensors.extend(weights.map(|(index, (weight, _))| (format!("{index}/best"), weight)));
         }
         let named: Vec<_> =
             tensors.iter().map(|(name, tensor)| NamedTensor::f32(name, tensor.shape(), tensor.data())).collect();
@@ -154,13 +161,20 @@ impl State {
         let mut kept = record["kept_step"].as_u64().map(|step| Kept { step: step as usize, weights: Vec::new() });
         if let Some(kept) = &mut kept {
             for (index, parameter) in learner.model.encoder.parameters.iter().enumerate() {
-                kept.weights.push(read(format!("{index}/best"), parameter.value.shape())?);
+                kept.weights.push(match parameter.trainable {
+                    true => read(format!("{index}/best"), parameter.value.shape())?,
+                    false => parameter.value.clone(),
+                });
             }
         }
         let steps = record["optimizer_steps"].as_u64().unwrap_or(0);
         for (part, parameters, optimizer) in learner.parts_mut() {
             let mut state = Vec::with_capacity(parameters.len());
             for (index, parameter) in parameters.iter_mut().enumerate() {
+                if !is_kept(part, parameter) {
+                    state.push(Vec::new());
+                    continue;
+                }
                 let shape = parameter.value.shape().to_vec();
                 parameter.value = read(format!("{part}{index}/weight"), &shape)?;
                 let name = format!("{part}{index}/moment/");
