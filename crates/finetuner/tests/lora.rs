@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[allow(dead_code, reason = "not every test uses all of it")]
 mod tiny;
 
 use std::path::{Path, PathBuf};
@@ -132,7 +133,8 @@ fn the_adapted_layers_are_named_so_that_peft_finds_them_and_no_others() {
     assert_eq!(modules(3), ["attention.attn.o", "intermediate.dense"]);
     let folder = ModelFolder::open(&golden("encoders/bert")).unwrap();
     let mut encoder = Encoder::open(&folder, &EncoderOptions::default()).unwrap();
-    let only = |targets: &str| LoraOptions::read(&parse_options(&format!("targets={targets}")).unwrap()).unwrap().unwrap();
+    let only =
+        |targets: &str| LoraOptions::read(&parse_options(&format!("targets={targets}")).unwrap()).unwrap().unwrap();
     encoder.add_lora(&only("encoder.layer.1.output.dense"), 1).unwrap();
     assert_eq!(encoder.adapted_modules(), ["encoder.layer.1.output.dense"], "`output.dense` names another one too");
     let error = encoder.add_lora(&only("qery"), 1).unwrap_err().to_string();
@@ -197,7 +199,7 @@ fn a_merged_run_changes_the_adapted_layers_only() {
     let place = Place::new();
     let report = finish(&place.spec("run", &[("lora", "rank=4,targets=query+value"), ("epochs", "6")]));
     let metrics = report.metrics.unwrap();
-    assert!(metrics.finetuned.mrr > metrics.pretrained.mrr, "it learns: {metrics:?}");
+    assert!(metrics.finetuned.map > metrics.pretrained.map + 0.05, "it learns: {metrics:?}");
     let (start, end) = (Weights::open(&place.path("base")).unwrap(), Weights::open(&place.path("run")).unwrap());
     assert!(start.names().eq(end.names()));
     for name in start.names() {

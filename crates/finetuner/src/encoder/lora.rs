@@ -183,7 +183,8 @@ impl Encoder {
             Targets::AllLinear => linears.iter().map(|(module, ..)| module.clone()).collect(),
             Targets::Named(names) => names.clone(),
         };
-        if let Some(missing) = targets.iter().find(|target| !linears.iter().any(|(module, ..)| is_end(module, target))) {
+        if let Some(missing) = targets.iter().find(|target| !linears.iter().any(|(module, ..)| is_end(module, target)))
+        {
             let last = |module: &str| module.rsplit('.').next().unwrap_or_default().to_owned();
             let mut known: Vec<String> = linears.iter().map(|(module, ..)| last(module)).collect();
             known.sort();

@@ -126,14 +126,7 @@ impl Transformer {
     }
 
     /// A linear layer, with what adapters add.
-    fn linear(
-        &self,
-        tape: &mut Tape<'_>,
-        x: &Var,
-        layer: Affine,
-        packing: &Packing,
-        key: Option<Key>,
-    ) -> Result<Var> {
+    fn linear(&self, tape: &mut Tape<'_>, x: &Var, layer: Affine, packing: &Packing, key: Option<Key>) -> Result<Var> {
         let (weight, offset) = parameters(tape, layer);
         let y = tape.linear(x, &weight, Some(&offset))?;
         self.lora.add(tape, (x, y), layer.0, packing, key)
