@@ -163,6 +163,6 @@ fn write_model(source: &Path, target: &Path) {
     let model = TextModel::open(ModelFolder::open(source).unwrap(), &options).unwrap();
     let output = finetuner::artifact::Output::claim(target, false).unwrap();
     let mut writer = ArtifactWriter::new(&output).unwrap();
-    model.save(&mut writer).unwrap();
+    model.save(&mut writer, None).unwrap();
     writer.finish(&json!({}), Default::default()).unwrap();
 }
