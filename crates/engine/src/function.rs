@@ -61,7 +61,7 @@ pub enum Binary {
     Minimum,
 }
 
-/// How alike or how far apart two vectors are.
+/// How alike or how far apart two vectors are. The first two are matrix products; the last one takes longer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Similarity {
@@ -77,15 +77,61 @@ pub enum Similarity {
         /// The squared distance.
         squared: bool,
     },
+    /// Any other, pair by pair.
+    Measured(Measure),
+}
+
+/// A similarity that is no plain matrix product: `kind(a, b)^power` of rows that may be normalised first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measure {
+    /// What is measured.
+    pub kind: MeasureKind,
+    /// The `p` of the norm that rows are divided by first, `max(norm_p, 1e-12)`; `None` leaves them as they are.
+    pub normalize: Option<f64>,
+    /// The power of the value; the gradient at value 0 is 0 for powers below 1.
+    pub power: f64,
+}
+
+/// What a [`Measure`] measures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum MeasureKind {
+    /// `a . b`
+    Dot,
+    /// `(sum |a - b|^p)^(1/p)`, the largest difference for infinite `p`; gradient 0 between equal vectors.
+    Lp {
+        /// Greater than 0, or infinite.
+        p: f64,
+    },
+    /// `var(a - b) / var(a)`, both unbiased and over the columns: how loud the difference is beside the first vector.
+    SignalToNoise,
 }
 
 impl Similarity {
-    /// Whether rows are divided by their norm first.
-    pub fn normalizes(self) -> bool {
+    /// The `p` of the norm that rows are divided by first, if any.
+    pub fn norm(self) -> Option<f64> {
         match self {
-            Similarity::Dot { normalize } | Similarity::Euclidean { normalize, .. } => normalize,
+            Similarity::Dot { normalize } | Similarity::Euclidean { normalize, .. } => normalize.then_some(2.0),
+            Similarity::Measured(measure) => measure.normalize,
         }
     }
+}
+
+/// A function of each row of a matrix of similarities that is never held as a whole: how a loss sees an anchor and all
+/// that it is compared with. It runs on the processor, whatever the device.
+pub trait RowFunction: Send + Sync {
+    /// The value of row `row` and how many terms it is made of, which has no gradient. Where `gradient` is given, adds
+    /// the derivative of the value by each `x` to it.
+    fn row(&self, row: usize, x: &[f64], gradient: Option<&mut [f64]>) -> (f64, f64);
+}
+
+/// A function of each row of a matrix that looks at other rows, too. It runs on the processor, whatever the device.
+pub trait MatrixFunction: Send + Sync {
+    /// The value of row `row` and how many terms it is made of, which has no gradient.
+    fn row(&self, row: usize, x: &Tensor) -> (f64, f64);
+
+    /// Adds to `gradient` the derivative, by each element of row `row`, of the values of all rows times `dy`.
+    fn gradient(&self, row: usize, x: &Tensor, dy: &[f32], gradient: &mut [f64]);
 }
 
 /// What one triplet of an anchor, a positive and a negative adds, with `v = d_ap - d_an + margin`.
@@ -227,6 +273,33 @@ pub trait Functions {
         negatives: &Tensor,
         dy: &Tensor,
     ) -> Tensor;
+
+    /// The value and the number of terms of each row of `scale similarities(a, b)`, without holding that matrix.
+    fn similarity_rows(
+        &self,
+        similarity: Similarity,
+        scale: f64,
+        a: &Tensor,
+        b: &Tensor,
+        function: &dyn RowFunction,
+    ) -> (Tensor, Tensor);
+
+    /// The gradients of `a` and `b` from that of the values.
+    fn similarity_rows_backward(
+        &self,
+        similarity: Similarity,
+        scale: f64,
+        a: &Tensor,
+        b: &Tensor,
+        function: &dyn RowFunction,
+        dy: &Tensor,
+    ) -> (Tensor, Tensor);
+
+    /// The value and the number of terms of each row.
+    fn matrix_rows(&self, x: &Tensor, function: &dyn MatrixFunction) -> (Tensor, Tensor);
+
+    /// The gradient of `x` from that of the values.
+    fn matrix_rows_backward(&self, x: &Tensor, function: &dyn MatrixFunction, dy: &Tensor) -> Tensor;
 
     /// `ln(1 + sum over i, j with targets[i] < targets[j] of exp(scale (x[i] - x[j])))`, one number; and its gradient.
     fn ranked_pairs(&self, x: &Tensor, targets: &[f32], scale: f64) -> (Tensor, Tensor);

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Cpu, TASK, elementwise, reduce, similarity, triplets};
-use crate::function::{Binary, Functions, Similarity, TripletRule, Unary};
+use crate::function::{Binary, Functions, MatrixFunction, RowFunction, Similarity, TripletRule, Unary};
 use crate::tensor::Tensor;
 
 impl Functions for Cpu {
@@ -186,6 +186,48 @@ impl Functions for Cpu {
         }
         .backward(dy.data(), gradient.data_mut());
         gradient
+    }
+
+    fn similarity_rows(
+        &self,
+        similarity: Similarity,
+        scale: f64,
+        a: &Tensor,
+        b: &Tensor,
+        function: &dyn RowFunction,
+    ) -> (Tensor, Tensor) {
+        similarity::rows(similarity, scale, a, b, function)
+    }
+
+    fn similarity_rows_backward(
+        &self,
+        similarity: Similarity,
+        scale: f64,
+        a: &Tensor,
+        b: &Tensor,
+        function: &dyn RowFunction,
+        dy: &Tensor,
+    ) -> (Tensor, Tensor) {
+        similarity::rows_backward(similarity, scale, a, b, function, dy)
+    }
+
+    fn matrix_rows(&self, x: &Tensor, function: &dyn MatrixFunction) -> (Tensor, Tensor) {
+        let (mut sums, mut counts) = (Tensor::stale(&[x.rows()]), Tensor::stale(&[x.rows()]));
+        sums.data_mut().par_iter_mut().zip(counts.data_mut()).enumerate().for_each(|(row, (sum, count))| {
+            let (value, terms) = function.row(row, x);
+            (*sum, *count) = (value as f32, terms as f32);
+        });
+        (sums, counts)
+    }
+
+    fn matrix_rows_backward(&self, x: &Tensor, function: &dyn MatrixFunction, dy: &Tensor) -> Tensor {
+        let mut dx = Tensor::stale(x.shape());
+        dx.data_mut().par_chunks_mut(x.columns().max(1)).enumerate().for_each(|(row, dx)| {
+            let mut gradient = vec![0.0; dx.len()];
+            function.gradient(row, x, dy.data(), &mut gradient);
+            dx.iter_mut().zip(gradient).for_each(|(dx, gradient)| *dx = gradient as f32);
+        });
+        dx
     }
 
     fn ranked_pairs(&self, x: &Tensor, targets: &[f32], scale: f64) -> (Tensor, Tensor) {

@@ -60,13 +60,7 @@ impl<'a, T> Matrix<'a, T> {
         }
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
 
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
 
     fn row_range(self, from: usize, rows: usize) -> Self {
         let start = (from * self.row_stride).min(self.data.len());

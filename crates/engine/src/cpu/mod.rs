@@ -8,6 +8,7 @@ mod embedding;
 mod function;
 pub(crate) mod gemm;
 pub(crate) mod math;
+mod measure;
 mod norm;
 mod pooling;
 mod reduce;

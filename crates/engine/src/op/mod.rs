@@ -13,6 +13,7 @@ mod norm;
 mod normalize;
 mod pool;
 mod reduce;
+mod rows;
 mod select;
 mod similarity;
 mod triplets;
