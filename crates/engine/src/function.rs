@@ -274,6 +274,9 @@ pub trait Functions {
         dy: &Tensor,
     ) -> Tensor;
 
+    /// Rows and columns exchanged.
+    fn transpose(&self, x: &Tensor) -> Tensor;
+
     /// The value and the number of terms of each row of `scale similarities(a, b)`, without holding that matrix.
     fn similarity_rows(
         &self,

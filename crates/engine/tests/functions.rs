@@ -336,6 +336,16 @@ fn near_and_equal_vectors_keep_exact_distances_and_finite_gradients() {
     assert!(found.take(&x).unwrap().data().iter().all(|g| g.is_finite()));
 }
 
+#[test]
+fn transposed_matrices() {
+    check(
+        &[&[2, 3]],
+        vec![numbers(9, 6)],
+        |tape, x| tape.transpose(&x[0]),
+        |x| (0..6).map(|i| x[0][i % 2 * 3 + i / 2]).collect(),
+    );
+}
+
 /// Per row the sum of squares of even columns, and of this row's number times the odd ones.
 struct Squares;
 

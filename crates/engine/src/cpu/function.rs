@@ -188,6 +188,15 @@ impl Functions for Cpu {
         gradient
     }
 
+    fn transpose(&self, x: &Tensor) -> Tensor {
+        let (rows, columns) = (x.rows(), x.columns());
+        let mut y = Tensor::stale(&[columns, rows]);
+        y.data_mut().par_chunks_mut(rows.max(1)).enumerate().for_each(|(c, y)| {
+            y.iter_mut().enumerate().for_each(|(r, y)| *y = x.data()[r * columns + c]);
+        });
+        y
+    }
+
     fn similarity_rows(
         &self,
         similarity: Similarity,

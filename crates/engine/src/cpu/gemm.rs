@@ -60,8 +60,6 @@ impl<'a, T> Matrix<'a, T> {
         }
     }
 
-
-
     fn row_range(self, from: usize, rows: usize) -> Self {
         let start = (from * self.row_stride).min(self.data.len());
         Matrix { data: &self.data[start..], rows, ..self }

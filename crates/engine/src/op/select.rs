@@ -63,6 +63,23 @@ impl Tape<'_> {
         }))
     }
 
+    /// Rows and columns exchanged.
+    ///
+    /// # Shapes
+    /// `x [rows, columns]`; gives `[columns, rows]`.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn transpose(&mut self, x: &Var) -> Result<Var> {
+        let y = self.device().transpose(x.value());
+        let source = x.source();
+        Ok(self.record(&[x], y, move |backward, dy| {
+            let dx = backward.device.transpose(&dy);
+            backward.add(source, dx);
+            Ok(())
+        }))
+    }
+
     /// Matrices side by side.
     ///
     /// # Shapes

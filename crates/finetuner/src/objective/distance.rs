@@ -1,6 +1,6 @@
 //! How far apart two embeddings are.
 
-use engine::function::{Similarity, Unary};
+use engine::function::{Measure, MeasureKind, Similarity, Unary};
 use engine::{Device, Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,11 +13,16 @@ use crate::error::{Result, nearest};
 /// | name | also | value of embeddings x, w (x̂ = x / max(‖x‖, 1e-12)) |
 /// |---|---|---|
 /// | `cosine` | `CosineSimilarity`, `cos_sim` | x̂ · ŵ |
-/// | `l2` | `LpDistance` | ‖x̂ - ŵ‖; options `normalize_embeddings` (true), `power` (1 or 2) |
+/// | `l2` | `LpDistance` | ‖x̂ - ŵ‖ₚ with option `p` (2; any number from 1, or `inf`), x̂ by the same norm |
 /// | `l2_squared` | | ‖x̂ - ŵ‖² |
+/// | `manhattan` | `manhattan_sim` | ‖x - w‖₁ |
 /// | `euclidean`, `sqeuclidean` | `euclidean_sim` | ‖x - w‖, ‖x - w‖² |
-/// | `dot` | `dot_score` | x · w; option `normalize_embeddings` (false) |
-/// | `DotProductSimilarity` | | x̂ · ŵ, as pytorch-metric-learning has it; option `normalize_embeddings` (true) |
+/// | `dot` | `dot_score` | x · w |
+/// | `DotProductSimilarity` | | x̂ · ŵ, as pytorch-metric-learning has it |
+/// | `snr` | `SNRDistance` | Var(x̂ - ŵ) / Var(x̂), unbiased, over the dimensions |
+///
+/// Options: `normalize_embeddings` (`l2`, `snr` and `DotProductSimilarity`: true; `dot`: false); `power` (1), to which
+/// the value is raised, a whole number for similarities, which may be negative.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub enum Distance {
@@ -32,37 +37,69 @@ pub enum Distance {
         /// The squared distance.
         squared: bool,
     },
+    /// Any other; larger is closer where it measures a dot product.
+    Measured(Measure),
 }
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 16] = [
     "cosine",
     "l2",
     "l2_squared",
     "euclidean",
     "sqeuclidean",
+    "manhattan",
     "dot",
+    "snr",
     "CosineSimilarity",
     "LpDistance",
     "DotProductSimilarity",
+    "SNRDistance",
     "cos_sim",
     "dot_score",
+    "euclidean_sim",
+    "manhattan_sim",
 ];
 
 impl Distance {
     /// pytorch-metric-learning's default, `LpDistance`: between normalised vectors.
     pub const L2: Distance = Distance::Euclidean { normalize: true, squared: false };
 
+    /// The signal-to-noise ratio of normalised vectors.
+    pub const SNR: Distance =
+        Distance::Measured(Measure { kind: MeasureKind::SignalToNoise, normalize: Some(2.0), power: 1.0 });
+
     /// Whether larger values are closer.
     pub fn inverted(self) -> bool {
-        matches!(self, Distance::Cosine | Distance::Dot)
+        matches!(self, Distance::Cosine | Distance::Dot | Distance::Measured(Measure { kind: MeasureKind::Dot, .. }))
     }
 
-    fn similarity(self) -> Similarity {
+    /// Whether it is the Euclidean distance of normalised vectors, or a power of it, and which.
+    pub(super) fn l2_power(self) -> Option<f64> {
+        match self {
+            Distance::Euclidean { normalize: true, squared } => Some(if squared { 2.0 } else { 1.0 }),
+            Distance::Measured(Measure { kind: MeasureKind::Lp { p: 2.0 }, normalize: Some(2.0), power }) => {
+                Some(power)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_signal_to_noise(self) -> bool {
+        matches!(self, Distance::Measured(Measure { kind: MeasureKind::SignalToNoise, .. }))
+    }
+
+    pub(super) fn similarity(self) -> Similarity {
         match self {
             Distance::Cosine => Similarity::Dot { normalize: true },
             Distance::Dot => Similarity::Dot { normalize: false },
             Distance::Euclidean { normalize, squared } => Similarity::Euclidean { normalize, squared },
+            Distance::Measured(measure) => Similarity::Measured(measure),
         }
+    }
+
+    /// `[m, n]` in its own direction.
+    pub(super) fn values(self, tape: &mut Tape<'_>, a: &Var, b: &Var) -> Result<Var> {
+        Ok(tape.similarities(self.similarity(), a, b)?)
     }
 
     /// A margin given in the distance's own direction, for values where smaller is closer.
@@ -113,27 +150,42 @@ impl TryFrom<Value> for Distance {
             Some(Value::Bool(value)) => Ok(value),
             Some(other) => Err(format!("`{key}`: expected true or false, got {other}")),
         };
-        let distance = match name {
-            "cosine" | "CosineSimilarity" | "cos" | "cos_sim" | "pairwise_cos_sim" => Distance::Cosine,
-            "dot" | "dot_score" if flag("normalize_embeddings", false)? => Distance::Cosine,
-            "DotProductSimilarity" if flag("normalize_embeddings", true)? => Distance::Cosine,
-            "dot" | "dot_score" | "DotProductSimilarity" => Distance::Dot,
-            "l2" | "LpDistance" => {
-                let normalize = flag("normalize_embeddings", true)?;
-                match options.remove("p").map(|p| p.as_f64()) {
-                    None | Some(Some(2.0)) => {}
-                    _ => return Err("`p`: expected 2".to_owned()),
-                }
-                match options.remove("power").map(|power| power.as_f64()) {
-                    None | Some(Some(1.0)) => Distance::Euclidean { normalize, squared: false },
-                    Some(Some(2.0)) => Distance::Euclidean { normalize, squared: true },
-                    _ => return Err("`power`: expected 1 or 2".to_owned()),
-                }
-            }
-            "l2_squared" => Distance::Euclidean { normalize: true, squared: true },
-            "euclidean" | "euclidean_sim" => Distance::Euclidean { normalize: false, squared: false },
-            "sqeuclidean" => Distance::Euclidean { normalize: false, squared: true },
+        let (kind, normalize) = match name {
+            "cosine" | "CosineSimilarity" | "cos" | "cos_sim" | "pairwise_cos_sim" => (MeasureKind::Dot, true),
+            "dot" | "dot_score" => (MeasureKind::Dot, flag("normalize_embeddings", false)?),
+            "DotProductSimilarity" => (MeasureKind::Dot, flag("normalize_embeddings", true)?),
+            "l2" | "LpDistance" => (MeasureKind::Lp { p: 2.0 }, flag("normalize_embeddings", true)?),
+            "l2_squared" => (MeasureKind::Lp { p: 2.0 }, true),
+            "euclidean" | "euclidean_sim" | "sqeuclidean" => (MeasureKind::Lp { p: 2.0 }, false),
+            "manhattan" | "manhattan_sim" => (MeasureKind::Lp { p: 1.0 }, false),
+            "snr" | "SNRDistance" => (MeasureKind::SignalToNoise, flag("normalize_embeddings", true)?),
             other => return Err(format!("unknown distance `{other}`{}", nearest(other, NAMES))),
+        };
+        let mut number = |key: &str, default: f64| match options.remove(key) {
+            None => Ok(default),
+            Some(Value::String(word)) if word == "inf" && key == "p" => Ok(f64::INFINITY),
+            Some(value) => value.as_f64().ok_or(format!("`{key}`: expected a number, got {value}")),
+        };
+        let p = if matches!(name, "l2" | "LpDistance") { number("p", 2.0)? } else { 2.0 };
+        if p < 1.0 {
+            return Err(format!("`p`: expected a number of at least 1, or \"inf\", got {p}"));
+        }
+        let kind = if p == 2.0 { kind } else { MeasureKind::Lp { p } };
+        let power = match name {
+            "l2_squared" | "sqeuclidean" => 2.0,
+            _ => number("power", 1.0)?,
+        };
+        let whole = kind != MeasureKind::Dot || power.fract() == 0.0;
+        if !(power.is_finite() && power > 0.0 && whole) {
+            let expected = if whole { "a number greater than 0" } else { "a whole number, as values may be negative" };
+            return Err(format!("`power`: expected {expected}, got {power}"));
+        }
+        let distance = match (kind, power) {
+            (MeasureKind::Dot, 1.0) if normalize => Distance::Cosine,
+            (MeasureKind::Dot, 1.0) => Distance::Dot,
+            (MeasureKind::Lp { p: 2.0 }, 1.0) => Distance::Euclidean { normalize, squared: false },
+            (MeasureKind::Lp { p: 2.0 }, 2.0) => Distance::Euclidean { normalize, squared: true },
+            _ => Distance::Measured(Measure { kind, normalize: normalize.then_some(p), power }),
         };
         match options.keys().next() {
             Some(key) => Err(format!("distance `{name}` has no option `{key}`")),
@@ -149,6 +201,18 @@ impl From<Distance> for Value {
             Distance::Dot => json!("dot"),
             Distance::Euclidean { normalize, squared } => {
                 json!({"name": "l2", "normalize_embeddings": normalize, "power": if squared { 2 } else { 1 }})
+            }
+            Distance::Measured(Measure { kind, normalize, power }) => {
+                let mut value = json!({"normalize_embeddings": normalize.is_some(), "power": power});
+                value["name"] = match kind {
+                    MeasureKind::SignalToNoise => json!("snr"),
+                    MeasureKind::Lp { p } => {
+                        value["p"] = if p.is_infinite() { json!("inf") } else { json!(p) };
+                        json!("l2")
+                    }
+                    _ => json!("dot"),
+                };
+                value
             }
         }
     }

@@ -56,6 +56,16 @@ pub enum Mined {
         /// Distances of all pairs, smaller is closer.
         distances: Tensor,
     },
+    /// Every triplet whose negative sees anchor and positive under a large angle:
+    /// `‖a - p‖ > 2 tangent ‖n - (a + p) / 2‖`.
+    Angles {
+        /// Of the smallest angle.
+        tangent: f64,
+        /// Squared distances of rows and others.
+        squares: Tensor,
+        /// Squared distances among the others.
+        among: Tensor,
+    },
     /// These triplets of anchor, positive and negative.
     Triplets(Vec<[u32; 3]>),
 }
@@ -76,6 +86,16 @@ impl Mined {
                 }
                 pairs
             }
+            Mined::Angles { .. } => {
+                let shape = labels.positives.shape();
+                let mut pairs = Masks { positives: Tensor::zeros(shape), negatives: Tensor::zeros(shape) };
+                let (positives, negatives) = (pairs.positives.data_mut(), pairs.negatives.data_mut());
+                self.each_triplet(labels, |a, p, n| {
+                    positives[a * shape[1] + p] += 1.0;
+                    negatives[a * shape[1] + n] += 1.0;
+                });
+                pairs
+            }
             Mined::Interval { low, high, distances, .. } => {
                 // The gradient of sum (d_ap - d_an) counts: positives upwards, negatives downwards.
                 let rule = TripletRule::mined(*low, *high, TripletShape::Linear);
@@ -85,6 +105,25 @@ impl Mined {
                 let negated = device.unary(Unary::Affine { scale: -1.0, shift: 0.0 }, &counts);
                 Masks { positives: device.unary(Unary::Relu, &counts), negatives: device.unary(Unary::Relu, &negated) }
             }
+        }
+    }
+
+    /// Whether it keeps a triplet of an anchor, one of its positives and one of its negatives; `true` where it chose by
+    /// other means.
+    pub fn keeps(&self, a: usize, p: usize, n: usize) -> bool {
+        let at = |matrix: &Tensor, row: usize, column: usize| f64::from(matrix.data()[row * matrix.columns() + column]);
+        match self {
+            Mined::Interval { low, high, distances, .. } => {
+                let apart = at(distances, a, n) - at(distances, a, p);
+                apart > *low && apart <= *high
+            }
+            Mined::Angles { tangent, squares, among } => {
+                // The median of a triangle from its sides.
+                let base = at(squares, a, p);
+                let median = at(squares, a, n) / 2.0 + at(among, p, n) / 2.0 - base / 4.0;
+                base > 4.0 * tangent * tangent * median
+            }
+            _ => true,
         }
     }
 
@@ -98,31 +137,50 @@ impl Mined {
         }
     }
 
+    /// How often each row is an anchor, a positive or a negative; only as an anchor if the others are not the rows
+    /// themselves.
+    pub fn times_chosen(&self, device: &dyn Device, labels: &Masks, among_themselves: bool) -> Vec<f64> {
+        let pairs = self.pairs(device, labels);
+        let (rows, columns) = (labels.positives.rows(), labels.positives.columns());
+        let mut counts = vec![0.0; rows];
+        for (at, (positive, negative)) in pairs.positives.data().iter().zip(pairs.negatives.data()).enumerate() {
+            let (row, column) = (at / columns, at % columns);
+            // The anchor of a triplet stands in two of its pairs.
+            let as_anchor = if matches!(self, Mined::Interval { .. } | Mined::Angles { .. } | Mined::Triplets(_)) {
+                0.0
+            } else {
+                *negative
+            };
+            counts[row] += f64::from(positive + as_anchor);
+            if among_themselves {
+                counts[column] += f64::from(positive + negative);
+            }
+        }
+        counts
+    }
+
     /// Every triplet, listed in order: for inspection, as there may be very many.
     pub fn list_triplets(&self, labels: &Masks) -> Vec<[u32; 3]> {
-        let joined = |masks: &Masks, keep: &dyn Fn(usize, usize) -> bool| {
-            let columns = masks.positives.columns();
-            let mut triplets = Vec::new();
-            for a in 0..masks.positives.rows() {
-                let row = a * columns..(a + 1) * columns;
-                let (positives, negatives) =
-                    (&masks.positives.data()[row.clone()], &masks.negatives.data()[row.clone()]);
-                for p in (0..columns).filter(|&p| positives[p] != 0.0) {
-                    for n in (0..columns).filter(|&n| negatives[n] != 0.0 && keep(row.start + p, row.start + n)) {
-                        triplets.push([a as u32, p as u32, n as u32]);
-                    }
-                }
+        if let Mined::Triplets(triplets) = self {
+            return triplets.clone();
+        }
+        let mut triplets = Vec::new();
+        let pairs = if let Mined::Pairs(pairs) = self { pairs } else { labels };
+        self.each_triplet(pairs, |a, p, n| triplets.push([a as u32, p as u32, n as u32]));
+        triplets
+    }
+
+    /// Every triplet of these pairs that is kept, in order.
+    fn each_triplet(&self, pairs: &Masks, mut visit: impl FnMut(usize, usize, usize)) {
+        let columns = pairs.positives.columns();
+        for a in 0..pairs.positives.rows() {
+            let marked = |mask: &Tensor| -> Vec<usize> {
+                (0..columns).filter(|column| mask.data()[a * columns + column] != 0.0).collect()
+            };
+            let negatives = marked(&pairs.negatives);
+            for p in marked(&pairs.positives) {
+                negatives.iter().filter(|&&n| self.keeps(a, p, n)).for_each(|&n| visit(a, p, n));
             }
-            triplets
-        };
-        match self {
-            Mined::Everything => joined(labels, &|_, _| true),
-            Mined::Pairs(pairs) => joined(pairs, &|_, _| true),
-            Mined::Triplets(triplets) => triplets.clone(),
-            Mined::Interval { low, high, distances, .. } => joined(labels, &|p, n| {
-                let apart = f64::from(distances.data()[n]) - f64::from(distances.data()[p]);
-                apart > *low && apart <= *high
-            }),
         }
     }
 }

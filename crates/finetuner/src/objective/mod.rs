@@ -4,6 +4,7 @@
 //! tape; a miner the same in [`miner`]. One line in the table of their folder makes it known by name. Names, options
 //! and defaults are those of pytorch-metric-learning and sentence-transformers, and values and gradients equal theirs.
 
+mod anchor;
 pub mod distance;
 pub mod loss;
 pub mod mined;
@@ -130,8 +131,8 @@ impl Objective {
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
-        if let (Some(name), false) = (miner, matches!(built_loss.needs(), Needs::Labels | Needs::Classes)) {
-            let problem = format!("`{name}` mines by label, which {loss} does not use; leave it out");
+        if let (Some(name), false) = (miner, built_loss.mines()) {
+            let problem = format!("{loss} uses no mined pairs or triplets, so `{name}` has no use; leave it out");
             return Err(Error::spec("miner", problem));
         }
         if miner.is_none() && !miner_options.is_empty() {

@@ -1,9 +1,9 @@
-use engine::function::Unary;
 use engine::{Tape, Var};
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Loss};
 use crate::error::Result;
+use crate::objective::reducer::Of;
 use crate::objective::{Distance, Needs, Reducer};
 
 /// Positive pairs together, negative pairs at least a margin apart.
@@ -25,7 +25,7 @@ pub struct ContrastiveLoss {
     pub neg_margin: f64,
     /// Default `l2`, between normalised vectors.
     pub distance: Distance,
-    /// Of each of the two parts. Default `avg_non_zero`.
+    /// Of each of the two parts, `pos_loss` and `neg_loss`. Default `avg_non_zero`.
     pub reducer: Reducer,
 }
 
@@ -41,16 +41,70 @@ impl Loss for ContrastiveLoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
-        let labels = batch.masks();
-        let mined = batch.mined(tape, self.distance, distances.value(), &labels);
-        let pairs = mined.pairs(tape.device(), &labels);
-        let too_far = tape.affine(&distances, 1.0, -self.distance.threshold(self.pos_margin))?;
-        let too_far = tape.unary(Unary::Relu, &too_far)?;
-        let too_near = tape.affine(&distances, -1.0, self.distance.threshold(self.neg_margin))?;
-        let too_near = tape.unary(Unary::Relu, &too_near)?;
-        let positive = self.reducer.reduce(tape, &too_far, Some(&pairs.positives))?;
-        let negative = self.reducer.reduce(tape, &too_near, Some(&pairs.negatives))?;
+        let (far, near) = (self.distance.threshold(self.pos_margin), self.distance.threshold(self.neg_margin));
+        let (positive, negative) = (self.reducer.part("pos_loss"), self.reducer.part("neg_loss"));
+        let pairs = batch.pairs(tape, self.reducer.counts_repetitions());
+        let positive =
+            batch.per_anchor(tape, self.distance, positive, Of::Pairs, pairs.clone(), move |anchor, terms| {
+                for p in &anchor.positives {
+                    let too_far = (p.distance - far).max(0.0);
+                    if terms.add(p.weight, too_far) && too_far > 0.0 {
+                        terms.slope(p, p.weight);
+                    }
+                }
+            })?;
+        let negative = batch.per_anchor(tape, self.distance, negative, Of::Pairs, pairs, move |anchor, terms| {
+            for n in &anchor.negatives {
+                let too_near = (near - n.distance).max(0.0);
+                if terms.add(n.weight, too_near) && too_near > 0.0 {
+                    terms.slope(n, -n.weight);
+                }
+            }
+        })?;
         Ok(tape.add(&positive, &negative)?)
+    }
+}
+
+/// [`ContrastiveLoss`] on the signal-to-noise distance: how loud the difference of two embeddings is beside the first.
+///
+/// ```text
+/// loss = reduce of max(0, d - pos_margin) over positive pairs + reduce of max(0, neg_margin - d) over negative pairs
+/// d_ij = Var(x_i - x_j) / Var(x_i)
+/// ```
+///
+/// Reference: `SignalToNoiseRatioContrastiveLoss` of pytorch-metric-learning; Yuan et al. 2019 (1904.02616).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignalToNoiseRatioContrastiveLoss {
+    /// Default 0.
+    pub pos_margin: f64,
+    /// Default 1.
+    pub neg_margin: f64,
+    /// `snr` with its options. Default `snr`, of normalised vectors.
+    pub distance: Distance,
+    /// Of each of the two parts, `pos_loss` and `neg_loss`. Default `avg_non_zero`.
+    pub reducer: Reducer,
+}
+
+impl Default for SignalToNoiseRatioContrastiveLoss {
+    fn default() -> Self {
+        let ContrastiveLoss { pos_margin, neg_margin, reducer, .. } = ContrastiveLoss::default();
+        SignalToNoiseRatioContrastiveLoss { pos_margin, neg_margin, distance: Distance::SNR, reducer }
+    }
+}
+
+impl Loss for SignalToNoiseRatioContrastiveLoss {
+    fn needs(&self) -> Needs {
+        Needs::Labels
+    }
+
+    fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
+        let SignalToNoiseRatioContrastiveLoss { pos_margin, neg_margin, distance, reducer } = self.clone();
+        ContrastiveLoss { pos_margin, neg_margin, distance, reducer }.compute(tape, batch)
+    }
+
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        let noise = self.distance.is_signal_to_noise();
+        (!noise).then(|| ("distance", "expected `snr`".to_owned())).into_iter().collect()
     }
 }

@@ -1,7 +1,30 @@
 //! Losses. One file each: a struct whose fields are its options, and its forward code on the tape.
 
 mod angle;
+mod batch_hard_triplet;
+mod batch_semi_hard_triplet;
+mod circle;
+mod easy_positive;
+mod fast_ap;
+mod generalized_lifted_structure;
+mod instance;
+mod multi_similarity;
+mod n_pairs;
+mod nca;
+mod pnp;
+mod ranked_list;
+mod threshold_consistent_margin;
+mod tuplet_margin;
 mod contrastive;
+mod angular;
+mod batch_all_triplet;
+mod centroid_triplet;
+mod histogram;
+mod intra_pair_variance;
+mod lifted_structure;
+mod margin;
+mod siamese;
+mod vicreg;
 mod cosent;
 mod cosine_similarity;
 mod distill_kl_div;
@@ -24,23 +47,46 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::angle::AnglELoss;
-pub use self::contrastive::ContrastiveLoss;
+pub use self::angular::AngularLoss;
+pub use self::batch_all_triplet::{BatchAllTripletLoss, FinetunerTripletLoss};
+pub use self::batch_hard_triplet::{BatchHardSoftMarginTripletLoss, BatchHardTripletLoss};
+pub use self::batch_semi_hard_triplet::BatchSemiHardTripletLoss;
+pub use self::centroid_triplet::CentroidTripletLoss;
+pub use self::circle::CircleLoss;
+pub use self::contrastive::{ContrastiveLoss, SignalToNoiseRatioContrastiveLoss};
 pub use self::cosent::CoSENTLoss;
 pub use self::cosine_similarity::{CosineSimilarityLoss, LossFunction, ScoreTransformation};
 pub use self::distill_kl_div::DistillKLDivLoss;
+pub use self::easy_positive::{EPHN, EPSHN};
 pub use self::embed_distill::{DistillMetric, EmbedDistillLoss, MSELoss};
+pub use self::fast_ap::FastAPLoss;
+pub use self::generalized_lifted_structure::GeneralizedLiftedStructureLoss;
 pub use self::gist_embed::{GISTEmbedLoss, MarginStrategy};
+pub use self::histogram::HistogramLoss;
+pub use self::instance::InstanceLoss;
+pub use self::intra_pair_variance::IntraPairVarianceLoss;
+pub use self::lifted_structure::LiftedStructureLoss;
+pub use self::margin::MarginLoss;
 pub use self::margin_mse::MarginMSELoss;
 pub use self::mega_batch_margin::MegaBatchMarginLoss;
+pub use self::multi_similarity::MultiSimilarityLoss;
 pub use self::multiple_negatives_ranking::{
     Direction, Directions, HardnessMode, MultipleNegativesRankingLoss, PartitionMode,
 };
-pub use self::nt_xent::NTXentLoss;
+pub use self::n_pairs::NPairsLoss;
+pub use self::nca::NCALoss;
+pub use self::nt_xent::{FinetunerNTXentLoss, NTXentLoss};
 pub use self::pair_contrastive::{OnlineContrastiveLoss, PairContrastiveLoss};
+pub use self::pnp::{PNPLoss, Variant};
+pub use self::ranked_list::RankedListLoss;
+pub use self::siamese::SiameseLoss;
 pub use self::sup_con::SupConLoss;
+pub use self::threshold_consistent_margin::ThresholdConsistentMarginLoss;
 pub use self::triplet::TripletLoss;
 pub use self::triplet_margin::{TripletMarginLoss, TripletsPerAnchor};
-use super::miner::Miner;
+pub use self::tuplet_margin::TupletMarginLoss;
+pub use self::vicreg::VICRegLoss;
+use super::miner::{Miner, Seen};
 use super::registry::{self, Entry};
 use super::{BatchLayout, Distance, LossParameter, Masks, Mined, Needs, Sampler, Sizes};
 use crate::error::Result;
@@ -117,10 +163,21 @@ impl<'b> Batch<'b> {
     /// serve a miner that measures the same way.
     pub fn mined(&self, tape: &Tape<'_>, distance: Distance, distances: &Tensor, labels: &Masks) -> Mined {
         match self.miner {
-            None => Mined::Everything,
-            Some(miner) if miner.distance() == distance => miner.mine(distances, labels),
-            Some(miner) => miner.mine_between(tape.device(), self.embeddings.value(), self.others().value(), labels),
+            Some(miner) if miner.distance() == distance => miner.mine(&self.seen(distances, labels)),
+            _ => self.mine(tape, labels),
         }
+    }
+
+    /// What the miner chooses by distances of its own.
+    pub(super) fn mine(&self, tape: &Tape<'_>, labels: &Masks) -> Mined {
+        let Some(miner) = self.miner else { return Mined::Everything };
+        let (rows, others) = (self.embeddings.value(), self.others().value());
+        miner.mine(&self.seen(&miner.distance().measure(tape.device(), rows, others), labels))
+    }
+
+    fn seen<'s>(&'s self, distances: &'s Tensor, labels: &'s Masks) -> Seen<'s> {
+        let (rows, others) = (self.embeddings.value(), self.others().value());
+        Seen { distances, labels, rows, others, columns: &self.layout.columns }
     }
 }
 
@@ -167,6 +224,11 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Whether it learns from the tuples that a miner chooses, or by weights from them. Default: if it needs labels.
+    fn mines(&self) -> bool {
+        matches!(self.needs(), Needs::Labels | Needs::Classes)
+    }
+
     /// What is wrong in the options together, as option and sentence.
     fn problems(&self) -> Vec<(&'static str, String)> {
         Vec::new()
@@ -176,6 +238,34 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
 const LOSSES: &[Entry<dyn Loss>] = &[
     entry::<TripletMarginLoss>("TripletMarginLoss", &[]),
     entry::<ContrastiveLoss>("ContrastiveLoss", &[]),
+    entry::<MultiSimilarityLoss>("MultiSimilarityLoss", &[]),
+    entry::<CircleLoss>("CircleLoss", &[]),
+    entry::<GeneralizedLiftedStructureLoss>("GeneralizedLiftedStructureLoss", &[]),
+    entry::<NCALoss>("NCALoss", &[]),
+    entry::<TupletMarginLoss>("TupletMarginLoss", &[]),
+    entry::<FastAPLoss>("FastAPLoss", &[]),
+    entry::<RankedListLoss>("RankedListLoss", &[]),
+    entry::<PNPLoss>("PNPLoss", &[]),
+    entry::<InstanceLoss>("InstanceLoss", &[]),
+    entry::<NPairsLoss>("NPairsLoss", &[]),
+    entry::<ThresholdConsistentMarginLoss>("ThresholdConsistentMarginLoss", &[]),
+    entry::<EPHN>("EPHN", &[]),
+    entry::<EPSHN>("EPSHN", &[]),
+    entry::<BatchHardTripletLoss>("BatchHardTripletLoss", &[]),
+    entry::<BatchHardSoftMarginTripletLoss>("BatchHardSoftMarginTripletLoss", &[]),
+    entry::<BatchSemiHardTripletLoss>("BatchSemiHardTripletLoss", &[]),
+    entry::<AngularLoss>("AngularLoss", &[]),
+    entry::<LiftedStructureLoss>("LiftedStructureLoss", &[]),
+    entry::<IntraPairVarianceLoss>("IntraPairVarianceLoss", &[]),
+    entry::<HistogramLoss>("HistogramLoss", &[]),
+    entry::<MarginLoss>("MarginLoss", &[]),
+    entry::<SignalToNoiseRatioContrastiveLoss>("SignalToNoiseRatioContrastiveLoss", &[]),
+    entry::<CentroidTripletLoss>("CentroidTripletLoss", &[]),
+    entry::<VICRegLoss>("VICRegLoss", &[]),
+    entry::<BatchAllTripletLoss>("BatchAllTripletLoss", &[]),
+    entry::<SiameseLoss>("SiameseLoss", &[]),
+    entry::<FinetunerTripletLoss>("finetuner.TripletLoss", &[]),
+    entry::<FinetunerNTXentLoss>("finetuner.NTXentLoss", &[]),
     entry::<NTXentLoss>("NTXentLoss", &["NTXLoss"]),
     entry::<SupConLoss>("SupConLoss", &[]),
     entry::<MultipleNegativesRankingLoss>(

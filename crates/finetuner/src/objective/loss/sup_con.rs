@@ -1,9 +1,10 @@
-use engine::function::Binary;
-use engine::{Tape, Tensor, Var};
+use engine::{Tape, Var};
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Loss};
 use crate::error::Result;
+use crate::objective::anchor::log_sum_exp;
+use crate::objective::reducer::Of;
 use crate::objective::{Distance, Needs, Reducer, registry};
 
 /// The mean over an anchor's positives, each against all other rows of the batch.
@@ -38,25 +39,23 @@ impl Loss for SupConLoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
-        let (device, labels) = (tape.device(), batch.masks());
-        let mined = batch.mined(tape, self.distance, distances.value(), &labels);
-        let pairs = mined.present(device, &labels);
-        let positives = device.row_sums(&pairs.positives, None);
-        let negatives = device.row_sums(&pairs.negatives, None);
-        let any = |counts: &Tensor| counts.data().iter().any(|&count| count > 0.0);
-        let valid = any(&positives) && any(&negatives);
-
-        let one = Tensor::scalar(1.0);
-        let shares = device.binary(Binary::Divide, &pairs.positives, &device.binary(Binary::Maximum, &positives, &one));
-        let others = device.binary(Binary::Add, &pairs.positives, &pairs.negatives);
-        let losses = tape.cross_entropy(&distances, Some(&others), &shares, -1.0 / self.temperature)?;
-        // Anchors without positives count 0. Not by a product: the log-sum-exp of nothing is infinite.
-        let counted = device.binary(Binary::Minimum, &positives, &Tensor::scalar(f32::from(u8::from(valid))));
-        let rows = positives.len();
-        let losses = tape.reshape(&losses, &[rows, 1])?;
-        let losses = tape.row_sums(&losses, Some(&counted.reshaped(&[rows, 1])?))?;
-        self.reducer.reduce(tape, &losses, None)
+        let scale = 1.0 / self.temperature;
+        let pairs = batch.pairs(tape, false);
+        let any = pairs.any() == (true, true);
+        batch.per_anchor(tape, self.distance, &self.reducer, Of::Elements, pairs, move |anchor, terms| {
+            if anchor.positives.is_empty() || !any {
+                terms.add(1.0, 0.0);
+                return;
+            }
+            let others = || anchor.positives.iter().chain(&anchor.negatives);
+            let total = log_sum_exp(others().map(|other| (-scale * other.distance, 1.0)));
+            let share = 1.0 / anchor.positives.len() as f64;
+            let target: f64 = anchor.positives.iter().map(|p| -scale * p.distance * share).sum();
+            if terms.add(1.0, total - target) {
+                others().for_each(|other| terms.slope(other, -scale * (-scale * other.distance - total).exp()));
+                anchor.positives.iter().for_each(|p| terms.slope(p, scale * share));
+            }
+        })
     }
 
     fn problems(&self) -> Vec<(&'static str, String)> {

@@ -1,13 +1,15 @@
 use std::sync::Arc;
 
-use engine::function::{Binary, TripletRule, TripletShape, Unary};
-use engine::random::Key;
+use engine::function::{Binary, MatrixFunction, TripletRule, TripletShape, Unary};
 use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Batch, Loss};
 use crate::error::Result;
+use crate::objective::anchor::{Within, logistic, softplus};
+use crate::objective::miner::key_of;
+use crate::objective::reducer::Of;
 use crate::objective::{Distance, Masks, Mined, Needs, Reducer};
 
 /// Positives nearer than negatives, by a margin.
@@ -88,21 +90,34 @@ impl Loss for TripletMarginLoss {
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
         let labels = batch.masks();
+        let classes = &batch.layout.labels[..];
         let all = (f64::NEG_INFINITY, f64::INFINITY);
         match batch.mined(tape, self.distance, distances.value(), &labels) {
             Mined::Everything => match self.triplets_per_anchor {
-                TripletsPerAnchor::All => self.over_masks(tape, &distances, all, None, &labels),
+                TripletsPerAnchor::All => self.over_masks(tape, &distances, all, None, &labels, classes),
                 TripletsPerAnchor::Random(count) => {
                     let triplets = draw(batch.embeddings.value(), &labels, count);
-                    self.over_list(tape, &distances, &triplets)
+                    self.over_list(tape, &distances, &triplets, classes)
                 }
             },
-            Mined::Pairs(pairs) => self.over_masks(tape, &distances, all, None, &pairs),
+            Mined::Pairs(pairs) => self.over_masks(tape, &distances, all, None, &pairs, classes),
             Mined::Interval { low, high, distance, distances: mining } => {
                 let mining = (distance != self.distance).then_some(&mining);
-                self.over_masks(tape, &distances, (low, high), mining, &labels)
+                self.over_masks(tape, &distances, (low, high), mining, &labels, classes)
             }
-            Mined::Triplets(triplets) => self.over_list(tape, &distances, &triplets),
+            chosen @ Mined::Angles { .. } => {
+                let function = ChosenTriplets {
+                    chosen,
+                    pairs: labels,
+                    within: Within(self.reducer.bounds(Of::Triplets)),
+                    margin: self.margin,
+                    swap: self.swap && batch.reference.is_none(),
+                    smooth: self.smooth_loss,
+                };
+                let (sums, counts) = tape.matrix_rows(&distances, Arc::new(function))?;
+                self.reducer.of_rows(tape, &sums, &counts, Of::Triplets, classes)
+            }
+            Mined::Triplets(triplets) => self.over_list(tape, &distances, &triplets, classes),
         }
     }
 }
@@ -115,15 +130,16 @@ impl TripletMarginLoss {
         (low, high): (f64, f64),
         mining: Option<&Tensor>,
         pairs: &Masks,
+        classes: &[u32],
     ) -> Result<Var> {
         let shape = if self.smooth_loss { TripletShape::Softplus } else { TripletShape::Hinge };
-        let (above, below) = self.reducer.bounds();
+        let (above, below) = self.reducer.bounds(Of::Triplets);
         let rule = TripletRule { low, high, margin: self.margin, shape, swap: self.swap, above, below };
         let (sums, counts) = tape.triplets(rule, distances, mining, &pairs.positives, &pairs.negatives)?;
-        self.reducer.finish(tape, &sums, &counts)
+        self.reducer.of_rows(tape, &sums, &counts, Of::Triplets, classes)
     }
 
-    fn over_list(&self, tape: &mut Tape<'_>, distances: &Var, triplets: &[[u32; 3]]) -> Result<Var> {
+    fn over_list(&self, tape: &mut Tape<'_>, distances: &Var, triplets: &[[u32; 3]], classes: &[u32]) -> Result<Var> {
         let pairs = |i: usize, j: usize| -> Arc<[[u32; 2]]> { triplets.iter().map(|t| [t[i], t[j]]).collect() };
         let positive = tape.gather(distances, pairs(0, 1))?;
         let mut negative = tape.gather(distances, pairs(0, 2))?;
@@ -135,13 +151,14 @@ impl TripletMarginLoss {
         let violation = tape.affine(&apart, 1.0, self.margin)?;
         let shape = if self.smooth_loss { Unary::Softplus { scale: 1.0 } } else { Unary::Relu };
         let losses = tape.unary(shape, &violation)?;
-        self.reducer.reduce(tape, &losses, None)
+        let labels: Vec<u32> = triplets.iter().map(|[a, ..]| classes[*a as usize]).collect();
+        self.reducer.reduce_labelled(tape, &losses, None, Of::Triplets, &labels)
     }
 }
 
 /// Random triplets of every anchor that has a positive and a negative.
-fn draw(embeddings: &Tensor, labels: &Masks, count: u32) -> Vec<[u32; 3]> {
-    let key = embeddings.data().iter().fold(Key::new(0), |key, x| key.part(u64::from(x.to_bits())));
+pub(super) fn draw(embeddings: &Tensor, labels: &Masks, count: u32) -> Vec<[u32; 3]> {
+    let key = key_of(embeddings);
     let columns = labels.positives.columns();
     let mut triplets = Vec::new();
     for a in 0..labels.positives.rows() {
@@ -160,4 +177,61 @@ fn draw(embeddings: &Tensor, labels: &Masks, count: u32) -> Vec<[u32; 3]> {
         }
     }
     triplets
+}
+
+/// The losses of triplets that are chosen one by one, without listing them.
+struct ChosenTriplets {
+    chosen: Mined,
+    pairs: Masks,
+    within: Within,
+    margin: f64,
+    swap: bool,
+    smooth: bool,
+}
+
+impl ChosenTriplets {
+    /// Every triplet of an anchor that counts: its positive and negative, its loss and the slope of that, and whether
+    /// the negative's distance is that to the positive.
+    fn each(&self, a: usize, x: &Tensor, mut visit: impl FnMut(usize, usize, f64, f64, bool)) {
+        let columns = x.columns();
+        let at = |row: usize, column: usize| f64::from(x.data()[row * columns + column]);
+        let marked = |mask: &Tensor| -> Vec<usize> {
+            (0..columns).filter(|column| mask.data()[a * columns + column] != 0.0).collect()
+        };
+        let negatives = marked(&self.pairs.negatives);
+        for p in marked(&self.pairs.positives) {
+            for &n in negatives.iter().filter(|&&n| self.chosen.keeps(a, p, n)) {
+                let swapped = self.swap && at(p, n) < at(a, n);
+                let v = at(a, p) - if swapped { at(p, n) } else { at(a, n) } + self.margin;
+                let (loss, slope) = match self.smooth {
+                    true => (softplus(v), logistic(v)),
+                    false => (v.max(0.0), f64::from(u8::from(v > 0.0))),
+                };
+                if self.within.holds(loss) {
+                    visit(p, n, loss, slope, swapped);
+                }
+            }
+        }
+    }
+}
+
+impl MatrixFunction for ChosenTriplets {
+    fn row(&self, row: usize, x: &Tensor) -> (f64, f64) {
+        let (mut sum, mut count) = (0.0, 0.0);
+        self.each(row, x, |_, _, loss, _, _| (sum, count) = (sum + loss, count + 1.0));
+        (sum, count)
+    }
+
+    fn gradient(&self, row: usize, x: &Tensor, dy: &[f32], gradient: &mut [f64]) {
+        self.each(row, x, |p, n, _, slope, swapped| {
+            gradient[p] += f64::from(dy[row]) * slope;
+            gradient[n] -= if swapped { 0.0 } else { f64::from(dy[row]) * slope };
+        });
+        let anchors = (0..dy.len()).filter(|&a| self.swap && self.pairs.positives.data()[a * x.columns() + row] != 0.0);
+        for a in anchors {
+            self.each(a, x, |p, n, _, slope, swapped| {
+                gradient[n] -= if swapped && p == row { f64::from(dy[a]) * slope } else { 0.0 };
+            });
+        }
+    }
 }

@@ -1,7 +1,7 @@
 use engine::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Miner;
+use super::{Miner, Seen};
 use crate::objective::{Distance, Masks, Mined};
 
 /// Per anchor one positive and one negative, or all of a side.
@@ -122,7 +122,8 @@ impl Miner for BatchEasyHardMiner {
         self.distance
     }
 
-    fn mine(&self, distances: &Tensor, labels: &Masks) -> Mined {
+    fn mine(&self, seen: &Seen<'_>) -> Mined {
+        let Seen { distances, labels, .. } = *seen;
         let columns = distances.columns();
         let shape = distances.shape();
         let mut pairs = Masks { positives: Tensor::zeros(shape), negatives: Tensor::zeros(shape) };

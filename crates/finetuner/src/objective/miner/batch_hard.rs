@@ -1,9 +1,8 @@
-use engine::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Miner;
 use super::batch_easy_hard::{BatchEasyHardMiner, Strategy};
-use crate::objective::{Distance, Masks, Mined};
+use super::{Miner, Seen};
+use crate::objective::{Distance, Mined};
 
 /// One triplet per anchor: its farthest positive and its nearest negative. Anchors without either are left out.
 ///
@@ -26,13 +25,13 @@ impl Miner for BatchHardMiner {
         self.distance
     }
 
-    fn mine(&self, distances: &Tensor, labels: &Masks) -> Mined {
+    fn mine(&self, seen: &Seen<'_>) -> Mined {
         let hard = BatchEasyHardMiner {
             pos_strategy: Strategy::Hard,
             neg_strategy: Strategy::Hard,
             distance: self.distance,
             ..BatchEasyHardMiner::default()
         };
-        Mined::Triplets(hard.mine(distances, labels).list_triplets(labels))
+        Mined::Triplets(hard.mine(seen).list_triplets(seen.labels))
     }
 }

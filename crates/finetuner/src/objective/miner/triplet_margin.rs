@@ -1,8 +1,7 @@
-use engine::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Miner;
-use crate::objective::{Distance, Masks, Mined};
+use super::{Miner, Seen};
+use crate::objective::{Distance, Mined};
 
 /// Triplets by `t = d_an - d_ap`, how much farther the negative is than the positive.
 ///
@@ -43,13 +42,13 @@ impl Miner for TripletMarginMiner {
         self.distance
     }
 
-    fn mine(&self, distances: &Tensor, _: &Masks) -> Mined {
+    fn mine(&self, seen: &Seen<'_>) -> Mined {
         let (low, high) = match self.type_of_triplets {
             TypeOfTriplets::All => (f64::NEG_INFINITY, self.margin),
             TypeOfTriplets::Hard => (f64::NEG_INFINITY, self.margin.min(0.0)),
             TypeOfTriplets::Semihard => (0.0, self.margin),
             TypeOfTriplets::Easy => (self.margin, f64::INFINITY),
         };
-        Mined::Interval { low, high, distance: self.distance, distances: distances.clone() }
+        Mined::Interval { low, high, distance: self.distance, distances: seen.distances.clone() }
     }
 }
