@@ -45,6 +45,11 @@ impl Parameters {
         self.list.iter()
     }
 
+    /// The indices of all parameters in order.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = ParameterId> + use<> {
+        (0..self.list.len()).map(ParameterId)
+    }
+
     /// All parameters in order, for changing them.
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut Parameter> {
         self.list.iter_mut()

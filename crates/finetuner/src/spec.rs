@@ -7,6 +7,7 @@
 
 mod apply;
 mod check;
+mod duration;
 mod field;
 mod read;
 mod value;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::duration::parse_duration;
 use self::field::Typed;
 pub use self::field::{Field, FieldType};
 pub use self::value::{parse_options, split_list};
@@ -130,11 +132,17 @@ run_spec! {
     seed: u64 = 42,
     /// `Name(field=value,…)`, as in `EarlyStopping(monitor=val_loss,patience=2)`.
     callbacks: Vec<String> = Vec::new(),
+    /// Train for at most so long, as in `90s`, `30m` or `1h30m`, the measurements included; the run then ends as after its
+    /// last step. Without it all epochs are trained.
+    max_time: Option<String> = None,
+    /// Train on 25 and 50 % of the data first, and say whether more labels or more time would pay. Default false.
+    advise: bool = false,
     /// The folder the run writes. Default `runs/<model>-<time>`.
     output: Option<PathBuf> = None,
     /// Continue the run in `output` from its last checkpoint. Default false.
     resume: bool = false,
-    /// `best` or `last`: which weights the artifact holds. Default `best` when something is evaluated.
+    /// `best`, `last`, or `interpolate` (trained and pretrained weights mixed, see `WiSEFTCallback`): which weights the
+    /// artifact holds. Default `best` when something is evaluated.
     keep: Option<String> = None,
 }
 

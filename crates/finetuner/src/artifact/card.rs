@@ -61,6 +61,9 @@ impl RunRecord {
         writeln!(card, "\n## Use\n\n```python\nfrom sentence_transformers import SentenceTransformer\n")?;
         writeln!(card, "model = SentenceTransformer(\"path/to/this/folder\")")?;
         writeln!(card, "embeddings = model.encode([\"a text\", \"another one\"])\n```")?;
+        if self.spec["lora"]["save"] == "adapter" {
+            writeln!(card, "\nThis folder holds a LoRA adapter of `{}`; loading it needs `peft`.", self.base_model)?;
+        }
         writeln!(card, "\n## Training\n")?;
         self.data.iter().try_for_each(|sentence| writeln!(card, "- Data: {sentence}"))?;
         self.settings(card)?;

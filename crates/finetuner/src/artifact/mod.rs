@@ -12,6 +12,7 @@
 //! - [`manifest`]: what an artifact contains, with checksums
 //! - [`save`]: writes an artifact
 //! - [`event_log`]: everything the run said
+//! - [`metrics_csv`], [`tensorboard`]: the numbers of a run, for other tools
 //! - [`card`]: the model card
 
 pub mod adapter;
@@ -23,9 +24,11 @@ pub mod files;
 pub mod folder;
 pub mod layout;
 pub mod manifest;
+pub mod metrics_csv;
 pub mod output;
 pub mod safetensors;
 pub mod save;
+pub mod tensorboard;
 pub mod weights;
 
 pub use adapter::{AdapterFolder, AdapterRecord};

@@ -10,6 +10,13 @@ use crate::error::{Error, Result};
 
 const LOCK: &str = ".finetuner.lock";
 
+/// The file and the folder in which loggers write unless told otherwise.
+pub(crate) const CSV: &str = "metrics.csv";
+pub(crate) const TENSORBOARD: &str = "tensorboard";
+
+/// How the names of folders begin that a run throws away.
+const SCRATCH: &str = ".scratch";
+
 /// Where an artifact is put together before it is moved into place.
 pub(crate) const STAGING: &str = ".saving";
 
@@ -62,11 +69,41 @@ impl Output {
         &self.folder
     }
 
+    /// Keeps a file of this folder as `checkpoints/epoch-N.safetensors`, and those of the epochs before it, `epochs` in
+    /// all; older ones go.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn keep_checkpoint(&self, file: &str, epoch: usize, epochs: usize) -> Result<()> {
+        let folder = self.folder.join("checkpoints");
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let of = |epoch: usize| folder.join(format!("epoch-{epoch}.safetensors"));
+        let (from, to) = (self.folder.join(file), of(epoch));
+        let _ = std::fs::remove_file(&to); // of a run that was resumed from before this epoch
+        // A link is enough: the next checkpoint is another file that takes the name.
+        let kept = std::fs::hard_link(&from, &to).or_else(|_| std::fs::copy(&from, &to).map(drop));
+        kept.map_err(Error::io("create", &to))?;
+        if let Some(old) = epoch.checked_sub(epochs) {
+            let _ = std::fs::remove_file(of(old));
+        }
+        sync_folder(&folder)
+    }
+
     fn holds_something(&self) -> Result<bool> {
         let mut entries = std::fs::read_dir(&self.folder).map_err(Error::io("read", &self.folder))?;
-        // A run that failed before its first checkpoint leaves its events, which the next run goes on with.
-        let counts = |name: std::ffi::OsString| name != LOCK && name != EVENTS;
+        // A run that failed before its first checkpoint leaves its logs, which the next run goes on with.
+        let passed = |name: &str| [LOCK, EVENTS, CSV, TENSORBOARD].contains(&name) || name.starts_with(SCRATCH);
+        let counts = |name: std::ffi::OsString| !name.to_str().is_some_and(passed);
         Ok(entries.any(|entry| entry.map_or(true, |entry| counts(entry.file_name()))))
+    }
+
+    /// A folder for what a run throws away; it goes when this is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn scratch(&self) -> Result<tempfile::TempDir> {
+        let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(&self.folder);
+        made.map_err(Error::io("create a folder in", &self.folder))
     }
 
     fn finish_interrupted_save(&self) -> Result<()> {

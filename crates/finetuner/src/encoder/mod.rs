@@ -4,6 +4,7 @@ pub mod alias;
 mod family;
 mod freeze;
 pub mod hub;
+mod interpolate;
 mod lora;
 mod mini;
 pub mod source;
@@ -55,6 +56,8 @@ pub struct Encoder {
     layout: Layout,
     /// Weight and bias of each dense step, by its position in the layout.
     dense: Vec<DenseIds>,
+    /// The last dense step, where it is new and its first weights are random.
+    new_head: Option<DenseIds>,
     stored: Vec<Stored>,
     depths: Vec<usize>,
     /// BERT's pooler, which no pooling here uses: kept as it came, so that the artifact is complete.
@@ -101,6 +104,7 @@ impl Encoder {
             dense.push(load_dense(&mut loader, position, module)?);
             width = module.out_features;
         }
+        let mut new_head = None;
         if let Some(output_dim) = options.output_dim {
             // Before a final normalisation, so that its input and not its output is projected.
             let position = match layout.steps.last() {
@@ -115,10 +119,12 @@ impl Encoder {
             };
             loader.continue_from(Origin::Random { key: key.part(1), deviation: (1.0 / width as f32).sqrt() });
             layout.steps.insert(position, Step::Dense(module.clone(), String::new()));
-            dense.push(load_dense(&mut loader, position, &module)?);
+            let head = load_dense(&mut loader, position, &module)?;
+            dense.push(head);
+            new_head = Some(head);
         }
         let Loader { parameters, stored, depths, .. } = loader;
-        let mut encoder = Encoder { parameters, transformer, layout, dense, stored, depths, pooler };
+        let mut encoder = Encoder { parameters, transformer, layout, dense, new_head, stored, depths, pooler };
         for adapter in if options.random { &[][..] } else { &model.adapters } {
             let applied = encoder.apply(adapter.changes()?);
             applied.map_err(|problem| Error::model(adapter.folder().display().to_string(), problem))?;

@@ -195,7 +195,8 @@ impl Optimizer {
         Ok(())
     }
 
-    fn moments(&self) -> usize {
+    /// How many moments each weight has.
+    pub(crate) fn moments(&self) -> usize {
         match self.rule {
             UpdateRule::Adam { .. } => 2,
             UpdateRule::Sgd { momentum, .. } => usize::from(momentum != 0.0),

@@ -80,10 +80,13 @@ impl RunSpec {
             device => found.name("device", Some(device), &["cpu", "auto"]),
         }
         found.at_least_one("threads", self.threads);
+        if let Some(Err(problem)) = self.max_time.as_deref().map(super::parse_duration) {
+            found.add("max_time", problem);
+        }
         found.unless(!self.resume || self.output.is_some(), "resume", || {
             "needs `output`, the folder of the run to go on with".into()
         });
-        found.name("keep", self.keep.as_deref(), &["best", "last"]);
+        found.name("keep", self.keep.as_deref(), &["best", "last", "interpolate"]);
         if found.0.is_empty() { Ok(()) } else { Err(Error::Spec { problems: found.0 }) }
     }
 }
@@ -152,6 +155,7 @@ mod tests {
             precision: "bf16".into(),
             device: "cuda".into(),
             threads: Some(0),
+            max_time: Some("soon".into()),
             resume: true,
             keep: Some("first".into()),
             ..RunSpec::default()
@@ -183,6 +187,7 @@ mod tests {
                 "precision",
                 "device",
                 "threads",
+                "max_time",
                 "resume",
                 "keep"
             ]

@@ -8,18 +8,25 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::evaluation::EvaluationCallback;
+use super::loggers::Logger;
 use crate::error::{Error, Problem, Result, nearest};
 use crate::spec::{Options, parse_options};
 
 /// The callbacks by name.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 8] = [
     "EvaluationCallback",
     "BestModelCheckpoint",
     "EarlyStopping",
     "TrainingCheckpoint",
     "WiSEFTCallback",
-    "WandBLogger",
+    "TensorBoardLogger",
+    "CSVLogger",
+    "MLflowLogger",
 ];
+
+/// Why the original's logger is not here, and what is.
+const NO_WANDB: &str = "sends to a service outside; take `TensorBoardLogger()`, `CSVLogger()` or \
+                        `MLflowLogger(tracking_uri=http://…)`";
 
 /// The original's names of metrics, and ours.
 const ORIGINAL_NAMES: [(&str, &str); 7] = [
@@ -43,6 +50,43 @@ pub(crate) enum Callback {
     EarlyStopping(EarlyStoppingOptions),
     /// Keep checkpoints.
     Training(TrainingCheckpoint),
+    /// Mix the trained weights with the pretrained ones.
+    WiseFt(Alpha),
+    /// Pass numbers on.
+    Logger(Logger),
+}
+
+/// The share of the trained weights in a mixture with the pretrained ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Alpha {
+    /// In 0..=1.
+    Fixed(f64),
+    /// Of 0, 0.1 … 1 the one that measures best on validation data.
+    Auto,
+}
+
+/// The fields of `WiSEFTCallback`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct WiseFtCallback {
+    /// A number in 0..=1, or `auto`.
+    alpha: serde_json::Value,
+}
+
+impl Default for WiseFtCallback {
+    fn default() -> Self {
+        WiseFtCallback { alpha: 0.4.into() }
+    }
+}
+
+impl WiseFtCallback {
+    fn alpha(&self) -> std::result::Result<Alpha, String> {
+        match (self.alpha.as_f64(), self.alpha.as_str()) {
+            (Some(alpha), _) if (0.0..=1.0).contains(&alpha) => Ok(Alpha::Fixed(alpha)),
+            (_, Some("auto")) => Ok(Alpha::Auto),
+            _ => Err(format!("`alpha`: expected a number of 0 to 1 or `auto`, got {}", self.alpha)),
+        }
+    }
 }
 
 /// `TrainingCheckpoint`.
@@ -86,8 +130,7 @@ impl Default for Monitor {
 impl Monitor {
     /// The name under which the number is measured.
     fn name(&self) -> &str {
-        let ours = ORIGINAL_NAMES.iter().find(|(original, _)| *original == self.monitor);
-        ours.map_or(&self.monitor, |(_, ours)| *ours)
+        ours(&self.monitor)
     }
 
     fn is_metric(&self) -> bool {
@@ -102,26 +145,34 @@ impl Monitor {
         }
     }
 
-    /// The watched one of what was measured. Before the first epoch there is no training loss: `None`.
-    fn find(&self, values: &[(String, f64)]) -> Result<Option<f64>> {
-        let name = self.name();
-        match values.iter().find(|(known, _)| known == name) {
-            Some((_, value)) => Ok(Some(*value)),
-            None if name == "train_loss" => Ok(None),
-            None => {
-                let measured = match values {
-                    [] => ", nor anything else".to_owned(),
-                    _ => nearest(name, values.iter().map(|(name, _)| name.as_str())),
-                };
-                let why = match name {
-                    "val_loss" => " (give `eval_data` or `val_split`)",
-                    _ => "",
-                };
-                let problem = format!("`{}` is monitored but not measured{why}{measured}", self.monitor);
-                Err(Error::spec("callbacks", problem))
-            }
-        }
+    /// The watched one of what was measured; `None` where it was not measured this time.
+    fn find(&self, values: &[(String, f64)]) -> Option<f64> {
+        values.iter().find(|(known, _)| known == self.name()).map(|(_, value)| *value)
     }
+
+    /// Refuses a monitor of what is not among `values`, which are all that is measured. Before the first epoch there is
+    /// no training loss.
+    fn check(&self, values: &[(String, f64)]) -> Result<()> {
+        let name = self.name();
+        if name == "train_loss" || self.find(values).is_some() {
+            return Ok(());
+        }
+        let measured = match values {
+            [] => ", nor anything else".to_owned(),
+            _ => nearest(name, values.iter().map(|(name, _)| name.as_str())),
+        };
+        let why = match name {
+            "val_loss" => " (give `eval_data` or `val_split`)",
+            _ => "",
+        };
+        let problem = format!("`{}` is monitored but not measured{why}{measured}", self.monitor);
+        Err(Error::spec("callbacks", problem))
+    }
+}
+
+/// Our name of a metric in the original's name.
+fn ours(name: &str) -> &str {
+    ORIGINAL_NAMES.iter().find(|(original, _)| *original == name).map_or(name, |(_, ours)| *ours)
 }
 
 /// Tells when a model is the best so far.
@@ -151,12 +202,25 @@ impl Best {
         better
     }
 
-    /// As [`Best::observe`], for the monitored one of these values.
-    ///
+    /// As [`Best::observe`], for the monitored one of these values, if it is among them.
+    pub(crate) fn observe_named(&mut self, values: &[(String, f64)]) -> bool {
+        self.monitor.find(values).is_some_and(|value| self.observe(value))
+    }
+
     /// # Errors
-    /// [`Error::Spec`] where it is not among them.
-    pub(crate) fn observe_named(&mut self, values: &[(String, f64)]) -> Result<bool> {
-        Ok(self.monitor.find(values)?.is_some_and(|value| self.observe(value)))
+    /// [`Error::Spec`] where what it watches is not among all that is measured.
+    pub(crate) fn check(&self, values: &[(String, f64)]) -> Result<()> {
+        self.monitor.check(values)
+    }
+
+    /// What it watches, for people.
+    pub(crate) fn name(&self) -> &str {
+        self.monitor.name()
+    }
+
+    /// The best value seen.
+    pub(crate) fn value(&self) -> Option<f64> {
+        self.best
     }
 }
 
@@ -216,16 +280,19 @@ impl EarlyStopping {
         self.monitor.is_metric()
     }
 
-    /// As [`EarlyStopping::observe`], for the monitored one of these values.
-    ///
+    /// As [`EarlyStopping::observe`], for the monitored one of these values, if it is among them.
+    pub(crate) fn observe_named(&mut self, values: &[(String, f64)]) -> bool {
+        self.monitor.find(values).is_none_or(|value| self.observe(value))
+    }
+
     /// # Errors
-    /// [`Error::Spec`] where it is not among them.
-    pub(crate) fn observe_named(&mut self, values: &[(String, f64)]) -> Result<bool> {
-        Ok(self.monitor.find(values)?.is_none_or(|value| self.observe(value)))
+    /// [`Error::Spec`] where what it watches is not among all that is measured.
+    pub(crate) fn check(&self, values: &[(String, f64)]) -> Result<()> {
+        self.monitor.check(values)
     }
 }
 
-/// The callbacks of a run, at most one of each.
+/// The callbacks of a run: any number of evaluations and loggers, at most one of each other kind.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Callbacks(Vec<Callback>);
 
@@ -239,18 +306,27 @@ impl Callbacks {
         let (mut callbacks, mut problems) = (Vec::new(), Vec::new());
         for entry in entries {
             match Callback::parse(entry) {
-                Ok(new) if callbacks.iter().any(|old| std::mem::discriminant(old) == std::mem::discriminant(&new)) => {
-                    problems.push(format!("`{entry}`: one of a kind is enough for this version"));
+                Ok(new) if callbacks.iter().any(|old: &Callback| old.excludes(&new)) => {
+                    problems.push(format!("`{entry}`: there is another one; leave one out"));
                 }
                 Ok(callback) => callbacks.push(callback),
                 Err(problem) => problems.push(format!("`{entry}`: {problem}")),
             }
         }
-        if problems.is_empty() {
-            let mut callbacks = Callbacks(callbacks);
-            if let Some(prefix) = callbacks.evaluation().and_then(|evaluation| evaluation.prefix(model)) {
-                callbacks.take_prefix(&prefix);
+        let mut callbacks = Callbacks(callbacks);
+        let prefixes: Vec<String> =
+            callbacks.evaluations().map(|evaluation| evaluation.prefix(model).unwrap_or_default()).collect();
+        for (place, prefix) in prefixes.iter().enumerate().skip(1) {
+            if prefix.is_empty() || prefixes[..place].contains(prefix) {
+                problems.push(format!(
+                    "EvaluationCallback number {}: give it a `caption` of its own, which goes before the names of its \
+                     metrics",
+                    place + 1
+                ));
             }
+        }
+        if problems.is_empty() {
+            callbacks.resolve_monitors(&prefixes);
             return Ok(callbacks);
         }
         let problems = problems.into_iter().map(|problem| Problem { field: "callbacks".into(), problem }).collect();
@@ -278,33 +354,75 @@ impl Callbacks {
     pub(crate) fn monitors_metric(&self) -> bool {
         self.best().is_some_and(|best| best.is_metric())
             || self.early_stopping().is_some_and(|early| early.is_metric())
-            || self.evaluation().is_some()
+            || self.evaluations().next().is_some()
     }
 
-    /// The `EvaluationCallback`.
-    pub(crate) fn evaluation(&self) -> Option<&EvaluationCallback> {
-        self.0.iter().find_map(|callback| match callback {
+    /// Every `EvaluationCallback`.
+    pub(crate) fn evaluations(&self) -> impl Iterator<Item = &EvaluationCallback> {
+        self.0.iter().filter_map(|callback| match callback {
             Callback::Evaluation(evaluation) => Some(evaluation),
             _ => None,
         })
     }
 
-    /// Monitors may name a metric with the prefix that its `EvaluationCallback` gives it.
-    fn take_prefix(&mut self, prefix: &str) {
+    /// The `WiSEFTCallback`.
+    pub(crate) fn interpolation(&self) -> Option<Alpha> {
+        self.0.iter().find_map(|callback| match callback {
+            Callback::WiseFt(alpha) => Some(*alpha),
+            _ => None,
+        })
+    }
+
+    /// The epochs whose checkpoints are kept; the last one's is always there.
+    pub(crate) fn last_k_epochs(&self) -> usize {
+        let found = self.0.iter().find_map(|callback| match callback {
+            Callback::Training(checkpoint) => Some(checkpoint.last_k_epochs),
+            _ => None,
+        });
+        found.unwrap_or(1)
+    }
+
+    /// The entries but those of loggers, for runs that are not told outside. What cannot be read stays, to be refused.
+    pub(crate) fn without_loggers(entries: &[String]) -> Vec<String> {
+        let is_logger = |entry: &&String| matches!(Callback::parse(entry), Ok(Callback::Logger(_)));
+        entries.iter().filter(|entry| !is_logger(entry)).cloned().collect()
+    }
+
+    /// Every logger.
+    pub(crate) fn loggers(&self) -> Vec<Logger> {
+        let loggers = self.0.iter().filter_map(|callback| match callback {
+            Callback::Logger(logger) => Some(logger.clone()),
+            _ => None,
+        });
+        loggers.collect()
+    }
+
+    /// Monitors may name a metric in the original's name, and with the prefix of its `EvaluationCallback`. The first
+    /// one's metrics are known without it.
+    fn resolve_monitors(&mut self, prefixes: &[String]) {
         for callback in &mut self.0 {
             let monitor = match callback {
                 Callback::BestModel(monitor) => &mut monitor.monitor,
                 Callback::EarlyStopping(early) => &mut early.monitor,
-                Callback::Evaluation(_) | Callback::Training(_) => continue,
+                _ => continue,
             };
-            if let Some(plain) = monitor.strip_prefix(prefix) {
-                *monitor = plain.to_owned();
+            let found = prefixes.iter().enumerate().filter(|(_, prefix)| !prefix.is_empty());
+            let found = found.filter_map(|(place, prefix)| Some((place, prefix, monitor.strip_prefix(&**prefix)?)));
+            // A prefix may begin with another one.
+            if let Some((place, prefix, name)) = found.max_by_key(|(_, prefix, _)| prefix.len()) {
+                *monitor = if place == 0 { ours(name).to_owned() } else { format!("{prefix}{}", ours(name)) };
             }
         }
     }
 }
 
 impl Callback {
+    /// Whether a run has no use for both.
+    fn excludes(&self, other: &Callback) -> bool {
+        let several = matches!(self, Callback::Evaluation(_) | Callback::Logger(_));
+        !several && std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
     fn parse(entry: &str) -> std::result::Result<Callback, String> {
         let entry = entry.trim();
         let (name, inner) = match entry.split_once('(') {
@@ -317,7 +435,11 @@ impl Callback {
             "BestModelCheckpoint" => Callback::BestModel(fields(options()?)?),
             "EarlyStopping" => Callback::EarlyStopping(fields(options()?)?),
             "TrainingCheckpoint" => Callback::Training(fields(options()?)?),
-            "WiSEFTCallback" | "WandBLogger" => return Err("not in this version".into()),
+            "WiSEFTCallback" => Callback::WiseFt(fields::<WiseFtCallback>(options()?)?.alpha()?),
+            "TensorBoardLogger" => Callback::Logger(Logger::TensorBoard(fields(options()?)?)),
+            "CSVLogger" => Callback::Logger(Logger::Csv(fields(options()?)?)),
+            "MLflowLogger" => Callback::Logger(Logger::Mlflow(fields(options()?)?)),
+            "WandBLogger" => return Err(NO_WANDB.into()),
             _ => return Err(format!("`{name}` is not known{}", nearest(name, NAMES))),
         };
         let problem = match &callback {
@@ -326,8 +448,8 @@ impl Callback {
             Callback::EarlyStopping(early) if early.min_delta.is_nan() || early.min_delta < 0.0 => {
                 Some(format!("`min_delta`: expected 0 or more, got {}", early.min_delta))
             }
-            Callback::Training(checkpoint) if checkpoint.last_k_epochs != 1 => {
-                Some("`last_k_epochs`: this version keeps the last checkpoint only".into())
+            Callback::Training(checkpoint) if checkpoint.last_k_epochs == 0 => {
+                Some("`last_k_epochs`: expected 1 or more".into())
             }
             _ => None,
         };

@@ -23,7 +23,7 @@ fn callbacks_have_the_originals_fields_and_defaults() {
         " TrainingCheckpoint( last_k_epochs=1 ) ",
     ])
     .unwrap();
-    let evaluation = callbacks.evaluation().unwrap();
+    let evaluation = callbacks.evaluations().next().unwrap();
     assert_eq!(evaluation.query_data, std::path::Path::new("q, 1.csv"));
     assert_eq!(evaluation.index_data, Some("scifact:test".into()));
     assert_eq!((evaluation.limit, evaluation.exclude_self, evaluation.similarity()), (20, true, Similarity::Cosine));
@@ -40,7 +40,10 @@ fn callbacks_have_the_originals_fields_and_defaults() {
 #[test]
 fn without_callbacks_nothing_is_watched() {
     let callbacks = parse(&[]).unwrap();
-    assert_eq!((callbacks.best(), callbacks.early_stopping(), callbacks.evaluation().is_none()), (None, None, true));
+    assert_eq!(
+        (callbacks.best(), callbacks.early_stopping(), callbacks.evaluations().next().is_none()),
+        (None, None, true)
+    );
     assert!(!callbacks.monitors_metric());
     assert!(!parse(&["EarlyStopping", "BestModelCheckpoint(monitor=train_loss)"]).unwrap().monitors_metric());
 }
@@ -56,9 +59,11 @@ fn all_problems_are_listed_with_the_nearest_name() {
         "EarlyStopping(patience=2",
         "EarlyStopping(2)",
         "BestModelCheckpoint(mode=up)",
-        "WiSEFTCallback(alpha=0.4)",
+        "WiSEFTCallback(alpha=1.4)",
         "WandBLogger()",
-        "TrainingCheckpoint(last_k_epochs=2)",
+        "TrainingCheckpoint(last_k_epochs=0)",
+        "MLflowLogger(uri=http://localhost:5000)",
+        "CSVLogger(metrics_logger_step=step)",
         "EvaluationCallback()",
         "EvaluationCallback(query_data=q.csv,distance=cosin)",
         "EvaluationCallback(query_data=q.csv,model=a,multi_modal=True)",
@@ -74,9 +79,11 @@ fn all_problems_are_listed_with_the_nearest_name() {
         "expected `)` at the end",
         "expected `key=value`, got `2`",
         "`mode`: unknown variant `up`, expected one of `auto`, `min`, `max`; the default is \"auto\"",
-        "not in this version",
-        "not in this version",
-        "`last_k_epochs`: this version keeps the last checkpoint only",
+        "`alpha`: expected a number of 0 to 1 or `auto`, got 1.4",
+        NO_WANDB,
+        "`last_k_epochs`: expected 1 or more",
+        "there is no field `uri`, known are tracking_uri, experiment_name, run_name, metrics_logger_step, log_zero_shot",
+        "`metrics_logger_step`: unknown variant `step`, expected `batch` or `epoch`; the default is \"batch\"",
         "needs `query_data`",
         "`distance`: `cosin` is not known, did you mean `cosine`?",
         "`model`, `multi_modal`: this version has one encoder for all texts; leave it out",
@@ -93,7 +100,7 @@ fn every_option_of_an_evaluation_is_read() {
     let entry = "EvaluationCallback(query_data=q.csv, limit=5, exclude_self=False, distance=sqeuclidean, \
         steps_per_interval=7, gather_examples=True, num_example_queries=8, num_workers=0, query_sample_size=50)";
     let callbacks = parse(&[entry]).unwrap();
-    let evaluation = callbacks.evaluation().unwrap();
+    let evaluation = callbacks.evaluations().next().unwrap();
     assert_eq!((evaluation.limit, evaluation.exclude_self, evaluation.examples()), (5, false, 8));
     assert_eq!((evaluation.steps_per_interval, evaluation.query_sample_size), (Some(7), Some(50)));
     assert_eq!(evaluation.similarity(), Similarity::Euclidean, "a square does not change the order");
@@ -101,7 +108,7 @@ fn every_option_of_an_evaluation_is_read() {
     assert_eq!(evaluation.without_effect().as_deref(), Some(sentence));
 
     let callbacks = parse(&["EvaluationCallback(query_data=q.csv, num_example_queries=8)"]).unwrap();
-    let evaluation = callbacks.evaluation().unwrap();
+    let evaluation = callbacks.evaluations().next().unwrap();
     assert_eq!(evaluation.examples(), 3, "as without a callback");
     assert!(evaluation.without_effect().unwrap().contains("needs `gather_examples=True`"));
 }
@@ -126,9 +133,46 @@ fn monitors_take_the_prefix_of_the_metrics() {
 }
 
 #[test]
+fn several_evaluations_are_told_apart_by_their_captions() {
+    let monitored = |monitor: &str| {
+        let entries = [
+            "EvaluationCallback(query_data=q.csv)",
+            "EvaluationCallback(query_data=r.csv,caption=web)",
+            "EvaluationCallback(query_data=s.csv,caption=web_news)",
+            &format!("BestModelCheckpoint(monitor={monitor})"),
+        ];
+        parse(&entries).map(|callbacks| callbacks.best().unwrap().monitor.name().to_owned())
+    };
+    assert_eq!(monitored("average_precision").unwrap(), "map");
+    assert_eq!(monitored("web_average_precision").unwrap(), "web_map");
+    assert_eq!(monitored("web_news_mrr").unwrap(), "web_news_mrr");
+    let twice = ["EvaluationCallback(query_data=q.csv)", "EvaluationCallback(query_data=r.csv)"];
+    let error = parse(&twice).unwrap_err().to_string();
+    assert!(error.contains("EvaluationCallback number 2: give it a `caption` of its own"), "{error}");
+}
+
+#[test]
+fn loggers_and_mixtures_are_read() {
+    let callbacks = parse(&[
+        "WiSEFTCallback",
+        "TensorBoardLogger(log_dir=logs)",
+        "CSVLogger()",
+        "CSVLogger(path=numbers.csv,metrics_logger_step=epoch,log_zero_shot=False)",
+        "MLflowLogger(tracking_uri=http://localhost:5000,experiment_name=first)",
+        "TrainingCheckpoint(last_k_epochs=3)",
+    ])
+    .unwrap();
+    assert_eq!((callbacks.interpolation(), callbacks.last_k_epochs()), (Some(Alpha::Fixed(0.4)), 3));
+    assert_eq!(callbacks.loggers().len(), 4);
+    assert_eq!(parse(&["WiSEFTCallback(alpha=auto)"]).unwrap().interpolation(), Some(Alpha::Auto));
+    let entries = ["WiSEFTCallback".to_owned(), "CSVLogger()".to_owned(), "x(".to_owned()];
+    assert_eq!(Callbacks::without_loggers(&entries), ["WiSEFTCallback", "x("]);
+}
+
+#[test]
 fn two_of_a_kind_are_refused() {
     let error = parse(&["EarlyStopping()", "BestModelCheckpoint()", "EarlyStopping(patience=3)"]).unwrap_err();
-    assert!(error.to_string().contains("`EarlyStopping(patience=3)`: one of a kind"), "{error}");
+    assert!(error.to_string().contains("`EarlyStopping(patience=3)`: there is another one"), "{error}");
 }
 
 #[test]
@@ -174,12 +218,12 @@ fn the_monitored_value_is_found_by_our_name_or_the_originals() {
     let values =
         |pairs: &[(&str, f64)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<Vec<_>>();
     let mut best = parse(&["BestModelCheckpoint(monitor=reciprocal_rank)"]).unwrap().best().unwrap();
-    assert!(best.observe_named(&values(&[("val_loss", 9.0), ("mrr", 0.5)])).unwrap());
-    assert!(!best.observe_named(&values(&[("val_loss", 1.0), ("mrr", 0.4)])).unwrap());
+    assert!(best.observe_named(&values(&[("val_loss", 9.0), ("mrr", 0.5)])));
+    assert!(!best.observe_named(&values(&[("val_loss", 1.0), ("mrr", 0.4)])));
 
-    let error = early("EarlyStopping(monitor=mmr)").observe_named(&values(&[("mrr", 0.4)])).unwrap_err().to_string();
+    let error = early("EarlyStopping(monitor=mmr)").check(&values(&[("mrr", 0.4)])).unwrap_err().to_string();
     assert_eq!(error, "`callbacks`: `mmr` is monitored but not measured, did you mean `mrr`?");
-    let error = early("EarlyStopping()").observe_named(&[]).unwrap_err().to_string();
+    let error = early("EarlyStopping()").check(&[]).unwrap_err().to_string();
     let expected =
         "`callbacks`: `val_loss` is monitored but not measured (give `eval_data` or `val_split`), nor anything else";
     assert_eq!(error, expected);
@@ -187,8 +231,9 @@ fn the_monitored_value_is_found_by_our_name_or_the_originals() {
 
 #[test]
 fn before_the_first_epoch_there_is_no_training_loss_to_judge() {
-    assert!(!Best::new("train_loss").observe_named(&[]).unwrap());
-    assert!(early("EarlyStopping(monitor=train_loss,patience=1)").observe_named(&[]).unwrap());
+    assert!(!Best::new("train_loss").observe_named(&[]));
+    let mut early = early("EarlyStopping(monitor=train_loss,patience=1)");
+    assert!(early.check(&[]).is_ok() && early.observe_named(&[]));
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::batch::{Batch, Batcher, check_data};
-use super::callbacks::Callbacks;
+use super::callbacks::{Callbacks, EvaluationCallback};
 use super::guide::Guide;
 use super::measure::Target;
 use super::recorder::Recorder;
+use super::watch::Measure;
 use crate::data::{Dataset, Example, Kind, Order, Sampler, hold_out, read, read_retrieval};
 use crate::encoder::TextModel;
 use crate::error::{Error, Result};
@@ -18,7 +19,8 @@ use crate::spec::RunSpec;
 pub(crate) struct Data {
     pub(crate) train: Dataset,
     pub(crate) validation: Option<Dataset>,
-    pub(crate) target: Option<Target>,
+    /// What is measured; the report's table is of the first.
+    pub(crate) measures: Vec<Measure>,
 }
 
 impl Data {
@@ -39,36 +41,51 @@ impl Data {
             recorder.info(format!("held out {held} of {all} examples for validation"))?;
             (train, validation) = (rest, Some(held_out));
         }
-        let target = match (&spec.query_data, callbacks.evaluation(), &validation) {
-            (Some(_), Some(_), _) => {
-                let problem =
-                    "`query_data` of the run and `EvaluationCallback` both say what to measure; leave one out";
-                return Err(Error::spec("callbacks", problem));
-            }
-            (Some(queries), None, _) => {
-                Some(Target::Retrieval(read_retrieval(queries, spec.index_data.as_deref(), kind)?))
-            }
-            (None, Some(evaluation), _) => {
-                if let Some(sentence) = evaluation.without_effect() {
-                    recorder.info(sentence)?;
-                }
-                let mut set = read_retrieval(&evaluation.query_data, evaluation.index_data.as_deref(), kind)?;
-                if !evaluation.exclude_self {
-                    set = set.include_self();
-                }
-                if let Some(count) = evaluation.query_sample_size {
-                    set = set.sample(count, spec.seed);
-                }
-                Some(Target::Retrieval(set))
-            }
-            (None, None, Some(dataset)) => Target::of(dataset)?,
-            (None, None, None) => None,
-        };
-        if let Some(target) = &target {
-            recorder.info(format!("measured on: {}", target.description()))?;
+        let measures = measures(spec, callbacks, validation.as_ref(), recorder)?;
+        for measure in &measures {
+            recorder.info(format!("measured on: {}", measure.target.description()))?;
         }
-        Ok(Data { train, validation, target })
+        Ok(Data { train, validation, measures })
     }
+}
+
+/// What is measured: `query_data`, else what the callbacks name, else the validation set.
+fn measures(
+    spec: &RunSpec,
+    callbacks: &Callbacks,
+    validation: Option<&Dataset>,
+    recorder: &mut Recorder<'_>,
+) -> Result<Vec<Measure>> {
+    let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
+    let plain = |target| Measure { target, options: EvaluationCallback::default(), prefix: String::new() };
+    if let Some(queries) = &spec.query_data {
+        if callbacks.evaluations().next().is_some() {
+            let problem = "`query_data` of the run and `EvaluationCallback` both say what to measure; leave one out";
+            return Err(Error::spec("callbacks", problem));
+        }
+        let set = read_retrieval(queries, spec.index_data.as_deref(), kind)?;
+        return Ok(vec![plain(Target::Retrieval(set))]);
+    }
+    let mut measures = Vec::new();
+    for options in callbacks.evaluations() {
+        if let Some(sentence) = options.without_effect() {
+            recorder.info(sentence)?;
+        }
+        let mut set = read_retrieval(&options.query_data, options.index_data.as_deref(), kind)?;
+        if !options.exclude_self {
+            set = set.include_self();
+        }
+        if let Some(count) = options.query_sample_size {
+            set = set.sample(count, spec.seed);
+        }
+        let prefix = options.prefix(&spec.model).unwrap_or_default();
+        measures.push(Measure { target: Target::Retrieval(set), options: options.clone(), prefix });
+    }
+    if measures.is_empty() {
+        let target = validation.map(Target::of).transpose()?.flatten();
+        measures.extend(target.map(plain));
+    }
+    Ok(measures)
 }
 
 /// The order of the training examples.

@@ -72,6 +72,11 @@ impl Learner {
         Ok((found.loss, rate))
     }
 
+    /// Moments that the optimiser keeps of each weight.
+    pub(crate) fn moments(&self) -> usize {
+        self.optimizer.moments()
+    }
+
     /// Gives the gradients' memory back, after the last step.
     pub(crate) fn free_gradients(&mut self) {
         self.gradients = Gradients::default();

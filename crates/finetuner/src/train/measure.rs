@@ -48,6 +48,14 @@ impl Target {
         }
     }
 
+    /// The metric that decides which model is better.
+    pub fn main_metric(&self) -> &'static str {
+        match self {
+            Target::Retrieval(_) => "mrr",
+            Target::Scored(_) => "spearman",
+        }
+    }
+
     /// How many texts a measurement embeds.
     pub fn texts(&self) -> usize {
         match self {

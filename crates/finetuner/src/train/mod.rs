@@ -1,11 +1,16 @@
 //! The loop: evaluate, step, validate, save, stop, report.
 
 mod adapt;
+mod advise;
 mod batch;
 mod callbacks;
+mod clock;
 mod data;
+mod estimate;
 mod guide;
+mod interpolate;
 mod learner;
+mod loggers;
 mod measure;
 mod progress;
 mod recorder;
@@ -22,23 +27,28 @@ use std::time::{Duration, Instant};
 use engine::random::Key;
 use engine::{Cpu, Device};
 
+use self::advise::Part;
+pub use self::advise::{Advice, Change, ShareResult};
 use self::batch::{Batcher, check_data};
 use self::callbacks::Callbacks;
+use self::clock::{Clock, taken};
 pub use self::data::read_target;
 use self::data::{Data, check_views, decided_loss, training_order, validation_batches};
 use self::guide::Guide;
+use self::interpolate::Interpolation;
 use self::learner::Learner;
+use self::loggers::Loggers;
 pub use self::measure::{Measurement, Target};
 use self::progress::Progress;
 use self::recorder::Recorder;
-use self::report::Memory;
-pub use self::report::Report;
+use self::report::{Compared, Memory, Training};
+pub use self::report::{Further, Report};
 use self::state::{Kept, State};
-use self::watch::{Heard, Watch, best_monitor};
+use self::watch::{Due, Measured, Watch, best_monitor};
 use crate::artifact::{AdapterRecord, ArtifactWriter, Output, RunRecord};
 use crate::encoder::{EncoderOptions, ModelOptions, TextModel, source};
 use crate::error::{Error, Result};
-use crate::event::Sink;
+use crate::event::{Event, Sink};
 use crate::objective::{Objective, Sizes};
 use crate::optim::Schedule;
 use crate::spec::RunSpec;
@@ -73,7 +83,7 @@ pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<O
     let run = || {
         let output = Output::claim(&output_folder(spec), spec.resume)?;
         let mut recorder = Recorder::open(&output, sink)?;
-        let outcome = match run(spec, &output, &mut recorder, stop) {
+        let outcome = match advised(spec, &output, &mut recorder, stop) {
             // Before the first step there is nothing to save; a run that goes on has the checkpoint it had.
             Err(Error::Stopped) => Ok(Outcome::Stopped { step: State::stored_step(output.folder())? }),
             outcome => outcome,
@@ -109,13 +119,63 @@ pub fn output_folder(spec: &RunSpec) -> PathBuf {
     })
 }
 
-fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &AtomicBool) -> Result<Outcome> {
+/// The run, after runs on shares of its data where advice is asked for.
+fn advised(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &AtomicBool) -> Result<Outcome> {
     recorder.state("started")?;
+    let mut parts = Vec::new();
+    for share in advise::SHARES.into_iter().filter(|_| spec.advise) {
+        recorder.info(format!("advice: a run on {:.0} % of the training data", 100.0 * share))?;
+        let scratch = output.scratch()?;
+        let part = RunSpec {
+            output: Some(scratch.path().to_owned()),
+            callbacks: Callbacks::without_loggers(&spec.callbacks),
+            resume: false,
+            ..spec.clone()
+        };
+        let claimed = Output::claim(scratch.path(), false)?;
+        let mut silent = |_: &Event| {};
+        let mut unheard = Recorder::open(&claimed, &mut silent)?;
+        match run(&part, Scope { share, parts: &[] }, &claimed, &mut unheard, stop)? {
+            Ended::Finished(_, part) => parts.extend(part),
+            Ended::Stopped { .. } => return Err(Error::Stopped),
+        }
+    }
+    match run(spec, Scope { share: 1.0, parts: &parts }, output, recorder, stop)? {
+        Ended::Finished(report, _) => Ok(Outcome::Finished(report)),
+        Ended::Stopped { step } => Ok(Outcome::Stopped { step }),
+    }
+}
+
+/// How much of the training data a run sees, and what runs on less of it came to.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    share: f64,
+    parts: &'a [Part],
+}
+
+/// How one run ended; a part where advice is asked for.
+enum Ended {
+    Finished(Box<Report>, Option<Part>),
+    Stopped { step: usize },
+}
+
+fn run(
+    spec: &RunSpec,
+    scope: Scope<'_>,
+    output: &Output,
+    recorder: &mut Recorder<'_>,
+    stop: &AtomicBool,
+) -> Result<Ended> {
     let device = Cpu;
+    let clock = Clock::start(spec)?;
 
     // What do we learn from, with what, towards what?
     let callbacks = Callbacks::parse(&spec.callbacks, &spec.model)?;
-    let data = Data::read(spec, &callbacks, recorder)?;
+    recorder.attach(Loggers::open(&callbacks.loggers(), spec, output)?);
+    let mut data = Data::read(spec, &callbacks, recorder)?;
+    if scope.share < 1.0 {
+        data.train = advise::take(data.train, scope.share, spec.seed)?;
+    }
     let spec = &decided_loss(spec, data.train.kind, recorder)?;
     let mut objective = Objective::new(&spec.loss, &spec.loss_options, spec.miner.as_deref(), &spec.miner_options)?;
     check_data(&spec.loss, objective.needs(), &data.train)?;
@@ -148,60 +208,66 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         validation.iter_mut().try_for_each(|batch| guide.embed(&device, batch))?;
     }
     let mut learner = Learner::new(spec, model, objective)?;
-    let evaluation = callbacks.evaluation().cloned().unwrap_or_default();
-    let mut watch = Watch {
-        device: &device,
-        stop,
-        target: data.target,
-        validation,
-        prefix: evaluation.prefix(&spec.model).unwrap_or_default(),
-        evaluation,
-        seconds: 0.0,
-    };
+    let mut watch = Watch { device: &device, stop, measures: data.measures, validation, seconds: 0.0 };
+    let interpolation = Interpolation::plan(spec, &callbacks, &watch, &learner, recorder)?;
 
     // The untouched model is measured first, also when a run goes on: the report compares with it.
-    let before = watch.measure(&learner.model, "evaluate before", recorder)?;
-    let best = best_monitor(spec, &callbacks, !watch.validation.is_empty(), before.as_ref());
+    let before = watch.measure(&learner.model, ("evaluate before", Due::All), recorder)?;
+    if spec.advise {
+        advise::retrieval(before.first().and_then(Option::as_ref))?;
+    }
+    let measurement = watch.seconds;
     let mut state = State {
         progress: Progress::default(),
-        best: best.map(|best| (best, None)),
+        best: best_monitor(spec, &callbacks, &watch).map(|best| (best, None)),
         early_stopping: callbacks.early_stopping(),
     };
-    let by_interval = watch.evaluation.steps_per_interval.is_some();
     let by_epoch =
-        !by_interval && (callbacks.monitors_metric() || state.best.as_ref().is_some_and(|(best, _)| best.is_metric()));
+        spec.advise || callbacks.monitors_metric() || state.best.as_ref().is_some_and(|(best, _)| best.is_metric());
     if spec.resume {
         state.restore(output.folder(), spec, &mut learner)?;
         recorder.info(format!("resumed at step {} of {total_steps}", state.progress.step))?;
     } else {
         let loss = watch.validation_loss(&learner)?;
-        watch.tell(&mut state, &learner.model, (loss, before.as_ref()), Heard::All, recorder)?;
+        watch.tell(&mut state, &learner.model, (loss, &before), false, recorder)?;
     }
+    let left = total_steps - state.progress.step.min(total_steps);
+    let estimated = estimate::estimate(spec, &device, (&learner, &batcher), (&order.batches(0), left))?;
+    estimated.map(|sentence| recorder.info(sentence)).transpose()?;
 
     // Train.
     let seed = Key::new(spec.seed);
+    let taken_before = taken(&state.progress);
     let mut saved = Instant::now();
-    let mut after = None;
-    'epochs: while state.progress.epoch < spec.epochs && !state.progress.over {
+    let mut after = Measured::new();
+    let mut halfway = None;
+    'epochs: while state.progress.epoch < spec.epochs && !state.progress.is_over() {
         let epoch = state.progress.epoch;
         let remaining: Vec<_> = order.batches(epoch as u64).split_off(state.progress.batch);
         let worker = batcher.clone();
         let prepare = move |examples: Vec<u32>| worker.batch(&examples);
+        let mut out_of_time = false;
         for batch in Prefetch::new(remaining.into_iter().map(prepare), AHEAD) {
             let mut batch = batch?;
             if watch.is_due(&state) {
-                after = match watch.measure(&learner.model, "evaluate", recorder) {
+                let due = Due::Step(state.progress.step);
+                after = match watch.measure(&learner.model, ("evaluate", due), recorder) {
                     Err(Error::Stopped) => {
                         return state.stop(output, spec, &learner, recorder);
                     }
                     measured => measured?,
                 };
                 state.progress.measured = state.progress.step;
-                if !watch.tell(&mut state, &learner.model, (None, after.as_ref()), Heard::Metrics, recorder)? {
-                    state.progress.end();
-                    recorder.info(format!("stopped early after step {}", state.progress.step))?;
+                if !watch.tell(&mut state, &learner.model, (None, &after), true, recorder)? {
+                    let reason = format!("stopped early after step {}", state.progress.step);
+                    recorder.info(reason.clone())?;
+                    state.progress.end(reason);
                     break 'epochs;
                 }
+            }
+            if state.progress.step > 0 && clock.is_over(taken_before, measurement) {
+                out_of_time = true;
+                break;
             }
 
             let started = Instant::now();
@@ -225,10 +291,11 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         }
 
         // Look back at the epoch. A checkpoint of a run that is stopped here is one of the epoch's last step.
-        let last = epoch + 1 == spec.epochs;
-        let phase = if last { "evaluate after" } else { "evaluate" };
+        let last = epoch + 1 == spec.epochs || out_of_time;
+        let when = if last { ("evaluate after", Due::All) } else { ("evaluate", Due::Epoch) };
         let looked = watch.validation_loss(&learner).and_then(|loss| {
-            let measured = if by_epoch || last { watch.measure(&learner.model, phase, recorder)? } else { None };
+            let measured =
+                if by_epoch || last { watch.measure(&learner.model, when, recorder)? } else { Measured::new() };
             Ok((loss, measured))
         });
         let loss = match looked {
@@ -241,21 +308,42 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
                 loss
             }
         };
-        state.progress.end_epoch();
+        if out_of_time {
+            let max_time = spec.max_time.as_deref().unwrap_or_default();
+            let step = state.progress.step;
+            let reason = format!("`max_time` of {max_time} ended training after step {step} of {total_steps}");
+            recorder.info(reason.clone())?;
+            state.progress.end(reason);
+        } else {
+            state.progress.end_epoch();
+        }
         recorder.metric("epoch_loss", state.progress.step, state.progress.train_loss)?;
-        let heard = if by_interval && !last { Heard::Losses } else { Heard::All };
-        if !watch.tell(&mut state, &learner.model, (loss, after.as_ref()), heard, recorder)? {
-            recorder.info(format!("stopped early after epoch {}", epoch + 1))?;
-            state.progress.end();
+        if !watch.tell(&mut state, &learner.model, (loss, &after), false, recorder)? && !out_of_time {
+            let reason = format!("stopped early after epoch {}", epoch + 1);
+            recorder.info(reason.clone())?;
+            state.progress.end(reason);
+        }
+        if 2 * (epoch + 1) >= spec.epochs && !last && halfway.is_none() {
+            halfway = after.first().cloned().flatten();
         }
         if !last {
-            state.checkpoint(output, spec, &learner, recorder)?;
+            state.checkpoint_epoch(output, spec, (&learner, callbacks.last_k_epochs()), recorder)?;
             saved = Instant::now();
         }
     }
     learner.free_gradients();
 
-    // Keep the better weights and compare them with the untouched model.
+    // What the data is worth is told by the end of training, whatever is kept.
+    let mut part = None;
+    if spec.advise {
+        let end = match watch.measure(&learner.model, ("evaluate after", Due::All), recorder) {
+            Err(Error::Stopped) => return state.stop(output, spec, &learner, recorder),
+            measured => advise::retrieval(measured?.first().and_then(Option::as_ref))?,
+        };
+        part = Some(Part { share: scope.share, examples: batcher.dataset().examples.len(), end });
+    }
+
+    // Keep the better weights, or mix them, and compare them with the untouched model.
     let trained = Kept::of(&learner.model.encoder.parameters, state.progress.step);
     let mut kept_step = trained.step;
     if let Some((_, Some(kept))) = &state.best
@@ -263,30 +351,48 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
     {
         kept_step = kept.step;
         kept.clone().put_back(&mut learner.model.encoder.parameters);
-        after = if kept_step == 0 { before.clone() } else { None };
+        after = if kept_step == 0 { before.clone() } else { Measured::new() };
         recorder.info(format!("keeping the weights of step {kept_step}, which measured best"))?;
     }
-    if after.is_none() {
-        after = match watch.measure(&learner.model, "evaluate after", recorder) {
-            Err(Error::Stopped) => {
-                trained.put_back(&mut learner.model.encoder.parameters);
-                return state.stop(output, spec, &learner, recorder);
-            }
-            measured => measured?,
-        };
-    }
-    let compared = watch.compare(before.as_ref(), after.as_ref())?;
+    let finished = (|| {
+        let mut alpha = None;
+        if let Some(interpolation) = &interpolation {
+            alpha = Some(interpolation.run(&mut learner, &mut watch, recorder)?);
+            after = Measured::new();
+        }
+        if after.len() != before.len() || after.iter().any(Option::is_none) {
+            after = watch.measure(&learner.model, ("evaluate after", Due::All), recorder)?;
+        }
+        Ok(alpha)
+    })();
+    let alpha = match finished {
+        Err(Error::Stopped) => {
+            trained.put_back(&mut learner.model.encoder.parameters);
+            return state.stop(output, spec, &learner, recorder);
+        }
+        finished => finished?,
+    };
+    let mut compared = watch.compare(&before, &after)?.into_iter();
+    let first = compared.next().unwrap_or_else(Compared::nothing);
+    let further = watch.measures.iter().skip(1).zip(compared);
+    let further = further.map(|(measure, compared)| compared.further(&measure.prefix, measure.target.description()));
     state.progress.evaluate_seconds += watch.seconds;
+    let mut parts = scope.parts.to_vec();
+    parts.extend(part.clone().filter(|_| !parts.is_empty()));
+    let halfway =
+        halfway.as_ref().map(|halfway| advise::retrieval(Some(halfway))).filter(|_| spec.advise).transpose()?;
     let report = Report {
         model: spec.model.clone(),
         data: batcher.dataset().decision.clone(),
-        evaluated_on: watch.target.as_ref().map(Target::description),
-        metrics: compared.metrics,
-        queries: compared.queries,
-        correlation: compared.correlation,
-        verdict: compared.verdict,
-        conclusion: compared.conclusion,
-        training: state.progress.training(kept_step),
+        evaluated_on: watch.measures.first().map(|measure| measure.target.description()),
+        metrics: first.metrics,
+        queries: first.queries,
+        correlation: first.correlation,
+        verdict: first.verdict,
+        conclusion: first.conclusion,
+        further: further.collect(),
+        advice: (parts.len() > 1).then(|| Advice::new(&parts, halfway.as_ref())),
+        training: Training { alpha, ..state.progress.training(if alpha == Some(0.0) { 0 } else { kept_step }) },
         timing: state.progress.timing(),
         memory: Memory::measure(),
     };
@@ -294,7 +400,7 @@ fn run(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &Atom
         learner.model.encoder.merge_lora();
     }
     save(spec, output, &learner.model, (model_source.repository(), adapter.as_ref()), &report, recorder)?;
-    Ok(Outcome::Finished(Box::new(report)))
+    Ok(Ended::Finished(Box::new(report), part))
 }
 
 fn model_options(spec: &RunSpec) -> Result<ModelOptions> {

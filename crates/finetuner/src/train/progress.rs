@@ -19,9 +19,9 @@ pub(crate) struct Progress {
     /// The step of the last measurement between epochs.
     #[serde(default)]
     pub(crate) measured: usize,
-    /// Whether training was ended before its last epoch.
+    /// Why training was ended before its last epoch.
     #[serde(default)]
-    pub(crate) over: bool,
+    pub(crate) ended: Option<String>,
     pub(crate) examples: usize,
     pub(crate) tokens: usize,
     pub(crate) truncated: usize,
@@ -53,11 +53,16 @@ impl Progress {
     }
 
     /// Ends training here, in the midst of an epoch or after one.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end(&mut self, reason: String) {
         if self.batch > 0 {
             self.train_loss = self.epoch_loss();
         }
-        self.over = true;
+        self.ended = Some(reason);
+    }
+
+    /// Whether training was ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.is_some()
     }
 
     /// The mean loss of the current epoch's batches.
@@ -75,6 +80,8 @@ impl Progress {
             train_loss: self.train_loss,
             validation_loss: self.validation_loss,
             kept_step,
+            ended: self.ended.clone(),
+            alpha: None,
         }
     }
 

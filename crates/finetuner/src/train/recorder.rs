@@ -2,27 +2,38 @@
 
 use std::path::PathBuf;
 
+use super::loggers::Loggers;
 use crate::artifact::Output;
 use crate::artifact::event_log::{EVENTS, EventLog};
 use crate::error::{Error, Result};
 use crate::event::{Event, Level, Sink};
 
-/// Passes events on and writes them down.
+/// Passes events on, to loggers too, and writes them down.
 pub(crate) struct Recorder<'a> {
     sink: &'a mut dyn Sink,
     log: EventLog,
+    loggers: Loggers,
     path: PathBuf,
 }
 
 impl<'a> Recorder<'a> {
     /// Starts the record of a run, or goes on with that of a resumed one.
     pub(crate) fn open(output: &Output, sink: &'a mut dyn Sink) -> Result<Self> {
-        Ok(Recorder { sink, log: EventLog::open(output)?, path: output.folder().join(EVENTS) })
+        let log = EventLog::open(output)?;
+        Ok(Recorder { sink, log, loggers: Loggers::default(), path: output.folder().join(EVENTS) })
+    }
+
+    /// Loggers hear everything from here on.
+    pub(crate) fn attach(&mut self, loggers: Loggers) {
+        self.loggers = loggers;
     }
 
     pub(crate) fn send(&mut self, event: &Event) -> Result<()> {
         self.sink.send(event);
         self.log.send(event);
+        for problem in self.loggers.hear(event) {
+            self.warn(problem)?;
+        }
         self.log.check()
     }
 

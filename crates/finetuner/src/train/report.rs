@@ -1,10 +1,12 @@
 //! `report.json` and what the terminal shows of it.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::advise::Advice;
 use super::measure::{Measurement, Target};
 use crate::error::Result;
 use crate::evaluate::{Bootstrap, Changes, Columns, Comparison, Verdict};
@@ -28,12 +30,35 @@ pub struct Report {
     pub verdict: Option<Verdict>,
     /// The same as a sentence.
     pub conclusion: String,
+    /// What was measured beside, by further `EvaluationCallback`s.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Further>,
+    /// Whether more labels or more time would pay, where `advise` asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<Advice>,
     /// What training did.
     pub training: Training,
     /// How long it took.
     pub timing: Timing,
     /// How much memory it took.
     pub memory: Memory,
+}
+
+/// What a further `EvaluationCallback` found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Further {
+    /// Its caption.
+    pub name: String,
+    /// What was measured.
+    pub evaluated_on: String,
+    /// As in the report itself.
+    pub metrics: Option<Columns>,
+    /// As in the report itself.
+    pub queries: Option<Changes>,
+    /// As in the report itself.
+    pub verdict: Option<Verdict>,
+    /// As in the report itself.
+    pub conclusion: String,
 }
 
 /// A measurement of both models.
@@ -64,6 +89,12 @@ pub struct Training {
     pub validation_loss: Option<f64>,
     /// The step whose weights were kept; 0 is the pretrained model.
     pub kept_step: usize,
+    /// Why training ended before its last epoch, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// The share of the trained weights, where they were mixed with the pretrained ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
 }
 
 /// How long it took.
@@ -120,11 +151,25 @@ impl Compared {
             }
             _ => {
                 let ((name, old), (_, new)) = (before.main(), after.main());
-                let conclusion = format!("The {name} correlation went from {old:.4} to {new:.4}.");
+                let conclusion = match old.total_cmp(&new) {
+                    Ordering::Less => format!("The {name} correlation went from {old:.4} up to {new:.4}."),
+                    Ordering::Equal => format!("The model did not improve: the {name} correlation stayed at {old:.4}."),
+                    Ordering::Greater => {
+                        format!(
+                            "The model did NOT improve: the {name} correlation went from {old:.4} down to {new:.4}."
+                        )
+                    }
+                };
                 let correlation = BeforeAfter { pretrained: before.to_json(), finetuned: after.to_json() };
                 Ok(Compared { metrics: None, queries: None, correlation: Some(correlation), verdict: None, conclusion })
             }
         }
+    }
+
+    /// As one of the further things that were measured.
+    pub(crate) fn further(self, prefix: &str, evaluated_on: String) -> Further {
+        let Compared { metrics, queries, verdict, conclusion, .. } = self;
+        Further { name: prefix.trim_end_matches('_').to_owned(), evaluated_on, metrics, queries, verdict, conclusion }
     }
 
     pub(crate) fn nothing() -> Self {
@@ -162,6 +207,18 @@ impl Report {
             (None, None) => {}
         }
         let _ = writeln!(text, "{}", self.conclusion);
+        if self.training.kept_step == 0 && self.training.steps > 0 {
+            let _ = writeln!(text, "No step of training measured better, so the model is the pretrained one.");
+        }
+        for further in &self.further {
+            let _ = writeln!(text, "{}: {}", further.name, further.conclusion);
+        }
+        if let Some(ended) = &self.training.ended {
+            let _ = writeln!(text, "Training: {ended}.");
+        }
+        if let Some(advice) = &self.advice {
+            let _ = write!(text, "\n{}", advice.text());
+        }
         text
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use engine::{Parameter, Parameters, Tensor};
 use serde_json::json;
 
-use super::Outcome;
+use super::Ended;
 use super::callbacks::{Best, EarlyStopping};
 use super::learner::Learner;
 use super::progress::Progress;
@@ -47,7 +47,7 @@ pub(crate) struct State {
 }
 
 /// The fields of a spec that may differ between a run and its resumption.
-const FREE: [&str; 4] = ["output", "resume", "threads", "device"];
+const FREE: [&str; 5] = ["output", "resume", "threads", "device", "max_time"];
 
 fn fixed_fields(spec: &RunSpec) -> serde_json::Value {
     let mut value = serde_json::to_value(spec).unwrap_or_default();
@@ -75,6 +75,22 @@ impl State {
         recorder.send(&Event::Checkpoint { step: self.progress.step })
     }
 
+    /// Saves the checkpoint of an epoch and says so; where more than the last are asked for, those of the last `epochs`
+    /// stay under `checkpoints`.
+    pub(crate) fn checkpoint_epoch(
+        &self,
+        output: &Output,
+        spec: &RunSpec,
+        (learner, epochs): (&Learner, usize),
+        recorder: &mut Recorder<'_>,
+    ) -> Result<()> {
+        self.checkpoint(output, spec, learner, recorder)?;
+        if epochs > 1 {
+            output.keep_checkpoint(FILE, self.progress.epoch, epochs)?;
+        }
+        Ok(())
+    }
+
     /// Ends the run with a checkpoint.
     pub(crate) fn stop(
         &self,
@@ -82,9 +98,9 @@ impl State {
         spec: &RunSpec,
         learner: &Learner,
         recorder: &mut Recorder<'_>,
-    ) -> Result<Outcome> {
+    ) -> Result<Ended> {
         self.checkpoint(output, spec, learner, recorder)?;
-        Ok(Outcome::Stopped { step: self.progress.step })
+        Ok(Ended::Stopped { step: self.progress.step })
     }
 
     /// The step of the checkpoint in a folder; 0 without one.

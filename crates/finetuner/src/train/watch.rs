@@ -21,47 +21,71 @@ use crate::spec::RunSpec;
 pub(crate) struct Watch<'a> {
     pub(crate) device: &'a dyn Device,
     pub(crate) stop: &'a AtomicBool,
-    pub(crate) target: Option<Target>,
+    /// What is measured; the report's table is of the first.
+    pub(crate) measures: Vec<Measure>,
     pub(crate) validation: Vec<Batch>,
-    /// How the target is measured.
-    pub(crate) evaluation: EvaluationCallback,
-    /// What stands before the names of metrics.
-    pub(crate) prefix: String,
     /// Seconds spent on measurements.
     pub(crate) seconds: f64,
 }
 
-/// Which monitors hear of what was measured.
+/// Something that is measured, and how.
+pub(crate) struct Measure {
+    pub(crate) target: Target,
+    pub(crate) options: EvaluationCallback,
+    /// What stands before the names of its metrics.
+    pub(crate) prefix: String,
+}
+
+/// What was measured of each [`Watch::measures`]; `None` for those that were not due.
+pub(crate) type Measured = Vec<Option<Measurement>>;
+
+/// Which of the measures are due.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Heard {
+pub(crate) enum Due {
     All,
-    /// Between epochs.
-    Metrics,
-    /// After an epoch, where metrics are measured between epochs.
-    Losses,
+    /// Those of every so many steps, after this one.
+    Step(usize),
+    /// Those of every epoch.
+    Epoch,
+}
+
+impl Measure {
+    fn is_due(&self, due: Due) -> bool {
+        match (due, self.options.steps_per_interval) {
+            (Due::All, _) | (Due::Epoch, None) => true,
+            (Due::Step(step), Some(interval)) => step.is_multiple_of(interval),
+            (Due::Step(_), None) | (Due::Epoch, Some(_)) => false,
+        }
+    }
 }
 
 impl Watch<'_> {
-    /// The target measured; `None` without one.
+    /// What is due, measured.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the run was told to stop.
     pub(crate) fn measure(
         &mut self,
         model: &TextModel,
-        phase: &str,
+        (phase, due): (&str, Due),
         recorder: &mut Recorder<'_>,
-    ) -> Result<Option<Measurement>> {
-        let Some(target) = &self.target else { return Ok(None) };
+    ) -> Result<Measured> {
         let started = Instant::now();
-        let total = target.texts();
-        let (similarity, limit) = (self.evaluation.similarity(), self.evaluation.limit);
-        let measurement = target.measure(model, self.device, similarity, limit, |done| {
-            recorder.progress(phase, done, total, None);
-            self.go_on()
-        })?;
+        let measured = self.measures.iter().map(|measure| {
+            if !measure.is_due(due) {
+                return Ok(None);
+            }
+            let (similarity, limit) = (measure.options.similarity(), measure.options.limit);
+            let total = measure.target.texts();
+            let found = measure.target.measure(model, self.device, similarity, limit, |done| {
+                recorder.progress(phase, done, total, None);
+                self.go_on()
+            });
+            found.map(Some)
+        });
+        let measured = measured.collect::<Result<_>>()?;
         self.seconds += started.elapsed().as_secs_f64();
-        Ok(Some(measurement))
+        Ok(measured)
     }
 
     /// The mean loss over all validation examples, without dropout; `None` if there are none.
@@ -79,59 +103,99 @@ impl Watch<'_> {
         Ok((examples > 0).then(|| sum / examples as f64))
     }
 
-    /// Whether the target is to be measured before the next batch.
+    /// Whether something is to be measured before the next batch.
     pub(crate) fn is_due(&self, state: &State) -> bool {
         let step = state.progress.step;
-        let interval = self.evaluation.steps_per_interval;
-        step > state.progress.measured && interval.is_some_and(|interval| step.is_multiple_of(interval))
+        step > state.progress.measured && self.measures.iter().any(|measure| measure.is_due(Due::Step(step)))
     }
 
-    /// The first measurement and the last one of the same target, compared.
-    pub(crate) fn compare(&self, before: Option<&Measurement>, after: Option<&Measurement>) -> Result<Compared> {
-        match (&self.target, before, after) {
-            (Some(target), Some(before), Some(after)) => {
-                Compared::new(target, before, after, self.evaluation.examples())
-            }
-            _ => Ok(Compared::nothing()),
+    /// The first and the last measurement of each target, compared.
+    pub(crate) fn compare(&self, before: &Measured, after: &Measured) -> Result<Vec<Compared>> {
+        let measured = self.measures.iter().zip(before.iter().zip(after));
+        let compared = measured.filter_map(|(measure, (before, after))| {
+            let examples = measure.options.examples();
+            Some(Compared::new(&measure.target, before.as_ref()?, after.as_ref()?, examples))
+        });
+        compared.collect()
+    }
+
+    /// The names and values of what was measured, as monitors know them: those of the first target without its prefix.
+    fn values(&self, measured: &Measured) -> Vec<(String, f64)> {
+        let mut values = Vec::new();
+        for (place, (measure, measurement)) in self.measures.iter().zip(measured).enumerate() {
+            let prefix = if place == 0 { "" } else { &measure.prefix };
+            let own = measurement.iter().flat_map(Measurement::values);
+            values.extend(own.map(|(name, value)| (format!("{prefix}{name}"), value)));
         }
+        values
     }
 
-    /// Tells what was measured, to the monitors too; `false` ends the run early.
+    /// The metrics, or else the validation loss, of the model as it is now.
+    ///
+    /// # Errors
+    /// As [`Watch::measure`].
+    pub(crate) fn look(
+        &mut self,
+        learner: &Learner,
+        metrics: bool,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Vec<(String, f64)>> {
+        if metrics {
+            let measured = self.measure(&learner.model, ("interpolate", Due::All), recorder)?;
+            return Ok(self.values(&measured));
+        }
+        let loss = self.validation_loss(learner)?;
+        Ok(loss.map(|loss| ("val_loss".to_owned(), loss)).into_iter().collect())
+    }
+
+    /// Tells what was measured, to the monitors too; `false` ends the run early. Between epochs there are no losses.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] before the first step, for a monitor of something that is not measured.
     pub(crate) fn tell(
         &self,
         state: &mut State,
         model: &TextModel,
-        (loss, measurement): (Option<f64>, Option<&Measurement>),
-        heard: Heard,
+        (loss, measured): (Option<f64>, &Measured),
+        between_epochs: bool,
         recorder: &mut Recorder<'_>,
     ) -> Result<bool> {
         let step = state.progress.step;
-        let mut values = measurement.map(Measurement::values).unwrap_or_default();
-        for (name, value) in &values {
-            recorder.metric(format!("{}{name}", self.prefix), step, *value)?;
+        let mut values = self.values(measured);
+        let prefix = self.measures.first().map_or("", |measure| &measure.prefix);
+        let first = measured.first().and_then(Option::as_ref).map_or(0, |measurement| measurement.values().len());
+        for (place, (name, value)) in values.iter().enumerate() {
+            let prefix = if place < first { prefix } else { "" };
+            recorder.metric(format!("{prefix}{name}"), step, *value)?;
         }
         if let Some(loss) = loss {
             state.progress.validation_loss = Some(loss);
             recorder.metric("val_loss", step, loss)?;
             values.push(("val_loss".into(), loss));
         }
-        if step > 0 {
+        if step == 0 {
+            state.best.iter().try_for_each(|(best, _)| best.check(&values))?;
+            state.early_stopping.iter().try_for_each(|early| early.check(&values))?;
+        } else if !between_epochs {
             values.push(("train_loss".into(), state.progress.train_loss));
         }
-        let hears = |metric: bool| match heard {
-            Heard::All => true,
-            Heard::Metrics => metric,
-            Heard::Losses => !metric,
-        };
         if let Some((best, kept)) = &mut state.best
-            && hears(best.is_metric())
-            && best.observe_named(&values)?
+            && best.observe_named(&values)
         {
             *kept = Some(Kept::of(&model.encoder.parameters, step));
         }
-        match &mut state.early_stopping {
-            Some(early) if step > 0 && hears(early.is_metric()) => early.observe_named(&values),
-            _ => Ok(true),
+        Ok(match &mut state.early_stopping {
+            Some(early) if step > 0 => early.observe_named(&values),
+            _ => true,
+        })
+    }
+
+    /// The main metric of the first target, else the validation loss.
+    pub(crate) fn main_monitor(&self) -> Option<Best> {
+        match self.measures.first() {
+            Some(measure) => Some(Best::new(measure.target.main_metric())),
+            None if !self.validation.is_empty() => Some(Best::new("val_loss")),
+            None => None,
         }
     }
 
@@ -140,22 +204,13 @@ impl Watch<'_> {
     }
 }
 
-/// The monitor that `keep` and `BestModelCheckpoint` ask for. Without either, the best of what was measured is kept.
-pub(crate) fn best_monitor(
-    spec: &RunSpec,
-    callbacks: &Callbacks,
-    has_validation: bool,
-    before: Option<&Measurement>,
-) -> Option<Best> {
-    if spec.keep.as_deref() == Some("last") {
+/// The monitor that `keep` and `BestModelCheckpoint` ask for. Without either, the best of what was measured is kept,
+/// unless the last weights are to be mixed with the first.
+pub(crate) fn best_monitor(spec: &RunSpec, callbacks: &Callbacks, watch: &Watch<'_>) -> Option<Best> {
+    let keep = spec.keep.as_deref();
+    if keep == Some("last") {
         return None;
     }
-    if let Some(best) = callbacks.best() {
-        return Some(best);
-    }
-    match before {
-        Some(measurement) => Some(Best::new(measurement.main().0)),
-        None if has_validation => Some(Best::new("val_loss")),
-        None => None,
-    }
+    let mixed = keep == Some("interpolate") || (keep.is_none() && callbacks.interpolation().is_some());
+    callbacks.best().or_else(|| if mixed { None } else { watch.main_monitor() })
 }

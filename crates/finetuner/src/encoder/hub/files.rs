@@ -3,10 +3,17 @@
 use std::path::Path;
 
 use crate::artifact::TOKENIZER_FILES;
+use crate::artifact::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 
 /// Files of a model that we use, beside its weights and its tokenizer's.
-const FILES: [&str; 5] =
-    ["config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "README.md"];
+const FILES: [&str; 6] = [
+    "config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    ADAPTER_CONFIG,
+    "README.md",
+];
 
 /// The files to download, weights last, so that a snapshot with weights has all the rest.
 ///
@@ -29,7 +36,9 @@ pub(super) fn choose<'a>(names: &[&'a str]) -> std::result::Result<Vec<&'a str>,
         };
         if FILES.contains(&file) || TOKENIZER_FILES.contains(&file) {
             small.push(name);
-        } else if file == "model.safetensors" || (is_shard(file) && !sibling("model.safetensors")) {
+        } else if ["model.safetensors", ADAPTER_WEIGHTS].contains(&file)
+            || (is_shard(file) && !sibling("model.safetensors"))
+        {
             weights.push(name);
         } else if file == "model.safetensors.index.json" && !sibling("model.safetensors") {
             small.push(name);
@@ -56,7 +65,7 @@ fn is_shard(file: &str) -> bool {
     file.starts_with("model-") && file.ends_with(".safetensors")
 }
 
-/// Whether a snapshot has a configuration and all its weights.
+/// Whether a snapshot has a configuration and all its weights, a model's or an adapter's.
 pub(super) fn is_complete(folder: &Path) -> bool {
     let whole = |folder: &Path| {
         let shards = || {
@@ -68,7 +77,8 @@ pub(super) fn is_complete(folder: &Path) -> bool {
         folder.join("config.json").is_file()
             && (folder.join("model.safetensors").is_file() || shards().unwrap_or(false))
     };
-    whole(folder) || whole(&folder.join("0_Transformer"))
+    let adapter = [ADAPTER_CONFIG, ADAPTER_WEIGHTS].iter().all(|file| folder.join(file).is_file());
+    adapter || whole(folder) || whole(&folder.join("0_Transformer"))
 }
 
 #[cfg(test)]
@@ -89,6 +99,8 @@ mod tests {
         let dense =
             ["model.safetensors", "2_Dense/model.safetensors", "2_Dense/config.json", "config.json", "a/b/config.json"];
         assert_eq!(choose(&dense).unwrap()[2..], ["2_Dense/model.safetensors", "model.safetensors"]);
+        let adapter = ["README.md", "adapter_model.safetensors", "adapter_config.json"];
+        assert_eq!(choose(&adapter).unwrap(), ["README.md", "adapter_config.json", "adapter_model.safetensors"]);
         assert!(choose(&["config.json", "pytorch_model.bin"]).unwrap_err().contains("pickled"));
         assert!(choose(&["config.json", "2_Dense/model.safetensors"]).unwrap_err().contains("no weights"));
         assert!(choose(&["data.csv"]).unwrap_err().contains("config.json"));
