@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use label_graph::LabelGraph;
-pub use order::{Order, Sampler};
+pub use order::{Mix, Order, Sampler};
 pub use read::read;
 pub use retrieval::{RetrievalSet, read_retrieval};
 pub use split::hold_out;
