@@ -4,6 +4,8 @@ mod adapt;
 mod advise;
 mod batch;
 mod callbacks;
+mod canary;
+mod check;
 mod clock;
 mod course;
 mod data;
@@ -16,6 +18,7 @@ mod measure;
 mod progress;
 mod recorder;
 mod report;
+mod rerank;
 mod state;
 mod step;
 mod watch;
@@ -32,6 +35,9 @@ use self::advise::Part;
 pub use self::advise::{Advice, Change, ShareResult};
 use self::batch::{Batch, Batcher};
 use self::callbacks::Callbacks;
+use self::canary::Canary;
+pub use self::canary::Forgetting;
+pub use self::check::{Check, check};
 use self::clock::{Clock, taken};
 use self::course::Course;
 pub use self::data::read_target;
@@ -132,6 +138,7 @@ fn advised(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &
             output: Some(scratch.path().to_owned()),
             callbacks: Callbacks::without_loggers(&spec.callbacks),
             resume: false,
+            canary: false,
             ..spec.clone()
         };
         let claimed = Output::claim(scratch.path(), false)?;
@@ -203,6 +210,7 @@ fn run(
         model.tokenizer.max_length(),
         device.name(),
     ))?;
+    check::tell(spec, &data, &model.tokenizer, recorder)?;
 
     let (mut sets, mut validation) = (Vec::new(), Vec::new());
     for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
@@ -232,6 +240,8 @@ fn run(
         advise::retrieval(before.first().and_then(Option::as_ref))?;
     }
     let measurement = watch.seconds;
+    let canary =
+        (spec.canary && spec.init == "pretrained").then(|| Canary::new(&learner.model, &device)).transpose()?;
     let mut state = State {
         progress: Progress::default(),
         best: best_monitor(spec, &callbacks, &watch).map(|best| (best, None)),
@@ -389,6 +399,10 @@ fn run(
     let first = compared.next().unwrap_or_else(Compared::nothing);
     let further = watch.measures.iter().skip(1).zip(compared);
     let further = further.map(|(measure, compared)| compared.further(&measure.prefix, measure.target.description()));
+    let forgetting = canary.map(|canary| canary.compare(&learner.model, &device)).transpose()?;
+    if let Some(forgetting) = forgetting.as_ref().filter(|forgetting| forgetting.forgot) {
+        recorder.warn(forgetting.conclusion.clone())?;
+    }
     state.progress.evaluate_seconds += watch.seconds;
     let mut parts = scope.parts.to_vec();
     parts.extend(part.clone().filter(|_| !parts.is_empty()));
@@ -404,6 +418,7 @@ fn run(
         verdict: first.verdict,
         conclusion: first.conclusion,
         further: further.collect(),
+        forgetting,
         advice: (parts.len() > 1).then(|| Advice::new(&parts, halfway.as_ref())),
         training: Training { alpha, ..state.progress.training(if alpha == Some(0.0) { 0 } else { kept_step }) },
         timing: state.progress.timing(),
