@@ -59,8 +59,7 @@ fn losses_and_their_gradients_equal_the_reference_implementations() {
         let layout = BatchLayout {
             columns: vec![of_one.len(); columns.len()],
             labels: of_one.repeat(columns.len()),
-            scores: None,
-            guide: None,
+            ..BatchLayout::default()
         };
         let miner = case["miner"].as_object().map(|miner| (miner["name"].as_str().unwrap(), object(&miner["options"])));
         let (miner, miner_options) = miner.map_or((None, Options::new()), |(name, options)| (Some(name), options));
@@ -136,14 +135,14 @@ fn waves() -> Vec<f32> {
 }
 
 fn items(labels: Vec<u32>) -> BatchLayout {
-    BatchLayout { columns: vec![labels.len()], labels, scores: None, guide: None }
+    BatchLayout { columns: vec![labels.len()], labels, ..BatchLayout::default() }
 }
 
 #[test]
 fn published_values_follow_from_formulas_alone() {
     let classes = items(vec![0, 0, 1, 1, 2, 2, 0, 1]);
     let twos = items(vec![0, 0, 1, 1, 2, 2, 3, 3]);
-    let pairs = BatchLayout { columns: vec![8, 8], labels: (0..8).chain(0..8).collect(), scores: None, guide: None };
+    let pairs = BatchLayout { columns: vec![8, 8], labels: (0..8).chain(0..8).collect(), ..BatchLayout::default() };
     let cases = [
         ("MultiSimilarityLoss", json!({}), &classes, 1.486860655, 0.599319264),
         ("CircleLoss", json!({}), &classes, 213.695517755, 85.949487114),
@@ -342,4 +341,66 @@ fn a_learned_boundary_has_the_gradient_of_its_differences() {
         assert!((value - run(1.2, false).0 - 0.12).abs() < 1e-6, "{value}");
         assert!(((above - below) / 0.002 + 0.1 - gradient).abs() < 1e-3, "{gradient}, {above} {below}");
     }
+}
+
+#[test]
+fn options_that_contradict_a_loss_are_refused_with_the_reason() {
+    let refused = |loss: &str, options: Value, miner: Option<&str>| {
+        Objective::new(loss, &object(&options), miner, &Options::new()).unwrap_err().to_string()
+    };
+    let holds = |message: String, part: &str| assert!(message.contains(part), "no `{part}` in: {message}");
+    holds(refused("CircleLoss", json!({"reducer": "divisor"}), None), "MarginLoss");
+    holds(refused("CircleLoss", json!({"reducer": "DoNothingReducer"}), None), "one number");
+    holds(refused("CircleLoss", json!({"reducer": {"name": "multiple"}}), None), "`reducers`");
+    holds(refused("CircleLoss", json!({"reducer": {"name": "class_weighted", "weights": []}}), None), "`weights`");
+    holds(refused("CircleLoss", json!({"gamma": 0}), None), "greater than 0");
+    holds(refused("TripletMarginLoss", json!({"reducer": "per_anchor"}), None), "triplets");
+    holds(refused("MarginLoss", json!({"reducer": "threshold"}), None), "`low`");
+    holds(refused("MarginLoss", json!({"reducer": "avg_non_zero"}), None), "`class_weighted`");
+    holds(refused("MarginLoss", json!({"num_classes": 3}), None), "`learn_beta`");
+    holds(refused("RankedListLoss", json!({}), None), "has to be given");
+    holds(refused("RankedListLoss", json!({"margin": 1, "Tn": 1, "distance": "cosine"}), None), "radii");
+    holds(refused("FastAPLoss", json!({"distance": "cosine"}), None), "`l2`");
+    holds(refused("HistogramLoss", json!({"n_bins": 10, "delta": 0.1}), None), "2 / n_bins");
+    holds(refused("PNPLoss", json!({"variant": "P"}), None), "variant");
+    holds(refused("AngularLoss", json!({"alpha": 90}), None), "between 0 and 90");
+    holds(refused("RankedListLoss", json!({"margin": 0.4, "Tn": 1}), Some("HDCMiner")), "leave it out");
+    holds(refused("CircleLoss", json!({}), Some("TripletSessionMiner")), "EmbeddingsAlreadyPackagedAsTriplets");
+    let distance = |value: Value| refused("MultiSimilarityLoss", json!({"distance": value}), None);
+    holds(distance(json!({"name": "l2", "p": 0.5})), "at least 1");
+    holds(distance(json!({"name": "cosine", "power": 1.5})), "a whole number");
+    holds(distance(json!({"name": "snr", "p": 2})), "no option `p`");
+}
+
+#[test]
+fn class_weights_have_to_cover_every_class() {
+    let few = objective("CircleLoss", json!({"reducer": {"name": "class_weighted", "weights": [1.0, 2.0]}}));
+    let (device, parameters) = (Cpu, Parameters::default());
+    let mut tape = Tape::recording(&device, &parameters);
+    let x = tape.leaf(Tensor::from_vec(waves(), &[8, 4]).unwrap());
+    let error = few.loss(&mut tape, &x, &items(vec![0, 0, 1, 1, 2, 2, 0, 1])).unwrap_err().to_string();
+    assert!(error.contains("a weight for every class"), "{error}");
+}
+
+#[test]
+fn packaged_triplets_follow_the_columns_of_the_data() {
+    let objective = Objective::new(
+        "TripletMarginLoss",
+        &Options::new(),
+        Some("EmbeddingsAlreadyPackagedAsTriplets"),
+        &Options::new(),
+    );
+    let x = [waves(), table(4, |i, j| (0.4 * i + 0.6 * j - 0.25 * i * j).sin())].concat();
+    let labels = (0..4).chain(0..4).chain(4..8).collect();
+    let layout = BatchLayout { columns: vec![4; 3], labels, ..BatchLayout::default() };
+    let value = evaluate(&objective.unwrap(), &x, &layout).0;
+    let unit = |row: usize| {
+        let row: Vec<f64> = x[4 * row..4 * row + 4].iter().map(|&x| f64::from(x)).collect();
+        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        row.iter().map(|x| x / norm).collect::<Vec<f64>>()
+    };
+    let apart = |a: usize, b: usize| unit(a).iter().zip(unit(b)).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+    let losses: Vec<f64> = (0..4).map(|i| (apart(i, 4 + i) - apart(i, 8 + i) + 0.05).max(0.0)).collect();
+    let positive = losses.iter().filter(|loss| **loss > 0.0).count() as f64;
+    assert!((value - losses.iter().sum::<f64>() / positive).abs() < 1e-6, "{value}");
 }

@@ -150,6 +150,13 @@ impl Reducer {
         }
     }
 
+    /// What is wrong with it for a loss of triplets.
+    pub(super) fn triplet_problems(&self) -> Vec<(&'static str, String)> {
+        let per_anchor = matches!(self.part("loss"), Reducer::PerAnchor { .. });
+        let problem = "`per_anchor` averages pairs: it needs a loss of pairs, not of triplets";
+        per_anchor.then(|| ("reducer", problem.to_owned())).into_iter().collect()
+    }
+
     /// Whether a pair that takes part several times counts as often; [`Reducer::PerAnchor`] asks for it once.
     pub(super) fn counts_repetitions(&self) -> bool {
         !matches!(self.part("loss"), Reducer::PerAnchor { .. })

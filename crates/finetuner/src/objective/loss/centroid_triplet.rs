@@ -107,4 +107,8 @@ impl Loss for CentroidTripletLoss {
         }
         self.reducer.reduce_labelled(tape, &losses, Some(&weights), Of::Triplets, labels)
     }
+
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        self.reducer.triplet_problems()
+    }
 }

@@ -112,8 +112,8 @@ pub use self::tuplet_margin::TupletMarginLoss;
 pub use self::vicreg::VICRegLoss;
 use super::miner::{Miner, Seen};
 use super::registry::{self, Entry};
-use super::{BatchLayout, Distance, LossParameter, Masks, Mined, Needs, Sampler, Sizes};
-use crate::error::Result;
+use super::{BatchLayout, Distance, LossParameter, Masks, Mined, Needs, Reducer, Sampler, Sizes};
+use crate::error::{Error, Result};
 use crate::spec::Options;
 
 /// What a loss is computed from.
@@ -365,6 +365,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("ContrastiveTensionLossInBatchNegatives", TWO_COPIES),
 ];
 
+/// The losses that know a divisor.
+const DIVIDING: [&str; 2] = ["MarginLoss", "ProxyAnchorLoss"];
+
 const fn entry<T>(name: &'static str, aliases: &'static [&'static str]) -> Entry<dyn Loss>
 where
     T: Loss + Serialize + DeserializeOwned + Default + 'static,
@@ -387,6 +390,11 @@ where
 /// # Errors
 /// [`crate::Error::Spec`] for an unknown name or option.
 pub fn new(name: &str, options: &Options) -> Result<Box<dyn Loss>> {
+    let reducer = options.get("reducer").cloned().map(Reducer::try_from);
+    if reducer.is_some_and(|reducer| reducer.is_ok_and(|reducer| reducer.divides())) && !DIVIDING.contains(&name) {
+        let problem = format!("`divisor` needs a loss that says what to divide by: {}", DIVIDING.join(", "));
+        return Err(Error::spec("loss_options.reducer", problem));
+    }
     let mut options = options.clone();
     let regularization = regularized::Regularization::take(&mut options)?;
     let loss = registry::build("loss", LOSSES, REFUSED, name, &options)?;

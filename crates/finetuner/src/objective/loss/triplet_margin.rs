@@ -120,6 +120,10 @@ impl Loss for TripletMarginLoss {
             Mined::Triplets(triplets) => self.over_list(tape, &distances, &triplets, classes),
         }
     }
+
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        self.reducer.triplet_problems()
+    }
 }
 
 impl TripletMarginLoss {

@@ -103,7 +103,16 @@ const MINERS: &[Entry<dyn Miner>] = &[
 ];
 
 const BASE: &str = "is a base class of pytorch-metric-learning: it mines nothing by itself";
-const REFUSED: &[(&str, &str)] = &[("BaseMiner", BASE), ("BaseTupleMiner", BASE), ("BaseSubsetBatchMiner", BASE)];
+const SESSION: &str = "mines within the groups of an anchor and its matches; data of triplets does the same with \
+                       `EmbeddingsAlreadyPackagedAsTriplets`";
+const REFUSED: &[(&str, &str)] = &[
+    ("BaseMiner", BASE),
+    ("BaseTupleMiner", BASE),
+    ("BaseSubsetBatchMiner", BASE),
+    ("MaximumLossMiner", "tries random parts of a batch and keeps the worst; pytorch-metric-learning dropped it, too"),
+    ("SiameseSessionMiner", SESSION),
+    ("TripletSessionMiner", SESSION),
+];
 
 const fn entry<T>(name: &'static str) -> Entry<dyn Miner>
 where
