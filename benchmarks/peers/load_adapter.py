@@ -1,13 +1,11 @@
-"""Loads a saved adapter folder in peft and in sentence-transformers and prints the embeddings of fixed sentences as one
-line of JSON.
+"""Loads a saved adapter folder in peft and in sentence-transformers, and compares with what Finetuner makes of it.
 
-    python load_adapter.py FOLDER [EMBEDDINGS.npy]
+    python load_adapter.py > texts.jsonl                       the texts
+    finetuner encode --model FOLDER --input texts.jsonl --output vectors.npy
+    python load_adapter.py FOLDER vectors.npy
 
-{"base", "targets", "peft": [[...], ...], "sentence_transformers": [[...], ...]}
-
-`peft` has mean pooling over the base model with the adapter, `sentence_transformers` the folder as it stands. With a
-third argument, the embeddings of `finetuner encode` for load_artifact's sentences, the largest differences are printed
-too.
+{"base", "targets", "difference": {"peft", "sentence_transformers"}}: the largest difference of any component. `peft` is
+mean pooling over the base model with the adapter, normalised; `sentence_transformers` the folder as it stands.
 """
 
 import json
@@ -18,6 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from load_artifact import SENTENCES
+
+TEXTS = [sentence for sentence in SENTENCES if sentence]
 
 
 def with_peft(folder):
@@ -30,7 +30,7 @@ def with_peft(folder):
     base = AutoModel.from_pretrained(config["base_model_name_or_path"], dtype=torch.float32)
     model = PeftModel.from_pretrained(base, folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    batch = tokenizer(SENTENCES, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=limit, return_tensors="pt")
     with torch.no_grad():
         hidden = model(**batch).last_hidden_state
     keep = batch["attention_mask"].unsqueeze(-1)
@@ -39,24 +39,22 @@ def with_peft(folder):
 
 
 def main():
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) == 1:
+        return print("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
     import numpy
     from sentence_transformers import SentenceTransformer
 
-    folder = sys.argv[1]
+    folder, ours = sys.argv[1], numpy.load(sys.argv[2])
     config, pooled = with_peft(folder)
-    whole = SentenceTransformer(folder, device="cpu").eval()
-    embeddings = whole.encode(SENTENCES)
-    record = {"base": config["base_model_name_or_path"], "targets": config["target_modules"]}
-    if len(sys.argv) == 3:
-        ours = numpy.load(sys.argv[2])
-        record["difference"] = {
-            "peft": float(abs(ours / numpy.linalg.norm(ours, axis=1, keepdims=True) - pooled).max()),
-            "sentence_transformers": float(abs(ours - embeddings).max()),
-        }
-    else:
-        record |= {"peft": pooled.tolist(), "sentence_transformers": embeddings.tolist()}
+    embeddings = SentenceTransformer(folder, device="cpu").eval().encode(TEXTS)
+    normalised = ours / numpy.linalg.norm(ours, axis=1, keepdims=True)
+    difference = {
+        "peft": float(abs(normalised - pooled).max()),
+        "sentence_transformers": float(abs(ours - embeddings).max()),
+    }
+    record = {"base": config["base_model_name_or_path"], "targets": config["target_modules"], "difference": difference}
     print(json.dumps(record))
 
 

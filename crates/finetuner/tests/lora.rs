@@ -217,9 +217,12 @@ fn an_adapter_is_a_model_and_the_same_as_the_merged_one() {
     let merged = finish(&place.spec("merged", &[("lora", lora)]));
     let kept = finish(&place.spec("kept", &[("lora", &format!("{lora},save=adapter"))]));
     assert_eq!(merged.metrics, kept.metrics);
-    for (file, there) in
-        [("model.safetensors", false), ("adapter_config.json", true), ("adapter_model.safetensors", true)]
-    {
+    for (file, there) in [
+        ("model.safetensors", false),
+        ("config.json", false),
+        ("adapter_config.json", true),
+        ("adapter_model.safetensors", true),
+    ] {
         assert_eq!(place.path("kept").join(file).is_file(), there, "{file}");
     }
     assert_eq!(place.embeddings("merged"), place.embeddings("kept"));

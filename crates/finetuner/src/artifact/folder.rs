@@ -49,13 +49,7 @@ impl ModelFolder {
     /// # Errors
     /// [`Error::Model`] if a file is missing, damaged or of an unsupported kind, or if the last save was interrupted.
     pub fn open(folder: &Path) -> Result<Self> {
-        if !folder.is_dir() {
-            return Err(Error::model(folder.display().to_string(), "there is no such folder"));
-        }
-        if interrupted(folder) {
-            let problem = "the last save was interrupted; run the same command again with `--resume` to complete it";
-            return Err(Error::model(folder.display().to_string(), problem));
-        }
+        check_whole(folder)?;
         Self::read(folder.into())
     }
 
@@ -64,13 +58,18 @@ impl ModelFolder {
     /// # Errors
     /// [`Error::Model`] if a file is missing, damaged or of an unsupported kind.
     pub fn read(files: ModelFiles) -> Result<Self> {
+        Self::read_with(files, Value::Null)
+    }
+
+    /// As [`ModelFolder::read`], with the configuration of an adapter's base where there is none.
+    fn read_with(files: ModelFiles, base: Value) -> Result<Self> {
         let manifest = files.json("finetuner.json")?.map(|value| Manifest::read(&files.name(), value)).transpose()?;
         let (layout, transformer) = match files.json("config.json")? {
             Some(config) if is_classifier(&config) => (Layout::mean(), String::new()),
             _ => Layout::read(&files)?,
         };
         let json = |file: &str| Ok::<_, Error>(files.json(&join(&transformer, file))?.unwrap_or(Value::Null));
-        let config = json("config.json")?;
+        let config = Some(json("config.json")?).filter(Value::is_object).unwrap_or(base);
         if !config.is_object() {
             return Err(Error::model(files.name(), "has no `config.json`, so it is not a model's folder"));
         }
@@ -108,14 +107,20 @@ impl ModelFolder {
         files.weights(folder)
     }
 
-    /// The model that an adapter makes of its base. A folder that holds a configuration and a tokenizer of its own, as
-    /// ours and those of sentence-transformers do, stands for itself; otherwise the base's are used.
+    /// The model that an adapter makes of its base. A folder that lists its modules and holds its tokenizer, as ours and
+    /// those of sentence-transformers do, takes only configuration and weights of the base; others take everything else
+    /// from there, too.
     ///
     /// # Errors
     /// As [`ModelFolder::open`].
     pub fn adapted(base: ModelFolder, adapter: AdapterFolder) -> Result<Self> {
-        let own = ["config.json", "tokenizer.json"].iter().all(|file| adapter.folder().join(file).is_file());
-        let mut model = if own { ModelFolder::open(adapter.folder())? } else { base.clone() };
+        let folder = adapter.folder();
+        check_whole(folder)?;
+        let own = ["modules.json", "tokenizer.json"].iter().all(|file| folder.join(file).is_file());
+        let mut model = match own {
+            true => Self::read_with(folder.into(), base.config.clone())?,
+            false => base.clone(),
+        };
         model.weights = base.weights.or(Some((base.files, base.transformer)));
         model.adapters = base.adapters;
         model.adapters.push(adapter);
@@ -161,6 +166,18 @@ impl ModelFolder {
 fn is_classifier(config: &Value) -> bool {
     let names = config["architectures"].as_array().into_iter().flatten().filter_map(Value::as_str);
     names.into_iter().any(|name| name.ends_with("ForSequenceClassification"))
+}
+
+/// Refuses a folder that is not there or not whole.
+fn check_whole(folder: &Path) -> Result<()> {
+    if !folder.is_dir() {
+        return Err(Error::model(folder.display().to_string(), "there is no such folder"));
+    }
+    if interrupted(folder) {
+        let problem = "the last save was interrupted; run the same command again with `--resume` to complete it";
+        return Err(Error::model(folder.display().to_string(), problem));
+    }
+    Ok(())
 }
 
 /// The limit of sentence-transformers, else of the tokenizer; never more than the model has positions for.

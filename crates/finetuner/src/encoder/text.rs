@@ -152,7 +152,10 @@ impl TextModel {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, writer: &mut ArtifactWriter<'_>, adapter: Option<&AdapterRecord>) -> Result<()> {
-        writer.json("config.json", &self.folder.config)?;
+        if adapter.is_none() {
+            // Where a folder has one, transformers takes it for a whole model with an adapter beside its weights.
+            writer.json("config.json", &self.folder.config)?;
+        }
         writer.tokenizer(&self.folder)?;
         writer.layout(self.encoder.layout(), self.encoder.config().hidden)?;
         let mut prompts = self.folder.prompts.clone();
