@@ -3,7 +3,7 @@
 use anyhow::Result;
 use finetuner::artifact::PoolingMode;
 use finetuner::encoder::hub::Hub;
-use finetuner::encoder::{EncoderOptions, ModelOptions, TextModel, source};
+use finetuner::encoder::{CrossEncoder, EncoderOptions, ModelOptions, TextModel, source};
 
 use crate::terminal::Terminal;
 
@@ -28,6 +28,12 @@ pub(crate) struct ModelArguments {
 }
 
 impl ModelArguments {
+    /// The model as a cross-encoder, where it is one.
+    pub(crate) fn open_if_cross_encoder(&self, terminal: &mut Terminal) -> Result<Option<CrossEncoder>> {
+        let folder = find(&self.model, terminal)?.open()?;
+        Ok(folder.is_cross_encoder().then(|| CrossEncoder::open(&folder, self.max_length)).transpose()?)
+    }
+
     /// Opens the model, downloading it if need be.
     pub(crate) fn open(&self, terminal: &mut Terminal) -> Result<TextModel> {
         let source = find(&self.model, terminal)?;
@@ -39,6 +45,20 @@ impl ModelArguments {
         };
         Ok(TextModel::open(source.open()?, &options)?)
     }
+}
+
+/// Opens a model as its files say, downloading it if need be.
+pub(crate) fn open_plain(model: &str, terminal: &mut Terminal) -> Result<TextModel> {
+    Ok(TextModel::open(find(model, terminal)?.open()?, &ModelOptions::default())?)
+}
+
+/// Opens a cross-encoder, downloading it if need be.
+pub(crate) fn open_cross_encoder(
+    model: &str,
+    max_length: Option<usize>,
+    terminal: &mut Terminal,
+) -> Result<CrossEncoder> {
+    Ok(CrossEncoder::open(&find(model, terminal)?.open()?, max_length)?)
 }
 
 /// Finds a model, showing the progress of downloads.

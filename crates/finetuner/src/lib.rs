@@ -11,7 +11,8 @@
 //! 8. [`objective`]: embeddings to one number
 //! 9. [`optim`]: gradients to new weights
 //! 10. [`evaluate`]: exact search, metrics, before and after
-//! 11. [`train`]: the loop
+//! 11. [`mine`]: training data out of data: hard negatives, a teacher's margins
+//! 12. [`train`]: the loop
 
 pub mod error;
 pub mod spec;
@@ -28,6 +29,8 @@ pub mod objective;
 pub mod optim;
 #[cfg(feature = "engine")]
 pub mod evaluate;
+#[cfg(feature = "engine")]
+pub mod mine;
 #[cfg(feature = "engine")]
 pub mod train;
 

@@ -67,6 +67,10 @@ run_spec! {
     index_data: Option<PathBuf> = None,
     /// `pairs`, `triplets`, `labelled`, `scored`, `single` or `scored_triplets`; taken from the header where not given.
     kind: Option<String> = None,
+    /// Warnings about the data end the run before it starts. Default false.
+    strict: bool = false,
+    /// Measures on general sentences, before and after, whether the model forgets. Default true.
+    canary: bool = true,
     /// The loss by name. Default `auto`: `TripletMarginLoss`, or what suits scored pairs (`CoSENTLoss`), a teacher's scores (`MarginMSELoss`) or texts alone (`MultipleNegativesRankingLoss`).
     loss: String = "auto".into(),
     /// Options of the loss.

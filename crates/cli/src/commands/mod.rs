@@ -1,10 +1,13 @@
 //! Every command, one file each.
 
+mod check;
 mod encode;
 mod evaluate;
 mod fit;
+mod mine;
 mod models;
 mod search;
+mod synthesize;
 
 use std::process::ExitCode;
 
@@ -17,9 +20,12 @@ use crate::terminal::Terminal;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Fit(fit::Arguments),
+    Check(check::Arguments),
     Evaluate(evaluate::Arguments),
     Encode(encode::Arguments),
     Search(search::Arguments),
+    Mine(mine::Arguments),
+    Synthesize(synthesize::Arguments),
     Models(models::Arguments),
 }
 
@@ -27,9 +33,12 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command, threads: Option<usize>, terminal: &mut Terminal) -> Result<ExitCode> {
     let result = match command {
         Command::Fit(arguments) => return fit::run(arguments, threads, terminal), // makes its own threads
+        Command::Check(arguments) => return thread_pool(threads)?.install(|| check::run(&arguments, terminal)),
         Command::Evaluate(arguments) => thread_pool(threads)?.install(|| evaluate::run(&arguments, terminal)),
         Command::Encode(arguments) => thread_pool(threads)?.install(|| encode::run(&arguments, terminal)),
         Command::Search(arguments) => thread_pool(threads)?.install(|| search::run(&arguments, terminal)),
+        Command::Mine(arguments) => thread_pool(threads)?.install(|| mine::run(&arguments, terminal)),
+        Command::Synthesize(arguments) => thread_pool(threads)?.install(|| synthesize::run(&arguments, terminal)),
         Command::Models(arguments) => models::run(&arguments),
     };
     result.map(|()| ExitCode::SUCCESS)

@@ -65,7 +65,10 @@ impl ModelFolder {
     /// [`Error::Model`] if a file is missing, damaged or of an unsupported kind.
     pub fn read(files: ModelFiles) -> Result<Self> {
         let manifest = files.json("finetuner.json")?.map(|value| Manifest::read(&files.name(), value)).transpose()?;
-        let (layout, transformer) = Layout::read(&files)?;
+        let (layout, transformer) = match files.json("config.json")? {
+            Some(config) if is_classifier(&config) => (Layout::mean(), String::new()),
+            _ => Layout::read(&files)?,
+        };
         let json = |file: &str| Ok::<_, Error>(files.json(&join(&transformer, file))?.unwrap_or(Value::Null));
         let config = json("config.json")?;
         if !config.is_object() {
@@ -89,6 +92,11 @@ impl ModelFolder {
             weights: None,
             files,
         })
+    }
+
+    /// Whether this is a cross-encoder: a transformer that scores pairs of texts (`…ForSequenceClassification`).
+    pub fn is_cross_encoder(&self) -> bool {
+        is_classifier(&self.config)
     }
 
     /// The transformer's weights.
@@ -147,6 +155,12 @@ impl ModelFolder {
     pub fn document_prompt(&self) -> Option<&str> {
         ["document", "passage", "corpus"].iter().find_map(|name| self.prompts.get(*name)).map(String::as_str)
     }
+}
+
+/// By the name of the architecture, as transformers writes it.
+fn is_classifier(config: &Value) -> bool {
+    let names = config["architectures"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.into_iter().any(|name| name.ends_with("ForSequenceClassification"))
 }
 
 /// The limit of sentence-transformers, else of the tokenizer; never more than the model has positions for.

@@ -21,6 +21,10 @@ pub(super) struct Beir {
     pub(super) documents: Vec<String>,
     /// (query, document, grade) in file order.
     pub(super) judgements: Vec<(u32, u32, f32)>,
+    /// The line of each judgement.
+    pub(super) lines: Vec<u64>,
+    /// The file of the judgements.
+    pub(super) qrels: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +79,7 @@ impl Beir {
 
         let (mut query_ids, mut queries) = (Vec::new(), Vec::new());
         let mut query_places: HashMap<String, u32> = HashMap::new();
+        let lines = judged.iter().map(|judgement| judgement.line).collect();
         let mut judgements = Vec::with_capacity(judged.len());
         for Judgement { line, query, document, grade } in judged {
             let unknown = |what, id: &str, file| Error::data(&qrels, line, format!("{what} `{id}` is not in {file}"));
@@ -92,7 +97,7 @@ impl Beir {
             };
             judgements.push((query, document, grade));
         }
-        Ok(Beir { query_ids, queries, document_ids, documents, judgements })
+        Ok(Beir { query_ids, queries, document_ids, documents, judgements, lines, qrels })
     }
 }
 
@@ -100,14 +105,16 @@ impl Beir {
 pub(super) fn read_pairs(folder: &Path, split: Option<&str>) -> Result<Dataset> {
     let beir = Beir::read(folder, split, false)?;
     let mut texts = Texts::default();
-    let mut examples = Vec::new();
+    let (mut examples, mut lines) = (Vec::new(), Vec::new());
     let mut empty = 0;
-    for &(query, document, _) in beir.judgements.iter().filter(|(.., grade)| *grade > 0.0) {
+    let judged = beir.judgements.iter().zip(&beir.lines);
+    for (&(query, document, _), line) in judged.filter(|((.., grade), _)| *grade > 0.0) {
         match beir.documents[document as usize].as_str() {
             "" => empty += 1,
             document => {
                 let anchor = texts.intern(&beir.queries[query as usize]);
                 examples.push(Example::Pair { anchor, positive: texts.intern(document) });
+                lines.push(*line);
             }
         }
     }
@@ -126,6 +133,9 @@ pub(super) fn read_pairs(folder: &Path, split: Option<&str>) -> Result<Dataset> 
         ),
         examples,
         ids: Vec::new(),
+        path: beir.qrels,
+        lines,
+        empty: Vec::new(),
         label_names: Vec::new(),
     })
 }
@@ -183,7 +193,7 @@ fn read_qrels(path: &Path) -> Result<Vec<Judgement>> {
 }
 
 /// Calls `each` with line number, id and text of every line; one line in memory at a time.
-fn for_each(path: &Path, mut each: impl FnMut(u64, String, String) -> Result<()>) -> Result<()> {
+pub(super) fn for_each(path: &Path, mut each: impl FnMut(u64, String, String) -> Result<()>) -> Result<()> {
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
     for (line, bytes) in (1..).zip(BufReader::new(file).split(b'\n')) {
         let bytes = bytes.map_err(Error::io("read", path))?;

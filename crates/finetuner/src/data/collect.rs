@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::columns::Role;
-use super::{Dataset, Example, Kind, TextId, Texts};
+use super::{Dataset, EmptyRow, Example, Kind, TextId, Texts};
 use crate::error::{Error, Result};
 
 /// One value of a row.
@@ -23,6 +23,8 @@ pub(super) struct Collector<'a> {
     texts: Texts,
     examples: Vec<Example>,
     ids: Vec<String>,
+    lines: Vec<u64>,
+    empty: Vec<EmptyRow>,
     labels: HashMap<String, u32>,
     label_names: Vec<String>,
 }
@@ -35,14 +37,33 @@ impl<'a> Collector<'a> {
             texts: Texts::default(),
             examples: Vec::new(),
             ids: Vec::new(),
+            lines: Vec::new(),
+            empty: Vec::new(),
             labels: HashMap::new(),
             label_names: Vec::new(),
         }
     }
 
-    /// Adds one row. Several positives give one example each; cells of roles that the kind does not have are ignored.
+    /// Adds one row. Several positives give one example each; cells of roles that the kind does not have are ignored. A
+    /// row that cannot be used because a cell is empty is noted and left out.
     pub(super) fn push(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<()> {
         let before = self.examples.len();
+        match self.add(line, cells) {
+            Err(Error::Data { problem, .. }) if cells.iter().any(|cell| cell.value.trim().is_empty()) => {
+                self.examples.truncate(before);
+                self.empty.push(EmptyRow { line, problem });
+            }
+            added => added?,
+        }
+        self.lines.resize(self.examples.len(), line);
+        // Ids are for all rows or for none.
+        if let Some(id) = cells.iter().find(|cell| cell.role == Role::Id).filter(|_| self.ids.len() == before) {
+            self.ids.resize(self.examples.len(), id.value.trim().to_owned());
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<()> {
         match self.kind {
             Kind::Pairs => {
                 let anchor = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
@@ -84,15 +105,14 @@ impl<'a> Collector<'a> {
                 self.examples.push(Example::Single { text });
             }
         }
-        // Ids are for all rows or for none.
-        if let Some(id) = cells.iter().find(|cell| cell.role == Role::Id).filter(|_| self.ids.len() == before) {
-            self.ids.resize(self.examples.len(), id.value.trim().to_owned());
-        }
         Ok(())
     }
 
     /// The data set, if it can be learnt from. `how` says how the file was understood.
     pub(super) fn finish(self, how: &str) -> Result<Dataset> {
+        if let (true, Some(row)) = (self.examples.is_empty(), self.empty.first()) {
+            return Err(Error::data(self.path, row.line, row.problem.as_str()));
+        }
         if self.examples.is_empty() {
             return Err(Error::data(self.path, None, "holds no examples"));
         }
@@ -133,6 +153,9 @@ impl<'a> Collector<'a> {
             texts: self.texts,
             ids: if self.ids.len() == self.examples.len() { self.ids } else { Vec::new() },
             examples: self.examples,
+            path: self.path.to_owned(),
+            lines: self.lines,
+            empty: self.empty,
             label_names: self.label_names,
         })
     }

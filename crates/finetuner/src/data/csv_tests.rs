@@ -3,7 +3,7 @@ use super::super::{Example, TextId};
 use super::*;
 
 fn data(text: &str) -> Result<Dataset> {
-    read(Path::new("rows.csv"), text, None)
+    read(Path::new("rows.csv"), text, None)?.without_empty_rows()
 }
 
 fn texts(dataset: &Dataset) -> Vec<&str> {
@@ -11,7 +11,8 @@ fn texts(dataset: &Dataset) -> Vec<&str> {
 }
 
 fn fails(text: &str, kind: Option<Kind>, expected: &str) {
-    let error = read(Path::new("rows.csv"), text, kind).map(|data| data.decision).unwrap_err().to_string();
+    let data = read(Path::new("rows.csv"), text, kind).and_then(Dataset::without_empty_rows);
+    let error = data.map(|data| data.decision).unwrap_err().to_string();
     assert!(error.contains(expected), "{text:?}: {error}");
 }
 

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn rows(text: &str, kind: Option<Kind>) -> Result<Dataset> {
-        read(Path::new("rows.jsonl"), text, kind)
+        read(Path::new("rows.jsonl"), text, kind)?.without_empty_rows()
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod columns;
 mod csv;
 mod jsonl;
 mod label_graph;
+pub mod lint;
 mod order;
 mod parquet;
 pub mod random;
@@ -15,11 +16,12 @@ mod retrieval;
 mod split;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use label_graph::LabelGraph;
 pub use order::{Order, Sampler};
-pub use read::read;
+pub use read::{inspect, read, read_corpus};
 pub use retrieval::{RetrievalSet, read_retrieval};
 pub use split::hold_out;
 
@@ -189,6 +191,15 @@ impl std::str::FromStr for Kind {
     }
 }
 
+/// A row without a text or a label where its kind needs one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmptyRow {
+    /// Its line, counted from 1; of Parquet files its row.
+    pub line: u64,
+    /// What was expected, in which column.
+    pub problem: String,
+}
+
 /// Examples of one kind over one collection of texts.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -200,6 +211,12 @@ pub struct Dataset {
     pub examples: Vec<Example>,
     /// The `id` of each example's row where the file has such a column, else empty.
     pub ids: Vec<String>,
+    /// The file the rows are from; of a BEIR folder the judgements.
+    pub path: PathBuf,
+    /// The line of each example's row, counted from 1; of Parquet files the row.
+    pub lines: Vec<u64>,
+    /// Rows that were left out because a text or a label is missing. [`read()`] refuses a file that has any.
+    pub empty: Vec<EmptyRow>,
     /// Class names of a labelled set, in order of first appearance; empty otherwise.
     pub label_names: Vec<String>,
     /// One sentence on what was read and how it was understood.
@@ -265,8 +282,22 @@ impl Dataset {
             texts,
             examples,
             ids: ids.iter().map(|&place| self.ids[place as usize].clone()).collect(),
+            path: self.path.clone(),
+            lines: places.iter().map(|&place| self.lines[place as usize]).collect(),
+            empty: Vec::new(),
             label_names: self.label_names.clone(),
             decision: format!("{} of the {} examples of: {}", places.len(), self.examples.len(), self.decision),
+        }
+    }
+
+    /// The data set itself, if no row was left out of it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] at the first row that was.
+    pub fn without_empty_rows(self) -> Result<Dataset> {
+        match self.empty.first() {
+            Some(row) => Err(Error::data(&self.path, row.line, row.problem.as_str())),
+            None => Ok(self),
         }
     }
 }

@@ -77,7 +77,7 @@ fn table(folder: &Path, schema: &str, columns: &[Values<'_>], compression: Compr
 
 fn rows(schema: &str, columns: &[Values<'_>], kind: Option<Kind>) -> Result<Dataset> {
     let folder = tempfile::tempdir().unwrap();
-    read(&table(folder.path(), schema, columns, Compression::SNAPPY), kind)
+    read(&table(folder.path(), schema, columns, Compression::SNAPPY), kind)?.without_empty_rows()
 }
 
 fn problem(schema: &str, columns: &[Values<'_>], kind: Option<Kind>) -> String {

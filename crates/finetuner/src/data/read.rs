@@ -31,6 +31,14 @@ use crate::error::{Error, Result};
 /// With file and line (Parquet: row): bad UTF-8, a broken quote, a wrong number of columns, an empty text or label, a score that is
 /// not a finite number. With the file: it is missing or empty, its kind cannot be decided, it has one class only.
 pub fn read(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
+    inspect(path, kind)?.without_empty_rows()
+}
+
+/// As [`read`], but rows that lack a text or a label are left out and listed in [`Dataset::empty`].
+///
+/// # Errors
+/// As [`read`], but for empty texts and labels, unless no row is left.
+pub fn inspect(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
     let path = match Address::of(path)? {
         Address::Beir { folder, split } => {
             if let Some(kind) = kind.filter(|kind| *kind != Kind::Pairs) {
@@ -50,6 +58,20 @@ pub fn read(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
         "jsonl" | "ndjson" | "json" => jsonl::read(&path, &text, kind),
         _ => csv::read(&path, &text, kind),
     }
+}
+
+/// The documents of the BEIR folder that the path names, empty ones left out; `None` where it names a file.
+///
+/// # Errors
+/// [`Error::Data`] with the line, [`Error::Io`].
+pub fn read_corpus(path: &Path) -> Result<Option<Vec<String>>> {
+    let Address::Beir { folder, .. } = Address::of(path)? else { return Ok(None) };
+    let mut documents = Vec::new();
+    beir::for_each(&folder.join("corpus.jsonl"), |_, _, text| {
+        documents.extend(Some(text).filter(|text| !text.is_empty()));
+        Ok(())
+    })?;
+    Ok(Some(documents))
 }
 
 fn read_lines(path: &Path, text: &str) -> Result<Dataset> {

@@ -1,7 +1,7 @@
 //! What the before and after measurement searches: queries, an index, and what is relevant.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::address::Address;
 use super::beir::Beir;
@@ -19,6 +19,10 @@ pub struct RetrievalSet {
     pub query_ids: Vec<String>,
     /// The queries that have at least one relevant document.
     pub queries: Vec<String>,
+    /// The file of the queries; of a BEIR folder the judgements.
+    pub query_path: PathBuf,
+    /// The line on which each query first occurs.
+    pub query_lines: Vec<u64>,
     /// One id a document: the data's own, else its number from 1.
     pub document_ids: Vec<String>,
     /// The index. A BEIR corpus may hold empty documents; they stay, so that figures compare.
@@ -72,9 +76,15 @@ impl RetrievalSet {
         for &(query, document, grade) in beir.judgements.iter().filter(|(.., grade)| *grade > 0.0) {
             relevant[query as usize].insert(document, grade);
         }
+        let mut query_lines = vec![0; beir.queries.len()];
+        for (&(query, ..), line) in beir.judgements.iter().zip(&beir.lines).rev() {
+            query_lines[query as usize] = *line;
+        }
         let set = RetrievalSet {
             query_ids: beir.query_ids,
             queries: beir.queries,
+            query_path: beir.qrels,
+            query_lines,
             document_ids: beir.document_ids,
             documents: beir.documents,
             relevant: relevant.into_iter().map(|grades| grades.into_iter().collect()).collect(),
@@ -109,6 +119,8 @@ impl RetrievalSet {
         let set = RetrievalSet {
             query_ids: ids(queries),
             queries: items.iter().map(|(text, _)| (*text).to_owned()).collect(),
+            query_path: queries.path.clone(),
+            query_lines: queries.lines.clone(),
             document_ids: ids(documents),
             documents: labelled(documents, "index_data")?.into_iter().map(|(text, _)| text.to_owned()).collect(),
             relevant: relevant.collect(),
@@ -151,7 +163,7 @@ impl RetrievalSet {
                 of_label.entry(graph.label(known)).or_default().push(document);
             }
         }
-        let mut set = RetrievalSet::default();
+        let mut set = RetrievalSet { query_path: queries.path.clone(), ..RetrievalSet::default() };
         let mut exclude = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for (place, example) in queries.examples.iter().enumerate() {
@@ -166,6 +178,7 @@ impl RetrievalSet {
             set.relevant.push(relevant.map(|document| (*document, 1.0)).collect());
             set.query_ids.push(queries.ids.get(place).cloned().unwrap_or_else(|| (set.queries.len() + 1).to_string()));
             set.queries.push(text.to_owned());
+            set.query_lines.push(queries.lines[place]);
             exclude.push(itself);
         }
         set.exclude = exclude.iter().any(Option::is_some).then_some(exclude);
@@ -207,6 +220,7 @@ impl RetrievalSet {
     fn keep_queries(&mut self, keep: &[bool]) {
         keep_only(&mut self.query_ids, keep);
         keep_only(&mut self.queries, keep);
+        keep_only(&mut self.query_lines, keep);
         keep_only(&mut self.relevant, keep);
         if let Some(exclude) = &mut self.exclude {
             keep_only(exclude, keep);

@@ -1,6 +1,7 @@
 //! Packed batch to embeddings: a transformer, pooling, and what follows; weights in, weights out.
 
 pub mod alias;
+mod cross_encoder;
 mod family;
 mod freeze;
 pub mod hub;
@@ -16,6 +17,7 @@ use engine::device::{Activation, Pooling};
 use engine::random::Key;
 use engine::{Device, Gradients, Packing, ParameterId, Parameters, Tape, Var};
 
+pub use self::cross_encoder::CrossEncoder;
 pub use self::family::{Family, TransformerConfig};
 pub use self::lora::{LoraOptions, Save, Targets};
 pub use self::text::{ModelOptions, Prompts, Role, TextModel};

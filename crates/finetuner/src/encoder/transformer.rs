@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::tokens::PackedBatch;
 
 /// Weight and bias, of a linear layer or a norm.
-type Affine = (ParameterId, ParameterId);
+pub(crate) type Affine = (ParameterId, ParameterId);
 
 /// The parameters of a stack of transformer layers over word and position embeddings.
 #[derive(Debug)]
@@ -197,11 +197,11 @@ fn relative_bucket(distance: i64, buckets: usize) -> u32 {
     (offset + bucket) as u32
 }
 
-fn parameters(tape: &Tape<'_>, (weight, bias): Affine) -> (Var, Var) {
+pub(crate) fn parameters(tape: &Tape<'_>, (weight, bias): Affine) -> (Var, Var) {
     (tape.parameter(weight), tape.parameter(bias))
 }
 
-fn linear(loader: &mut Loader<'_>, names: &[String], outputs_each: usize, inputs: usize) -> Result<Affine> {
+pub(crate) fn linear(loader: &mut Loader<'_>, names: &[String], outputs_each: usize, inputs: usize) -> Result<Affine> {
     let with = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect::<Vec<_>>();
     let weight = loader.matrix(&with("weight"), outputs_each, inputs)?;
     Ok((weight, loader.vector(&with("bias"), outputs_each, 0.0)?))

@@ -81,30 +81,73 @@ impl Tokenizer {
         texts.par_iter().with_min_len(16).map(|text| self.encode_text(text)).collect()
     }
 
+    /// The tokens of each pair of texts as one sequence with the special tokens between them. A pair that is too long
+    /// loses the end of its longer text, token by token.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; [`Error::Spec`] if the special tokens of a pair alone fill the limit.
+    pub fn encode_pairs(&self, pairs: &[(&str, &str)]) -> Result<Vec<TokenSequence>> {
+        let special = self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+        if self.max_length <= special {
+            let problem = format!("is {}, but this tokenizer adds {special} special tokens to every pair", self.max_length);
+            return Err(Error::spec("max_length", problem));
+        }
+        let encode = |(first, second): &(&str, &str)| {
+            let encoding = match self.lowercase {
+                true => self.tokenizer.encode_fast((first.to_lowercase(), second.to_lowercase()), true),
+                false => self.tokenizer.encode_fast((*first, *second), true),
+            };
+            sequence(first, encoding)
+        };
+        pairs.par_iter().with_min_len(16).map(encode).collect()
+    }
+
+    /// How many tokens each text has before it is cut, special tokens included.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn lengths(&self, texts: &[&str]) -> Result<Vec<usize>> {
+        let special = self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        let length = |text: &&str| {
+            let encoding = self.tokenizer.encode_fast(*text, true);
+            let encoding = encoding.map_err(|error| refuse(text, &error.to_string()))?;
+            // What is cut comes in pieces that have special tokens of their own.
+            let cut = encoding.get_overflowing().iter().map(|piece| piece.len().saturating_sub(special));
+            Ok(encoding.len() + cut.sum::<usize>())
+        };
+        texts.par_iter().with_min_len(16).map(length).collect()
+    }
+
     /// The tokens of one text, on the calling thread.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_text(&self, text: &str) -> Result<TokenSequence> {
-        let refuse = |problem: &str| {
-            let beginning: String = text.chars().take(40).collect();
-            Error::model("tokenizer", format!("{problem} for the text `{beginning}`"))
-        };
         let encoding = match self.lowercase {
             true => self.tokenizer.encode_fast(text.to_lowercase(), true),
             false => self.tokenizer.encode_fast(text, true),
         };
-        let encoding = encoding.map_err(|error| refuse(&error.to_string()))?;
-        if encoding.is_empty() {
-            return Err(refuse("there are no tokens"));
-        }
-        let one_segment = encoding.get_type_ids().iter().all(|&segment| segment == 0);
-        Ok(TokenSequence {
-            ids: encoding.get_ids().to_vec(),
-            type_ids: if one_segment { Vec::new() } else { encoding.get_type_ids().to_vec() },
-            truncated: !encoding.get_overflowing().is_empty(),
-        })
+        sequence(text, encoding)
     }
+}
+
+fn refuse(text: &str, problem: &str) -> Error {
+    let beginning: String = text.chars().take(40).collect();
+    Error::model("tokenizer", format!("{problem} for the text `{beginning}`"))
+}
+
+/// What the tokenizer made of a text, or of a pair that begins with it.
+fn sequence(text: &str, encoding: tokenizers::Result<tokenizers::Encoding>) -> Result<TokenSequence> {
+    let encoding = encoding.map_err(|error| refuse(text, &error.to_string()))?;
+    if encoding.is_empty() {
+        return Err(refuse(text, "there are no tokens"));
+    }
+    let one_segment = encoding.get_type_ids().iter().all(|&segment| segment == 0);
+    Ok(TokenSequence {
+        ids: encoding.get_ids().to_vec(),
+        type_ids: if one_segment { Vec::new() } else { encoding.get_type_ids().to_vec() },
+        truncated: !encoding.get_overflowing().is_empty(),
+    })
 }
 
 #[cfg(test)]

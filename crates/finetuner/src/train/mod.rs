@@ -4,6 +4,8 @@ mod adapt;
 mod advise;
 mod batch;
 mod callbacks;
+mod canary;
+mod check;
 mod clock;
 mod data;
 mod estimate;
@@ -15,6 +17,7 @@ mod measure;
 mod progress;
 mod recorder;
 mod report;
+mod rerank;
 mod state;
 mod step;
 mod watch;
@@ -31,6 +34,9 @@ use self::advise::Part;
 pub use self::advise::{Advice, Change, ShareResult};
 use self::batch::{Batcher, check_data};
 use self::callbacks::Callbacks;
+use self::canary::Canary;
+pub use self::canary::Forgetting;
+pub use self::check::{Check, check};
 use self::clock::{Clock, taken};
 pub use self::data::read_target;
 use self::data::{Data, check_views, decided_loss, training_order, validation_batches};
@@ -130,6 +136,7 @@ fn advised(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &
             output: Some(scratch.path().to_owned()),
             callbacks: Callbacks::without_loggers(&spec.callbacks),
             resume: false,
+            canary: false,
             ..spec.clone()
         };
         let claimed = Output::claim(scratch.path(), false)?;
@@ -194,6 +201,7 @@ fn run(
         model.tokenizer.max_length(),
         device.name(),
     ))?;
+    check::tell(spec, &data, &model.tokenizer, recorder)?;
 
     let batcher = Batcher::new(Arc::new(data.train), objective.needs(), &model, spec.micro_batch_tokens);
     let batcher = batcher.guided_by(guide.as_ref());
@@ -217,6 +225,7 @@ fn run(
         advise::retrieval(before.first().and_then(Option::as_ref))?;
     }
     let measurement = watch.seconds;
+    let canary = (spec.canary && spec.init == "pretrained").then(|| Canary::new(&learner.model, &device)).transpose()?;
     let mut state = State {
         progress: Progress::default(),
         best: best_monitor(spec, &callbacks, &watch).map(|best| (best, None)),
@@ -376,6 +385,10 @@ fn run(
     let first = compared.next().unwrap_or_else(Compared::nothing);
     let further = watch.measures.iter().skip(1).zip(compared);
     let further = further.map(|(measure, compared)| compared.further(&measure.prefix, measure.target.description()));
+    let forgetting = canary.map(|canary| canary.compare(&learner.model, &device)).transpose()?;
+    if let Some(forgetting) = forgetting.as_ref().filter(|forgetting| forgetting.forgot) {
+        recorder.warn(forgetting.conclusion.clone())?;
+    }
     state.progress.evaluate_seconds += watch.seconds;
     let mut parts = scope.parts.to_vec();
     parts.extend(part.clone().filter(|_| !parts.is_empty()));
@@ -391,6 +404,7 @@ fn run(
         verdict: first.verdict,
         conclusion: first.conclusion,
         further: further.collect(),
+        forgetting,
         advice: (parts.len() > 1).then(|| Advice::new(&parts, halfway.as_ref())),
         training: Training { alpha, ..state.progress.training(if alpha == Some(0.0) { 0 } else { kept_step }) },
         timing: state.progress.timing(),

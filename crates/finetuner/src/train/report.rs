@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::advise::Advice;
+use super::canary::Forgetting;
 use super::measure::{Measurement, Target};
 use crate::error::Result;
 use crate::evaluate::{Bootstrap, Changes, Columns, Comparison, Verdict};
@@ -36,6 +37,9 @@ pub struct Report {
     /// Whether more labels or more time would pay, where `advise` asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<Advice>,
+    /// General sentences before and after; `None` where `canary` is off or the model began with random weights.
+    #[serde(default)]
+    pub forgetting: Option<Forgetting>,
     /// What training did.
     pub training: Training,
     /// How long it took.
@@ -207,6 +211,9 @@ impl Report {
             (None, None) => {}
         }
         let _ = writeln!(text, "{}", self.conclusion);
+        if let Some(forgetting) = &self.forgetting {
+            let _ = writeln!(text, "{}", forgetting.conclusion);
+        }
         if self.training.kept_step == 0 && self.training.steps > 0 {
             let _ = writeln!(text, "No step of training measured better, so the model is the pretrained one.");
         }

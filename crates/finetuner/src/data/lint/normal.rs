@@ -1,0 +1,66 @@
+//! Texts by their words: case, punctuation and spaces left out.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{Dataset, TextId};
+
+/// The words of a text, in lower case, with one space between them. `+` and `#` belong to words (`C++`); a text
+/// without words stays as it is.
+pub(super) fn normal(text: &str) -> String {
+    let mut words = String::with_capacity(text.len());
+    let mut between = false;
+    for letter in text.chars() {
+        if letter.is_alphanumeric() || matches!(letter, '+' | '#') {
+            if between && !words.is_empty() {
+                words.push(' ');
+            }
+            between = false;
+            words.extend(letter.to_lowercase());
+        } else {
+            between = letter != '\'' || between; // it's = its
+        }
+    }
+    if words.is_empty() { text.to_owned() } else { words }
+}
+
+/// 64 bits of a text's words. That two texts share them by chance is unlikely below a billion texts.
+pub(super) fn fingerprint(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    normal(text).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The fingerprint of every text of a data set.
+pub(super) struct Words(Vec<u64>);
+
+impl Words {
+    pub(super) fn of(dataset: &Dataset) -> Self {
+        Words(dataset.texts.iter().map(fingerprint).collect())
+    }
+
+    pub(super) fn get(&self, text: TextId) -> u64 {
+        self.0[text.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_punctuation_and_spaces_do_not_count_and_words_do() {
+        for (first, second, equal) in [
+            ("How do I freeze my card?", "how do i  freeze my card", true),
+            ("It's late.", "its late", true),
+            ("re-order", "re order", true),
+            ("C++", "C", false),
+            ("Straße", "STRASSE", false),
+            ("ÉTÉ", "été", true),
+            ("1.5", "15", false),
+            ("?", "!", false),
+            ("你好。", "你好", true),
+        ] {
+            assert_eq!(normal(first) == normal(second), equal, "{first} {second}");
+        }
+    }
+}

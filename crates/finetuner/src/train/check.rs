@@ -1,0 +1,112 @@
+//! The data of a run looked over before it costs anything: `finetuner check`, and the first thing a run does.
+
+use serde::{Deserialize, Serialize};
+
+use super::data::Data;
+use super::measure::Target;
+use super::recorder::Recorder;
+use crate::data::lint::{Finding, Lengths, Severity, Subject, sample};
+use crate::data::{Dataset, Kind, hold_out, inspect, read_retrieval};
+use crate::encoder::source;
+use crate::error::{Error, Result};
+use crate::spec::RunSpec;
+use crate::tokens::Tokenizer;
+
+/// Texts whose tokens are counted.
+const COUNTED: usize = 2000;
+
+/// What was found in the data of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// How each part was understood.
+    pub data: Vec<String>,
+    /// What was found, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Check {
+    /// How many findings there are of a severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+}
+
+/// Looks over the data that a spec names, as a run would read it, but for rows without a text: they are found, not
+/// refused. Texts are measured with the tokenizer of the spec's model; its weights are not read.
+///
+/// # Errors
+/// What keeps the data from being read at all; [`Error::Model`] without a tokenizer.
+pub fn check(spec: &RunSpec) -> Result<Check> {
+    let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
+    let mut train = inspect(&spec.train_data, kind)?;
+    let mut data = vec![train.decision.clone()];
+    let mut evaluation = spec.eval_data.as_ref().map(|path| inspect(path, kind.or(Some(train.kind)))).transpose()?;
+    data.extend(evaluation.iter().map(|dataset| dataset.decision.clone()));
+    if spec.val_split > 0.0 && evaluation.is_none() {
+        let empty = std::mem::take(&mut train.empty);
+        let (rest, held_out) = hold_out(&train, spec.val_split, spec.seed)?;
+        (train, evaluation) = (Dataset { empty, ..rest }, Some(held_out));
+    }
+    let index_data = spec.index_data.as_deref();
+    let queries = spec.query_data.as_ref().map(|path| read_retrieval(path, index_data, kind)).transpose()?;
+    data.extend(queries.iter().map(|set| format!("measured on: {}", set.description)));
+    let index = index_data.map(|path| inspect(path, None)).transpose()?;
+
+    let model = source::resolve(&spec.model)?.open()?;
+    let limit = spec.max_length.unwrap_or(model.max_length);
+    let tokenizer = Tokenizer::from_bytes(&model.files.name(), &model.tokenizer()?, limit)?.lowercase(model.lowercase);
+    let lengths = lengths(&train, &tokenizer)?;
+    let subject = Subject {
+        train: &train,
+        evaluation: evaluation.as_ref(),
+        queries: queries.as_ref(),
+        index: index.as_ref(),
+        lengths: Some(&lengths),
+    };
+    Ok(Check { data, findings: subject.findings() })
+}
+
+/// Tokens of a sample of the texts.
+fn lengths(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<Lengths> {
+    let ids = sample(dataset, COUNTED);
+    let texts: Vec<&str> = ids.iter().map(|id| dataset.texts.get(*id)).collect();
+    let tokens = ids.into_iter().zip(tokenizer.lengths(&texts)?).collect();
+    Ok(Lengths { limit: tokenizer.max_length(), tokens })
+}
+
+/// Looks over the data of a run and tells what was found: warnings one by one, notes by their number.
+///
+/// # Errors
+/// [`Error::Spec`] for warnings where the spec is `strict`.
+pub(super) fn tell(spec: &RunSpec, data: &Data, tokenizer: &Tokenizer, recorder: &mut Recorder<'_>) -> Result<()> {
+    let queries = match &data.target {
+        Some(Target::Retrieval(set)) => Some(set),
+        _ => None,
+    };
+    // Queries that were drawn from the evaluation data need not be looked at twice.
+    let drawn = |path: &std::path::Path| data.validation.as_ref().is_some_and(|validation| validation.path == path);
+    let lengths = lengths(&data.train, tokenizer)?;
+    let subject = Subject {
+        train: &data.train,
+        evaluation: data.validation.as_ref(),
+        queries: queries.filter(|set| !drawn(&set.query_path)),
+        index: None,
+        lengths: Some(&lengths),
+    };
+    let findings = subject.findings();
+    let (notes, warnings): (Vec<_>, Vec<_>) =
+        findings.iter().partition(|finding| finding.severity == Severity::Note);
+    for finding in &warnings {
+        recorder.warn(finding.text())?;
+    }
+    if !notes.is_empty() {
+        let rules: Vec<&str> = notes.iter().map(|finding| finding.rule.as_str()).collect();
+        recorder.info(format!("notes on the data: {}; `finetuner check` shows them", rules.join(", ")))?;
+    }
+    if spec.strict && !warnings.is_empty() {
+        let rules: Vec<&str> = warnings.iter().map(|finding| finding.rule.as_str()).collect();
+        let problem = format!("the data has {}; repair it, or run without `strict`", rules.join(", "));
+        return Err(Error::spec("strict", problem));
+    }
+    Ok(())
+}
