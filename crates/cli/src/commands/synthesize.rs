@@ -68,8 +68,7 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
     let (queries, corpus): (Vec<&str>, Vec<&str>) =
         (queries.iter().map(String::as_str).collect(), corpus.iter().map(String::as_str).collect());
     let cross_encoder = model::open_cross_encoder(&arguments.cross_encoder, None, terminal)?;
-    let encoders =
-        arguments.model.iter().map(|name| model::open_plain(name, terminal)).collect::<Result<Vec<_>>>()?;
+    let encoders = arguments.model.iter().map(|name| model::open_plain(name, terminal)).collect::<Result<Vec<_>>>()?;
     let options = SynthesisOptions {
         num_relations: arguments.num_relations,
         candidates: arguments.candidates.max(arguments.num_relations),

@@ -73,7 +73,10 @@ impl CrossEncoder {
 
         let max_length = max_length.unwrap_or(folder.max_length.min(longest));
         if max_length > longest {
-            return Err(Error::spec("max_length", format!("is {max_length}, but `{name}` reads at most {longest} tokens")));
+            return Err(Error::spec(
+                "max_length",
+                format!("is {max_length}, but `{name}` reads at most {longest} tokens"),
+            ));
         }
         let tokenizer = Tokenizer::from_bytes(&name, &folder.tokenizer()?, max_length)?.lowercase(folder.lowercase);
         let general = folder.files.json("config_sentence_transformers.json")?.unwrap_or_default();
@@ -148,7 +151,8 @@ impl CrossEncoder {
         progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<Vec<f32>> {
         if self.labels != 1 {
-            let problem = format!("has {} logits a pair, expected one score; take a model made for ranking", self.labels);
+            let problem =
+                format!("has {} logits a pair, expected one score; take a model made for ranking", self.labels);
             return Err(Error::model(&self.name, problem));
         }
         let mut scores = self.logits(device, pairs, progress)?;
@@ -197,6 +201,8 @@ mod tests {
         assert_eq!(of(middle, json!({}), 2).unwrap(), sigmoid);
         let new = json!({"activation_fn": "torch.nn.modules.linear.Identity"});
         assert_eq!(of(json!({}), new, 1).unwrap(), identity);
-        assert!(of(json!({}), json!({"activation_fn": "my.Function"}), 1).unwrap_err().to_string().contains("Function"));
+        assert!(
+            of(json!({}), json!({"activation_fn": "my.Function"}), 1).unwrap_err().to_string().contains("Function")
+        );
     }
 }

@@ -82,7 +82,8 @@ pub fn mine(
     let (documents, _) =
         model.embed(device, &pool.documents, Role::Document, |done| progress("embed documents", done, total))?;
     let total = pool.queries.len();
-    let (queries, _) = model.embed(device, &pool.queries, Role::Query, |done| progress("embed queries", done, total))?;
+    let (queries, _) =
+        model.embed(device, &pool.queries, Role::Query, |done| progress("embed queries", done, total))?;
 
     let range = options.range(pool.most_positives(), cross_encoder.is_some())?;
     let mut random = Random::new(options.seed, 0);
@@ -97,13 +98,20 @@ pub fn mine(
         let block = &queries[rows.start * dimension..rows.end * dimension];
         let mut hits = Similarity::Cosine.top_k(block, &documents, dimension, depth, None)?;
         hits.iter_mut().zip(depths).for_each(|(hits, depth)| hits.truncate(depth));
-        let mut positive_scores: Vec<Vec<f32>> = rows.clone().map(|query| {
-            let own = &queries[query * dimension..][..dimension];
-            let positives = pool.positives[query].iter();
-            positives.map(|&row| Similarity::Cosine.score(own, &documents[row as usize * dimension..][..dimension])).collect()
-        }).collect();
+        let mut positive_scores: Vec<Vec<f32>> = rows
+            .clone()
+            .map(|query| {
+                let own = &queries[query * dimension..][..dimension];
+                let positives = pool.positives[query].iter();
+                positives
+                    .map(|&row| Similarity::Cosine.score(own, &documents[row as usize * dimension..][..dimension]))
+                    .collect()
+            })
+            .collect();
         if let Some(cross_encoder) = cross_encoder {
-            let done = |pairs: usize, all: usize| progress("rescore", start * all / rows.len().max(1) + pairs, total * all / rows.len().max(1));
+            let done = |pairs: usize, all: usize| {
+                progress("rescore", start * all / rows.len().max(1) + pairs, total * all / rows.len().max(1))
+            };
             rescore(pool, cross_encoder, device, rows.clone(), &mut hits, &mut positive_scores, done)?;
         }
         for ((query, hits), positive_scores) in rows.zip(hits).zip(positive_scores) {
@@ -187,7 +195,3 @@ fn negatives(
     left.truncate(options.num_negatives);
     left
 }
-
-#[cfg(test)]
-#[path = "mine_tests.rs"]
-mod tests;

@@ -73,11 +73,13 @@ pub fn synthesize(
         return Err(Error::spec("model", "expected one encoder or more that relate documents to queries"));
     }
     if options.num_relations < 2 {
-        let problem = format!("expected 2 or more, one similar and one dissimilar document, got {}", options.num_relations);
+        let problem =
+            format!("expected 2 or more, one similar and one dissimilar document, got {}", options.num_relations);
         return Err(Error::spec("num_relations", problem));
     }
     if options.candidates < options.num_relations {
-        let problem = format!("expected `num_relations` ({}) or more, got {}", options.num_relations, options.candidates);
+        let problem =
+            format!("expected `num_relations` ({}) or more, got {}", options.num_relations, options.candidates);
         return Err(Error::spec("candidates", problem));
     }
     let related = relate(queries, documents, encoders, device, options, progress)?;

@@ -89,7 +89,8 @@ impl Tokenizer {
     pub fn encode_pairs(&self, pairs: &[(&str, &str)]) -> Result<Vec<TokenSequence>> {
         let special = self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
         if self.max_length <= special {
-            let problem = format!("is {}, but this tokenizer adds {special} special tokens to every pair", self.max_length);
+            let problem =
+                format!("is {}, but this tokenizer adds {special} special tokens to every pair", self.max_length);
             return Err(Error::spec("max_length", problem));
         }
         let encode = |(first, second): &(&str, &str)| {

@@ -54,7 +54,8 @@ impl Canary {
 
 impl Forgetting {
     fn new(before: &Evaluation, after: &Evaluation) -> Self {
-        let ranks = |evaluation: &Evaluation| evaluation.queries.iter().map(|query| query.metrics.mrr).collect::<Vec<_>>();
+        let ranks =
+            |evaluation: &Evaluation| evaluation.queries.iter().map(|query| query.metrics.mrr).collect::<Vec<_>>();
         let interval = Bootstrap::default().paired_difference(&ranks(before), &ranks(after));
         let (pretrained, finetuned) = (before.summary().metrics.mrr, after.summary().metrics.mrr);
         let Interval { low, high } = interval;

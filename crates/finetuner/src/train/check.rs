@@ -94,8 +94,7 @@ pub(super) fn tell(spec: &RunSpec, data: &Data, tokenizer: &Tokenizer, recorder:
         lengths: Some(&lengths),
     };
     let findings = subject.findings();
-    let (notes, warnings): (Vec<_>, Vec<_>) =
-        findings.iter().partition(|finding| finding.severity == Severity::Note);
+    let (notes, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.severity == Severity::Note);
     for finding in &warnings {
         recorder.warn(finding.text())?;
     }

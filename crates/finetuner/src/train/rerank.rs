@@ -55,10 +55,11 @@ impl Target {
                     progress("embed documents", done, total)
                 })?;
                 let total = set.queries.len();
-                let (queries, _) =
-                    first.embed(device, &set.queries, role(Role::Query), |done| progress("embed queries", done, total))?;
+                let (queries, _) = first
+                    .embed(device, &set.queries, role(Role::Query), |done| progress("embed queries", done, total))?;
                 let deep = depth(&set.relevant, k).max(rerank);
-                let mut hits = Similarity::Cosine.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
+                let mut hits =
+                    Similarity::Cosine.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
 
                 let pairs: Vec<(&str, &str)> = set
                     .queries

@@ -20,7 +20,8 @@ pub(super) fn single_items(dataset: &Dataset, words: &Words) -> Option<Finding> 
     let mut tally = Tally::default();
     for (row, ..) in classes.into_iter().flatten().filter(|(.., several)| !several) {
         if let Example::Labelled { text, label } = &dataset.examples[row] {
-            tally.add(|| Place::of(dataset, row, *text, format!("alone in `{}`", dataset.label_names[*label as usize])));
+            tally
+                .add(|| Place::of(dataset, row, *text, format!("alone in `{}`", dataset.label_names[*label as usize])));
         }
     }
     let all = dataset.label_names.len();
@@ -53,7 +54,12 @@ pub(super) fn similar_labels(dataset: &Dataset) -> Option<Finding> {
     tally.finding(
         "similar_labels",
         Severity::Warning,
-        |found| format!("{} from another only in case, punctuation or spaces", count(found, "label differs", "labels differ")),
+        |found| {
+            format!(
+                "{} from another only in case, punctuation or spaces",
+                count(found, "label differs", "labels differ")
+            )
+        },
         "They are different classes to the run, so items of one are negatives of the other; write them alike.",
     )
 }

@@ -70,7 +70,12 @@ fn scores(dataset: &Dataset, words: &Words) -> Option<Finding> {
     tally.finding(
         "contradictions",
         Severity::Warning,
-        |found| format!("{} under scores that differ by more than a tenth of their range", count(found, "pair stands", "pairs stand")),
+        |found| {
+            format!(
+                "{} under scores that differ by more than a tenth of their range",
+                count(found, "pair stands", "pairs stand")
+            )
+        },
         "The loss cannot satisfy both rows; keep the score you trust, or their mean.",
     )
 }
@@ -92,7 +97,9 @@ fn negatives(dataset: &Dataset, words: &Words) -> Option<Finding> {
     tally.finding(
         "contradictions",
         Severity::Warning,
-        |found| format!("{} a negative that the data itself says matches the anchor", count(found, "row has", "rows have")),
+        |found| {
+            format!("{} a negative that the data itself says matches the anchor", count(found, "row has", "rows have"))
+        },
         "One row pushes apart what another pulls together; remove these negatives.",
     )
 }

@@ -57,7 +57,10 @@ pub(super) fn find(dataset: &Dataset, words: &Words) -> impl Iterator<Item = Fin
         "near_duplicates",
         Severity::Note,
         |found| {
-            format!("{} of {rows} an earlier row but for case and punctuation", count(found, "row repeats", "rows repeat"))
+            format!(
+                "{} of {rows} an earlier row but for case and punctuation",
+                count(found, "row repeats", "rows repeat")
+            )
         },
         "They count like repeated rows, but are not recognised as such when data is split or negatives are drawn.",
     );

@@ -40,7 +40,8 @@ pub(super) fn find(dataset: &Dataset) -> Option<Finding> {
     let share = |texts: &[TextId]| texts.len() as f64 / f64::from(judged);
     let named = mix.iter().map(|(name, texts)| format!("{name} {:.0} %", 100.0 * share(texts)));
     let message = format!("texts of {} languages: {}", mix.len(), named.collect::<Vec<_>>().join(", "));
-    let details: serde_json::Map<_, _> = mix.iter().map(|(name, texts)| ((*name).into(), json!(share(texts)))).collect();
+    let details: serde_json::Map<_, _> =
+        mix.iter().map(|(name, texts)| ((*name).into(), json!(share(texts)))).collect();
     // One text of every language but the first.
     let shown: Vec<(&str, TextId)> = mix.iter().skip(1).take(SHOWN).map(|(name, texts)| (*name, texts[0])).collect();
     let rows = first_rows(dataset, &shown.iter().map(|(_, text)| *text).collect::<Vec<_>>());

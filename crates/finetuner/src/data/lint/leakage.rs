@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::normal::fingerprint;
-use super::{Dataset, Example, Finding, Kind, Place, RetrievalSet, Severity, Tally, Words, count, leading_text, shorten, texts_of};
+use super::{
+    Dataset, Example, Finding, Kind, Place, RetrievalSet, Severity, Tally, Words, count, leading_text, shorten,
+    texts_of,
+};
 
 const CONSEQUENCE: &str = "What the model has seen in training it will find in the evaluation too, so the result looks \
     better than it is; remove these rows from one of the two.";
@@ -64,8 +67,9 @@ pub(super) fn among_items(train: &Dataset, words: &Words, evaluation: &Dataset) 
         }
     }
     let all = evaluation.examples.len();
-    let message =
-        |found: usize| format!("{} of {all} also in the training data", count(found, "evaluation item is", "evaluation items are"));
+    let message = |found: usize| {
+        format!("{} of {all} also in the training data", count(found, "evaluation item is", "evaluation items are"))
+    };
     tally.finding("leakage", severity(train), message, CONSEQUENCE)
 }
 
@@ -84,6 +88,7 @@ pub(super) fn among_queries(train: &Dataset, words: &Words, set: &RetrievalSet) 
         }
     }
     let all = set.queries.len();
-    let message = |found: usize| format!("{} of {all} also in the training data", count(found, "query is", "queries are"));
+    let message =
+        |found: usize| format!("{} of {all} also in the training data", count(found, "query is", "queries are"));
     tally.finding("leakage", severity(train), message, CONSEQUENCE)
 }

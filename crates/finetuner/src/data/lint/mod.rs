@@ -192,8 +192,7 @@ impl Tally {
         consequence: &str,
     ) -> Option<Finding> {
         let Tally { count, examples } = self;
-        (count > 0)
-            .then(|| Finding { examples, ..Finding::new(rule, severity, count, message(count), consequence) })
+        (count > 0).then(|| Finding { examples, ..Finding::new(rule, severity, count, message(count), consequence) })
     }
 }
 
