@@ -108,13 +108,11 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn lengths(&self, texts: &[&str]) -> Result<Vec<usize>> {
-        let special = self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        let mut whole = self.tokenizer.clone();
+        whole.with_truncation(None).map_err(|error| Error::model("tokenizer", error.to_string()))?;
         let length = |text: &&str| {
-            let encoding = self.tokenizer.encode_fast(*text, true);
-            let encoding = encoding.map_err(|error| refuse(text, &error.to_string()))?;
-            // What is cut comes in pieces that have special tokens of their own.
-            let cut = encoding.get_overflowing().iter().map(|piece| piece.len().saturating_sub(special));
-            Ok(encoding.len() + cut.sum::<usize>())
+            let encoding = whole.encode_fast(*text, true);
+            Ok(encoding.map_err(|error| refuse(text, &error.to_string()))?.len())
         };
         texts.par_iter().with_min_len(16).map(length).collect()
     }
@@ -207,6 +205,10 @@ mod tests {
         assert_eq!((&tokens[0].ids[..], tokens[0].truncated), (&[2, 10, 11, 12, 3][..], true));
         assert_eq!((&tokens[1].ids[..], tokens[1].truncated), (&[2, 10, 11, 12, 3][..], false));
         assert_eq!((tokenizer.max_length(), tokenizer.vocabulary_size()), (5, 29));
+        assert_eq!(
+            tokenizer.lengths(&["how do i freeze my card", "how do i", &"card ".repeat(50)]).unwrap(),
+            [8, 5, 52]
+        );
     }
 
     #[test]

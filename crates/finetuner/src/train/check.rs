@@ -50,7 +50,7 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
     let index_data = spec.index_data.as_deref();
     let queries = spec.query_data.as_ref().map(|path| read_retrieval(path, index_data, kind)).transpose()?;
     data.extend(queries.iter().map(|set| format!("measured on: {}", set.description)));
-    let index = index_data.map(|path| inspect(path, None)).transpose()?;
+    let index = index_data.filter(|path| *path != spec.train_data).map(|path| inspect(path, None)).transpose()?;
 
     let model = source::resolve(&spec.model)?.open()?;
     let limit = spec.max_length.unwrap_or(model.max_length);
@@ -59,7 +59,7 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
     let subject = Subject {
         train: &train,
         evaluation: evaluation.as_ref(),
-        queries: queries.as_ref(),
+        queries: &queries.iter().collect::<Vec<_>>(),
         index: index.as_ref(),
         lengths: Some(&lengths),
     };
@@ -79,17 +79,17 @@ fn lengths(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<Lengths> {
 /// # Errors
 /// [`Error::Spec`] for warnings where the spec is `strict`.
 pub(super) fn tell(spec: &RunSpec, data: &Data, tokenizer: &Tokenizer, recorder: &mut Recorder<'_>) -> Result<()> {
-    let queries = match &data.target {
-        Some(Target::Retrieval(set)) => Some(set),
-        _ => None,
-    };
     // Queries that were drawn from the evaluation data need not be looked at twice.
     let drawn = |path: &std::path::Path| data.validation.as_ref().is_some_and(|validation| validation.path == path);
+    let sets = data.measures.iter().filter_map(|measure| match &measure.target {
+        Target::Retrieval(set) if !drawn(&set.query_path) => Some(set),
+        _ => None,
+    });
     let lengths = lengths(&data.train, tokenizer)?;
     let subject = Subject {
         train: &data.train,
         evaluation: data.validation.as_ref(),
-        queries: queries.filter(|set| !drawn(&set.query_path)),
+        queries: &sets.collect::<Vec<_>>(),
         index: None,
         lengths: Some(&lengths),
     };

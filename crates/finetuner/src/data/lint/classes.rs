@@ -28,7 +28,7 @@ pub(super) fn single_items(dataset: &Dataset, words: &Words) -> Option<Finding> 
     tally.finding(
         "single_item_classes",
         Severity::Warning,
-        |found| format!("{} of {all} one text only", count(found, "class has", "classes have")),
+        |found| format!("{} one text only, of {all}", count(found, "class has", "classes have")),
         "Such a text has no match to be drawn to and serves as a negative only; add texts, or merge or drop the class.",
     )
 }

@@ -50,7 +50,7 @@ pub(super) fn find(dataset: &Dataset, words: &Words) -> impl Iterator<Item = Fin
     let equal = equal.finding(
         "duplicates",
         Severity::Note,
-        |found| format!("{} of {rows} an earlier row", count(found, "row repeats", "rows repeat")),
+        |found| format!("{} an earlier one, of {rows}", count(found, "row repeats", "rows repeat")),
         "Repeated rows count twice in training, and in a held-out share they make results look surer than they are.",
     );
     let near = near.finding(
@@ -58,7 +58,7 @@ pub(super) fn find(dataset: &Dataset, words: &Words) -> impl Iterator<Item = Fin
         Severity::Note,
         |found| {
             format!(
-                "{} of {rows} an earlier row but for case and punctuation",
+                "{} an earlier one but for case and punctuation, of {rows}",
                 count(found, "row repeats", "rows repeat")
             )
         },

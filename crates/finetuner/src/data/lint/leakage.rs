@@ -68,7 +68,7 @@ pub(super) fn among_items(train: &Dataset, words: &Words, evaluation: &Dataset) 
     }
     let all = evaluation.examples.len();
     let message = |found: usize| {
-        format!("{} of {all} also in the training data", count(found, "evaluation item is", "evaluation items are"))
+        format!("{} also in the training data, of {all}", count(found, "evaluation item is", "evaluation items are"))
     };
     tally.finding("leakage", severity(train), message, CONSEQUENCE)
 }
@@ -89,6 +89,6 @@ pub(super) fn among_queries(train: &Dataset, words: &Words, set: &RetrievalSet) 
     }
     let all = set.queries.len();
     let message =
-        |found: usize| format!("{} of {all} also in the training data", count(found, "query is", "queries are"));
+        |found: usize| format!("{} also in the training data, of {all}", count(found, "query is", "queries are"));
     tally.finding("leakage", severity(train), message, CONSEQUENCE)
 }

@@ -9,7 +9,7 @@ fn data(rows: &str) -> Dataset {
 
 fn findings(rows: &str) -> Vec<Finding> {
     let train = data(rows);
-    Subject { train: &train, evaluation: None, queries: None, index: None, lengths: None }.findings()
+    Subject { train: &train, evaluation: None, queries: &[], index: None, lengths: None }.findings()
 }
 
 /// The rules that found something, with their counts.
@@ -86,15 +86,16 @@ fn items_and_queries_that_were_trained_on_are_leaks_and_an_index_is_not() {
     let train = data("text,label\nhow are you,x\nb,x\nc,y\nd,y\n");
     let evaluation = csv::read(Path::new("eval.csv"), "text,label\nHow are you?,x\ne,x\nf,y\ng,y\n", None).unwrap();
     let queries = RetrievalSet::from_labelled(&evaluation, Some(&train)).unwrap();
-    let subject = |evaluation, queries| Subject { train: &train, evaluation, queries, index: None, lengths: None };
-    for found in [subject(Some(&evaluation), None).findings(), subject(None, Some(&queries)).findings()] {
+    let by_items = Subject { train: &train, evaluation: Some(&evaluation), queries: &[], index: None, lengths: None };
+    let by_queries = Subject { evaluation: None, queries: &[&queries], ..by_items };
+    for found in [by_items.findings(), by_queries.findings()] {
         assert_eq!(rules(&found), [("leakage", 1)]);
         let place = &found[0].examples[0];
         assert_eq!((place.path.as_str(), place.line, place.note.as_str()), ("eval.csv", 2, "also train.csv:2"));
     }
     let scored = data("a,b,1\nc,d,2\n");
     let again = csv::read(Path::new("eval.csv"), "b,A,1\na,d,2\n", None).unwrap();
-    let subject = Subject { train: &scored, evaluation: Some(&again), queries: None, index: None, lengths: None };
+    let subject = Subject { train: &scored, evaluation: Some(&again), queries: &[], index: None, lengths: None };
     assert_eq!(rules(&subject.findings()), [("leakage", 1)]);
 }
 
@@ -135,7 +136,7 @@ fn a_hundred_thousand_rows_take_a_moment() {
     let train = data(&rows);
     let started = std::time::Instant::now();
     let found =
-        Subject { train: &train, evaluation: Some(&train), queries: None, index: None, lengths: None }.findings();
+        Subject { train: &train, evaluation: Some(&train), queries: &[], index: None, lengths: None }.findings();
     assert_eq!(rules(&found), [("leakage", 100_000)]);
     eprintln!("{:.2} s", started.elapsed().as_secs_f64());
 }

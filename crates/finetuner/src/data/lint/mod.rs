@@ -78,7 +78,7 @@ pub struct Subject<'a> {
     /// What is held out for validation.
     pub evaluation: Option<&'a Dataset>,
     /// What is measured by retrieval, where that is not drawn from `evaluation`.
-    pub queries: Option<&'a RetrievalSet>,
+    pub queries: &'a [&'a RetrievalSet],
     /// What the queries search, where it is a file of its own.
     pub index: Option<&'a Dataset>,
     /// Token counts of (a sample of) the training texts.
@@ -110,7 +110,7 @@ impl Subject<'_> {
             found.extend(empty::rows(evaluation));
             found.extend(contradictions::find(evaluation, &Words::of(evaluation)));
         }
-        if let Some(queries) = self.queries {
+        for queries in self.queries {
             found.extend(leakage::among_queries(self.train, &words, queries));
         }
         if let Some(index) = self.index {

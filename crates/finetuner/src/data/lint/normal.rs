@@ -4,13 +4,20 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Dataset, TextId};
 
-/// The words of a text, in lower case, with one space between them. `+` and `#` belong to words (`C++`); a text
-/// without words stays as it is.
+/// Whether a letter says something: all but white space and punctuation. Signs and emoji do (`C++`, `€5`, `50%`).
+fn counts(letter: char) -> bool {
+    let punctuation = letter.is_ascii_punctuation() && !matches!(letter, '+' | '#' | '$' | '%')
+        || matches!(letter, '¡' | '¿' | '«' | '»' | '·')
+        || matches!(letter as u32, 0x2000..=0x206F | 0x3000..=0x303F | 0xFF01..=0xFF0F | 0xFF1A..=0xFF1F);
+    !punctuation && !letter.is_whitespace() && !letter.is_control()
+}
+
+/// The words of a text, in lower case, with one space between them; a text without words stays as it is.
 pub(super) fn normal(text: &str) -> String {
     let mut words = String::with_capacity(text.len());
     let mut between = false;
     for letter in text.chars() {
-        if letter.is_alphanumeric() || matches!(letter, '+' | '#') {
+        if counts(letter) {
             if between && !words.is_empty() {
                 words.push(' ');
             }
@@ -55,6 +62,9 @@ mod tests {
             ("re-order", "re order", true),
             ("C++", "C", false),
             ("Straße", "STRASSE", false),
+            ("a £1 fee", "a €1 fee", false),
+            ("fine 😀", "fine 😡", false),
+            ("“quoted” text", "quoted text", true),
             ("ÉTÉ", "été", true),
             ("1.5", "15", false),
             ("?", "!", false),
