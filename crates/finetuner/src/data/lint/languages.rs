@@ -11,7 +11,7 @@ use super::{Dataset, Finding, Place, SHOWN, Severity, TextId, first_rows, sample
 const SAMPLE: usize = 1000;
 
 /// Shorter texts are not judged: three words of a name are no language.
-const FEWEST_LETTERS: usize = 40;
+const FEWEST_LETTERS: usize = 20;
 
 /// Letters looked at of a text: more make the judge slower, not surer.
 const MOST_LETTERS: usize = 400;
