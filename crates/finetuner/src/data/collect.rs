@@ -110,7 +110,8 @@ impl<'a> Collector<'a> {
 
     /// The data set, if it can be learnt from. `how` says how the file was understood.
     pub(super) fn finish(self, how: &str) -> Result<Dataset> {
-        if let (true, Some(row)) = (self.examples.is_empty(), self.empty.first()) {
+        let too_little = self.examples.is_empty() || self.kind == Kind::Labelled && self.label_names.len() < 2;
+        if let (true, Some(row)) = (too_little, self.empty.first()) {
             return Err(Error::data(self.path, row.line, row.problem.as_str()));
         }
         if self.examples.is_empty() {

@@ -117,8 +117,10 @@ fn many_cut_texts_are_a_warning_and_few_a_note() {
 
 #[test]
 fn a_second_language_is_noted_and_one_is_not() {
-    let english = "The quick brown fox jumps over the lazy dog near the river bank";
-    let german = "Der schnelle braune Fuchs springt über den faulen Hund am Ufer des Flusses";
+    let english = "The government announced yesterday that the new railway line between the two cities would not be \
+                   finished before the end of next year";
+    let german = "Die Regierung teilte gestern mit dass die neue Bahnstrecke zwischen den beiden Städten nicht vor Ende \
+                  des nächsten Jahres fertig werden wird";
     let rows = |german_rows: usize| {
         let rows = (0..20).map(|row| format!("{} {row}\n", if row < german_rows { german } else { english }));
         format!("text\n{}", rows.collect::<String>())
