@@ -1,7 +1,7 @@
 //! What in the data could mislead, found before a run starts.
 //!
 //! Every rule is a function of its own file, linear in rows and letters. Texts count as equal "in their words" if they
-//! differ only in case, punctuation and spaces ([`normal`]).
+//! differ only in case, punctuation and spaces.
 
 mod classes;
 mod contradictions;
