@@ -225,7 +225,8 @@ fn run(
         advise::retrieval(before.first().and_then(Option::as_ref))?;
     }
     let measurement = watch.seconds;
-    let canary = (spec.canary && spec.init == "pretrained").then(|| Canary::new(&learner.model, &device)).transpose()?;
+    let canary =
+        (spec.canary && spec.init == "pretrained").then(|| Canary::new(&learner.model, &device)).transpose()?;
     let mut state = State {
         progress: Progress::default(),
         best: best_monitor(spec, &callbacks, &watch).map(|best| (best, None)),
