@@ -58,6 +58,11 @@ impl TrainingSet {
         Ok(TrainingSet { spec, train, validation, measured })
     }
 
+    /// What is held out of it, for validation or to be measured alone.
+    pub(crate) fn held_out(&self) -> Option<&Dataset> {
+        self.validation.as_ref().or(self.measured.as_ref())
+    }
+
     /// What it is learnt by.
     ///
     /// # Errors
@@ -75,7 +80,7 @@ impl Data {
     pub(crate) fn read(spec: &RunSpec, callbacks: &Callbacks, recorder: &mut Recorder<'_>) -> Result<Self> {
         let sets = spec.parts()?.into_iter().map(|spec| TrainingSet::read(spec, recorder));
         let sets = sets.collect::<Result<Vec<_>>>()?;
-        let held_out = sets.iter().filter_map(|set| set.validation.as_ref().or(set.measured.as_ref()));
+        let held_out = sets.iter().filter_map(TrainingSet::held_out);
         let measures = measures(spec, callbacks, held_out, recorder)?;
         for measure in &measures {
             recorder.info(format!("measured on: {}", measure.target.description()))?;
