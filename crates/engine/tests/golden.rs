@@ -259,7 +259,7 @@ fn clipping_by_the_global_norm_equals_pytorch() {
 #[test]
 fn every_instruction_set_of_this_processor_equals_pytorch() {
     let this = "every_instruction_set_of_this_processor_equals_pytorch";
-    for limit in ["plain", "avx2"] {
+    for &limit in common::LOWER_INSTRUCTION_SETS {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--skip", this])
             .env("FINETUNER_ISA", limit)

@@ -5,6 +5,9 @@
 use engine::Tensor;
 use engine::random::Key;
 
+/// Values of `FINETUNER_ISA`; other architectures than x86-64 have one instruction set.
+pub(crate) const LOWER_INSTRUCTION_SETS: &[&str] = if cfg!(target_arch = "x86_64") { &["plain", "avx2"] } else { &[] };
+
 /// Normal numbers, the same for the same seed.
 pub(crate) fn random(seed: u64, shape: &[usize]) -> Tensor {
     let key = Key::new(seed);
