@@ -7,6 +7,7 @@
 
 mod apply;
 mod check;
+mod datasets;
 mod duration;
 mod field;
 mod read;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::datasets::DATASET_FIELDS;
 pub use self::duration::parse_duration;
 use self::field::Typed;
 pub use self::field::{Field, FieldType};
@@ -55,9 +57,13 @@ macro_rules! run_spec {
 run_spec! {
     /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, or `mini`. Default `mini`.
     model: String = "mini".into(),
-    /// The examples to learn from: CSV, JSONL, Parquet or a BEIR folder as `DIR:split`.
+    /// The examples to learn from: CSV, JSONL, Parquet, lines of text, or a BEIR folder as `DIR:split`.
     train_data: PathBuf = PathBuf::new(),
-    /// Held-out examples of the same kind: validation loss, and retrieval metrics unless `query_data` is given.
+    /// Several data sets at once in place of `train_data`: a table each, with `train_data` and whatever of `eval_data`, `kind`, `loss`, `batch_size` … is its own.
+    datasets: Vec<Options> = Vec::new(),
+    /// Whose batch is next: `proportional`, where every batch comes once, or `round_robin`, until the first data set ends. Default `proportional`.
+    dataset_sampler: String = "proportional".into(),
+    /// Held-out examples of the same kind: validation loss, and retrieval metrics unless `query_data` is given. Beside texts alone also of another kind, such as scored pairs: metrics only.
     eval_data: Option<PathBuf> = None,
     /// Share of `train_data` held out when `eval_data` is not given. Default 0.
     val_split: f64 = 0.0,

@@ -169,6 +169,11 @@ fn texts_alone_train_two_dropout_views_and_say_so() {
     finish(&place.spec("again", "texts.txt", &[]));
     assert_eq!(difference(&place.weights("long"), &place.weights("short"), &place.weights("again")), 0.0);
 
+    // Scored pairs or labelled items measure what texts alone taught.
+    let scored = place.path("binary.csv").display().to_string();
+    let report = finish(&place.spec("measured", "texts.txt", &[("eval_data", &scored)]));
+    assert!(report.correlation.is_some() && report.training.validation_loss.is_none());
+
     // The validation loss compares views as well.
     let report = finish(&place.spec("held", "texts.txt", &[("val_split", "0.25"), ("epochs", "4")]));
     assert!(report.training.validation_loss.unwrap() > 0.0);
@@ -265,4 +270,47 @@ fn samplers_are_found_by_their_names() {
         let report = finish(&place.spec(sampler, data, &[("sampler", sampler)]));
         assert!(report.training.steps >= 3, "{sampler}: {:?}", report.training);
     }
+}
+
+/// Two data sets with a loss each.
+fn two(place: &Place, output: &str, sampler: &str, fields: &[(&str, &str)]) -> RunSpec {
+    let mut spec = place.spec(output, "pairs.csv", fields);
+    spec.train_data = PathBuf::new();
+    let table = |data: &str, rest: &str| spec_options(&format!("train_data={},{rest}", place.path(data).display()));
+    spec.datasets = vec![table("pairs.csv", "loss=MNRL"), table("binary.csv", "batch_size=8,loss=CoSENTLoss")];
+    spec.dataset_sampler = sampler.into();
+    spec
+}
+
+fn spec_options(text: &str) -> finetuner::spec::Options {
+    finetuner::spec::parse_options(text).unwrap()
+}
+
+#[test]
+fn several_data_sets_are_learnt_at_once_with_a_loss_each() {
+    let place = Place::new();
+    // 48 pairs in batches of 16 and 48 scored pairs in batches of 8.
+    let report = finish(&two(&place, "proportional", "proportional", &[("epochs", "2")]));
+    assert_eq!((report.training.steps, report.training.examples), (18, 192));
+    assert!(report.data.contains("pairs.csv") && report.data.contains("binary.csv"), "{}", report.data);
+    let report = finish(&two(&place, "robin", "round_robin", &[]));
+    assert_eq!((report.training.steps, report.training.examples), (6, 3 * 16 + 3 * 8));
+
+    // Validation goes by the loss of each data set.
+    let report = finish(&two(&place, "held", "proportional", &[("val_split", "0.25")]));
+    assert!(report.training.validation_loss.is_some() && report.metrics.is_some());
+
+    // A run that stops between two data sets goes on with the same bits.
+    finish(&two(&place, "whole", "proportional", &[("optimizer", "AdamW")]));
+    let mut parts = two(&place, "parts", "proportional", &[("optimizer", "AdamW")]);
+    let stop = AtomicBool::new(false);
+    let mut sink = |event: &Event| {
+        if matches!(event, Event::Metric { name, step: 4, .. } if name == "train_loss") {
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    assert!(matches!(train(&parts, &mut sink, &stop).unwrap(), Outcome::Stopped { step: 4 }));
+    parts.resume = true;
+    finish(&parts);
+    assert_eq!(difference(&place.weights("robin"), &place.weights("whole"), &place.weights("parts")), 0.0);
 }

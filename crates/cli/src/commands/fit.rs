@@ -40,6 +40,8 @@ Examples:
   finetuner fit --model all-MiniLM-L6-v2 --train-data pairs.csv --query-data scifact:test \\
       --loss TripletMarginLoss --miner TripletMarginMiner --miner-options margin=0.3,type_of_triplets=hard \\
       --callback 'EarlyStopping(patience=2)' --output runs/first
+  finetuner fit --dataset train_data=pairs.csv,loss=MultipleNegativesRankingLoss --dataset train_data=sts.csv,loss=CoSENTLoss
+  finetuner fit --train-data texts.txt
   finetuner fit run.toml --output runs/second --resume
 
 Ctrl-C saves a checkpoint after the current step and stops with exit code 130; a second one stops at once.";
@@ -144,7 +146,7 @@ impl SpecFlags {
             FieldType::Number => "X",
             FieldType::Boolean => "BOOL",
             FieldType::Texts => "TEXT",
-            FieldType::Options => "KEY=VALUE,…",
+            FieldType::Options | FieldType::Tables => "KEY=VALUE,…",
         };
         let flag = Arg::new(field.name)
             .long(field.name.replace('_', "-"))
@@ -157,6 +159,7 @@ impl SpecFlags {
         match field.value {
             FieldType::Boolean => flag.num_args(0..=1).require_equals(true).default_missing_value("true"),
             _ if field.name == "callbacks" => flag.visible_alias("callback"),
+            _ if field.name == "datasets" => flag.visible_alias("dataset"),
             _ => flag,
         }
     }

@@ -77,7 +77,37 @@ fn a_guide_is_a_model_like_any_other() {
     let guided = "--train-data pairs.csv --loss GISTEmbedLoss";
     fits(&folder, &format!("{guided} --guide model"), &[]);
     fits(&folder, "--train-data texts.txt --loss MSELoss --guide model", &[]);
-    folder.fail(&format!("{FIT} {guided}"), 1, &["`guide`: `GISTEmbedLoss` compares with another model"]);
+    folder.fail(&format!("{FIT} {guided}"), 2, &["`guide`: `GISTEmbedLoss` compares with another model"]);
     folder.fail(&format!("{FIT} {guided} --guide nowhere/at/all"), 1, &["nowhere/at/all"]);
-    folder.fail(&format!("{FIT} --train-data pairs.csv --sampler no_duplicate"), 1, &["did you mean `no_duplicates`"]);
+    folder.fail(&format!("{FIT} --train-data pairs.csv --sampler no_duplicate"), 2, &["did you mean `no_duplicates`"]);
+}
+
+#[test]
+fn several_data_sets_are_learnt_at_once() {
+    let folder = Folder::with_model();
+    folder.write("pairs.csv", "anchor,positive\ncard chip,visa\nloan,debt\nrain,wind snow\nbread,oven\n");
+    folder.write("scored.csv", "sentence1,sentence2,score\ncard,chip,0.9\ncard,snow,0.1\nloan,debt,0.8\nrain,oven,0\n");
+    let flags = "--dataset train_data=pairs.csv,loss=MNRL --dataset train_data=scored.csv,batch_size=4 --dataset train_data=texts.txt";
+    fits(&folder, flags, &["4 examples read as pairs", "loss: `CoSENTLoss`", "SimCSE"]);
+    let spec = "dataset_sampler = \"round_robin\"\n\n[[datasets]]\ntrain_data = \"pairs.csv\"\nloss = \"MNRL\"\n\n\
+                [[datasets]]\ntrain_data = \"scored.csv\"\nloss = \"CosineSimilarityLoss\"\n";
+    folder.write("run.toml", spec);
+    let ran = folder.run(&format!("{} --json", FIT.replace("fit ", "fit run.toml ")));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(folder.json("run/report.json")["training"]["steps"], 2);
+    let shown = folder.succeed("fit run.toml --show-spec");
+    assert!(shown.contains("[[datasets]]") && shown.contains("dataset_sampler = \"round_robin\""), "{shown}");
+
+    for (flags, words) in [
+        ("--dataset train_data=pairs.csv --train-data texts.txt", &["`train_data`: is given beside `datasets`"][..]),
+        ("--dataset train_data=pairs.csv,batch_siz=4", &["`datasets[1].batch_siz`", "did you mean `batch_size`?"]),
+        (
+            "--dataset train_data=pairs.csv,loss=CoSENTLoss --dataset train_data=scored.csv",
+            &["`CoSENTLoss` learns from scored pairs or triplets", "holds pairs"],
+        ),
+        ("--dataset train_data=pairs.csv --dataset-sampler robin", &["`dataset_sampler`"]),
+    ] {
+        let ran = folder.run(&format!("{} {flags}", FIT.replace("--output run", "--output refused")));
+        ran.assert_failed(flags, 2, words);
+    }
 }

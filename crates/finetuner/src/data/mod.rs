@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use label_graph::LabelGraph;
-pub use order::{Order, Sampler};
+pub use order::{Mix, Order, Sampler};
 pub use read::{inspect, read, read_corpus};
 pub use retrieval::{RetrievalSet, read_retrieval};
 pub use split::hold_out;

@@ -49,7 +49,9 @@ pub(super) fn parse<T: Serialize + DeserializeOwned + Default>(field: &str, opti
     let known: Vec<&str> = default.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
     let mut problems = Vec::new();
     for (key, value) in options {
-        let problem = if NOT_NEEDED.contains(&key.as_str()) && !known.contains(&key.as_str()) {
+        let problem = if key == "guide" && !known.contains(&"guide") {
+            Some("is a field of the run, not an option: `guide`".to_owned())
+        } else if NOT_NEEDED.contains(&key.as_str()) && !known.contains(&key.as_str()) {
             Some("is not needed: every loss sees the whole batch, in micro-batches of `micro_batch_tokens`".to_owned())
         } else if !known.contains(&key.as_str()) {
             Some(format!("unknown option{}", nearest(key, known.iter().copied())))

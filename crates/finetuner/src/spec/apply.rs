@@ -27,7 +27,7 @@ impl RunSpec {
     /// - `environment`: all variables, as from `std::env::vars_os()`; those that are not `FINETUNER_` and a field's name
     ///   are passed over.
     /// - `flags`: names (dashes or underscores, without the leading `--`) and values. Where a flag is repeated the last
-    ///   counts, but the texts of a list field (`callbacks`) are gathered.
+    ///   counts, but the items of a list (`callbacks`, `datasets`) are gathered.
     ///
     /// Options are replaced as a whole, not merged key by key. Ranges are not checked here: see [`RunSpec::check`].
     ///
@@ -66,7 +66,7 @@ impl RunSpec {
         for (name, value) in flags {
             let set = Self::field(&name).and_then(|field| {
                 let mut value = field.parse(&value).map_err(|problem| Error::spec(field.name, problem))?;
-                if let (FieldType::Texts, Value::Array(texts)) = (field.value, &mut value) {
+                if let (FieldType::Texts | FieldType::Tables, Value::Array(texts)) = (field.value, &mut value) {
                     let all = gathered.entry(field.name).or_default();
                     all.append(texts);
                     texts.clone_from(all);

@@ -31,8 +31,17 @@ impl RunSpec {
         found.unless(!missing(&self.model), "model", || {
             "expected a model: a folder, a repository id or an alias".into()
         });
-        found.unless(!self.train_data.as_os_str().is_empty(), "train_data", || {
-            "expected the examples to learn from: a CSV, JSONL or Parquet file, or a BEIR folder".into()
+        let several = !self.datasets.is_empty();
+        found.unless(several || !self.train_data.as_os_str().is_empty(), "train_data", || {
+            "expected the examples to learn from: a CSV, JSONL or Parquet file, lines of text, or a BEIR folder".into()
+        });
+        found.unless(!several || self.train_data.as_os_str().is_empty(), "train_data", || {
+            "is given beside `datasets`; make it one of them".into()
+        });
+        found.0.extend(self.check_datasets());
+        found.name("dataset_sampler", Some(&self.dataset_sampler), &["proportional", "round_robin"]);
+        found.unless(!several || self.eval_data.is_none(), "eval_data", || {
+            "is given beside `datasets`; give it in the table of its data set, or as `query_data`".into()
         });
         found.unless((0.0..1.0).contains(&self.val_split), "val_split", || {
             format!("expected a share of at least 0 and less than 1, got {}", self.val_split)

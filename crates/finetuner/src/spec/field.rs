@@ -35,6 +35,8 @@ pub enum FieldType {
     Boolean,
     /// Texts: a JSON list, or joined by commas; commas within brackets or quotes do not separate.
     Texts,
+    /// Tables of fields: a JSON list of objects, or one table as `key=value,key=value`.
+    Tables,
     /// `key=value,key=value` or a JSON object; see [`parse_options`](super::parse_options).
     Options,
 }
@@ -48,6 +50,7 @@ impl std::fmt::Display for FieldType {
             FieldType::Number => "a number",
             FieldType::Boolean => "`true` or `false`",
             FieldType::Texts => "a list of texts",
+            FieldType::Tables => "tables of fields (`key=value,key=value`, or tables in a file)",
             FieldType::Options => "options (`key=value,key=value`, or a table in a file)",
         })
     }
@@ -68,7 +71,7 @@ macro_rules! typed {
     ($($rust:ty => $field:ident),*) => { $(impl Typed for $rust { const TYPE: FieldType = FieldType::$field; })* };
 }
 typed!(String => Text, PathBuf => Path, usize => Integer, u64 => Integer, f64 => Number, bool => Boolean,
-       Vec<String> => Texts, Options => Options);
+       Vec<String> => Texts, Vec<Options> => Tables, Options => Options);
 
 impl Field {
     /// The command line's name: `--learning-rate`.
@@ -103,6 +106,7 @@ impl Field {
             FieldType::Number => value.is_number(),
             FieldType::Boolean => value.is_boolean(),
             FieldType::Texts => value.as_array().is_some_and(|texts| texts.iter().all(Value::is_string)),
+            FieldType::Tables => value.as_array().is_some_and(|tables| tables.iter().all(Value::is_object)),
             FieldType::Options => value.is_object(),
         }
     }
@@ -125,6 +129,11 @@ impl Field {
                 _ => return Err(expected()),
             },
             FieldType::Texts => value::split_list(text)?.into(),
+            FieldType::Tables if trimmed.is_empty() => Value::Array(Vec::new()),
+            FieldType::Tables if trimmed.starts_with('[') => {
+                serde_json::from_str(trimmed).ok().filter(|tables| self.accepts(tables)).ok_or_else(expected)?
+            }
+            FieldType::Tables => vec![Value::Object(value::parse_options(text)?)].into(),
             FieldType::Options => value::parse_options(text)?.into(),
         })
     }

@@ -15,7 +15,7 @@ type Entry = (usize, String, Value);
 impl RunSpec {
     /// Reads a file: JSON if its name ends in `.json`, else TOML.
     ///
-    /// The relative paths `train_data`, `eval_data`, `query_data` and `index_data` are looked for beside the file first,
+    /// The relative paths `train_data`, `eval_data`, `query_data` and `index_data`, also of `datasets`, are looked for beside the file first,
     /// so that a run with its data can be started from anywhere; one that is not there stays as written, relative to the
     /// current folder. `output` is always relative to the current folder.
     ///
@@ -56,6 +56,13 @@ impl RunSpec {
         let given = [&mut spec.eval_data, &mut spec.query_data, &mut spec.index_data].into_iter().flatten();
         for data in given.chain([&mut spec.train_data]) {
             *data = beside(folder, std::mem::take(data));
+        }
+        for data in
+            spec.datasets.iter_mut().flat_map(|table| table.iter_mut()).filter(|(name, _)| name.ends_with("_data"))
+        {
+            if let Value::String(path) = data.1 {
+                *path = beside(folder, PathBuf::from(&*path)).display().to_string();
+            }
         }
         Ok(spec)
     }

@@ -18,6 +18,8 @@ pub(crate) struct Batch {
     /// Rows in order, in micro-batches of the token budget.
     pub(crate) micro_batches: Vec<PackedBatch>,
     pub(crate) layout: BatchLayout,
+    /// Which of the run's data sets it is of.
+    pub(crate) dataset: usize,
     /// What a guide is to embed; taken out when it has.
     pub(crate) guided: Option<Guided>,
     /// Whether the columns are views of the same texts, which only dropout makes different.
@@ -156,6 +158,7 @@ impl Batcher {
         Ok(Batch {
             tokens: micro_batches.iter().map(PackedBatch::tokens).sum(),
             truncated: sequences.iter().filter(|sequence| sequence.truncated).count(),
+            dataset: 0,
             guided: self.guide.as_ref().map(|guide| self.guided(guide, &texts)).transpose()?,
             views: self.dataset.kind == Kind::Single && self.views > 1,
             micro_batches,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::advise;
 use super::batch::{Batch, Batcher, check_data};
 use super::callbacks::{Callbacks, EvaluationCallback};
 use super::guide::Guide;
@@ -17,43 +18,95 @@ use crate::spec::RunSpec;
 
 /// The data of a run.
 pub(crate) struct Data {
-    pub(crate) train: Dataset,
-    pub(crate) validation: Option<Dataset>,
+    /// What it learns from: one data set, or one for each of `datasets`.
+    pub(crate) sets: Vec<TrainingSet>,
     /// What is measured; the report's table is of the first.
     pub(crate) measures: Vec<Measure>,
 }
 
-impl Data {
-    /// Reads what the spec names, telling how it was understood.
-    pub(crate) fn read(spec: &RunSpec, callbacks: &Callbacks, recorder: &mut Recorder<'_>) -> Result<Self> {
+/// A data set to learn from.
+pub(crate) struct TrainingSet {
+    /// The run's spec, with the data set's own fields and the loss that was decided on.
+    pub(crate) spec: RunSpec,
+    pub(crate) train: Dataset,
+    pub(crate) validation: Option<Dataset>,
+    /// Held-out data of another kind, which has no validation loss.
+    measured: Option<Dataset>,
+}
+
+impl TrainingSet {
+    fn read(spec: RunSpec, recorder: &mut Recorder<'_>) -> Result<Self> {
         let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
         let mut train = read(&spec.train_data, kind)?;
         recorder.info(train.decision.clone())?;
-        let mut validation = None;
+        let (mut validation, mut measured) = (None, None);
         if let Some(path) = &spec.eval_data {
-            let mut dataset = read(path, kind.or(Some(train.kind)))?;
+            let mut dataset = read(path, held_out_kind(kind, &train))?;
             dataset.relabel(&train.label_names);
             recorder.info(dataset.decision.clone())?;
-            validation = Some(dataset);
+            let held_out = if dataset.kind == train.kind { &mut validation } else { &mut measured };
+            *held_out = Some(dataset);
         } else if spec.val_split > 0.0 {
             let (rest, held_out) = hold_out(&train, spec.val_split, spec.seed)?;
             let (held, all) = (held_out.examples.len(), train.examples.len());
             recorder.info(format!("held out {held} of {all} examples for validation"))?;
             (train, validation) = (rest, Some(held_out));
         }
-        let measures = measures(spec, callbacks, validation.as_ref(), recorder)?;
-        for measure in &measures {
-            recorder.info(format!("measured on: {}", measure.target.description()))?;
-        }
-        Ok(Data { train, validation, measures })
+        let spec = decided_loss(spec, train.kind, recorder)?;
+        Ok(TrainingSet { spec, train, validation, measured })
+    }
+
+    /// What is held out of it, for a validation loss or only to be measured.
+    pub(crate) fn held_out(&self) -> Option<&Dataset> {
+        self.validation.as_ref().or(self.measured.as_ref())
+    }
+
+    /// What it is learnt by.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] for a loss that does not exist, or that cannot learn from the data.
+    pub(crate) fn objective(&self) -> Result<Objective> {
+        let spec = &self.spec;
+        let objective = Objective::new(&spec.loss, &spec.loss_options, spec.miner.as_deref(), &spec.miner_options)?;
+        check_data(&spec.loss, objective.needs(), &self.train)?;
+        Ok(objective)
     }
 }
 
-/// What is measured: `query_data`, else what the callbacks name, else the validation set.
-fn measures(
+/// The kind to read held-out data as: that of the training data. Texts alone say nothing of what matches, so data of any
+/// kind may measure what they taught.
+pub(super) fn held_out_kind(asked: Option<Kind>, train: &Dataset) -> Option<Kind> {
+    asked.or(Some(train.kind)).filter(|kind| *kind != Kind::Single)
+}
+
+impl Data {
+    /// Reads what the spec names, telling how it was understood.
+    pub(crate) fn read(spec: &RunSpec, callbacks: &Callbacks, recorder: &mut Recorder<'_>) -> Result<Self> {
+        let sets = spec.parts()?.into_iter().map(|spec| TrainingSet::read(spec, recorder));
+        let sets = sets.collect::<Result<Vec<_>>>()?;
+        let measures = measures(spec, callbacks, sets.iter().filter_map(TrainingSet::held_out), recorder)?;
+        for measure in &measures {
+            recorder.info(format!("measured on: {}", measure.target.description()))?;
+        }
+        Ok(Data { sets, measures })
+    }
+
+    /// With a share of every data set to learn from.
+    ///
+    /// # Errors
+    /// As [`advise::take`].
+    pub(crate) fn share(mut self, share: f64, seed: u64) -> Result<Self> {
+        let take = |set: TrainingSet| Ok(TrainingSet { train: advise::take(set.train, share, seed)?, ..set });
+        self.sets = self.sets.into_iter().map(take).collect::<Result<_>>()?;
+        Ok(self)
+    }
+}
+
+/// What is measured: `query_data`, else what the callbacks name, else the first held-out set that can be.
+fn measures<'a>(
     spec: &RunSpec,
     callbacks: &Callbacks,
-    validation: Option<&Dataset>,
+    held_out: impl Iterator<Item = &'a Dataset>,
     recorder: &mut Recorder<'_>,
 ) -> Result<Vec<Measure>> {
     let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
@@ -82,7 +135,7 @@ fn measures(
         measures.push(Measure { target: Target::Retrieval(set), options: options.clone(), prefix });
     }
     if measures.is_empty() {
-        let target = validation.map(Target::of).transpose()?.flatten();
+        let target = held_out.filter_map(|dataset| Target::of(dataset).transpose()).next().transpose()?;
         measures.extend(target.map(plain));
     }
     Ok(measures)
@@ -160,8 +213,7 @@ fn sampler(spec: &RunSpec, objective: &Objective, kind: Kind) -> Sampler {
 }
 
 /// The spec with the loss that `auto` stands for, and a sentence on what was decided.
-pub(crate) fn decided_loss(spec: &RunSpec, kind: Kind, recorder: &mut Recorder<'_>) -> Result<RunSpec> {
-    let mut spec = spec.clone();
+fn decided_loss(mut spec: RunSpec, kind: Kind, recorder: &mut Recorder<'_>) -> Result<RunSpec> {
     if spec.loss == "auto" {
         let (loss, why) = match kind {
             Kind::Pairs | Kind::Triplets | Kind::Labelled => ("TripletMarginLoss", "what matches is known"),

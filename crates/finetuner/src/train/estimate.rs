@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use engine::{Device, Tape};
 
-use super::batch::Batcher;
+use super::course::Course;
 use super::learner::Learner;
 use crate::encoder::Encoder;
 use crate::error::Result;
@@ -28,23 +28,25 @@ const TIMED_TOKENS: usize = 1024;
 pub(crate) fn estimate(
     spec: &RunSpec,
     device: &dyn Device,
-    (learner, batcher): (&Learner, &Batcher),
-    (batches, steps): (&[Vec<u32>], usize),
+    (learner, course): (&Learner, &Course),
+    steps: usize,
 ) -> Result<Option<String>> {
-    let (mut tokens, mut rows, mut examples) = (0, 0, 0);
-    for batch in batches.iter().take(BATCHES) {
-        let batch = batcher.batch(&batch[..batch.len().min(EXAMPLES)])?;
+    let (mut tokens, mut rows, mut examples, mut whole) = (0, 0, 0, 0);
+    let (batches, make) = (course.batches(0), course.worker());
+    for (dataset, places) in batches.iter().take(BATCHES) {
+        let batch = make((*dataset, places[..places.len().min(EXAMPLES)].to_vec()))?;
+        whole += places.len();
         tokens += batch.tokens;
         rows += batch.micro_batches.iter().map(crate::tokens::PackedBatch::len).sum::<usize>();
         examples += batch.examples;
     }
-    let Some(first) = batches.first().filter(|_| examples > 0 && tokens > 0) else { return Ok(None) };
-    let per_step = |count: usize| count as f64 / examples as f64 * first.len() as f64;
+    let Some((dataset, first)) = batches.first().filter(|_| examples > 0 && tokens > 0) else { return Ok(None) };
+    let per_step = |count: usize| count as f64 / examples as f64 * whole as f64 / batches.len().min(BATCHES) as f64;
     let (step_tokens, step_rows) = (per_step(tokens), per_step(rows));
 
     let encoder = &learner.model.encoder;
     let timed = (TIMED_TOKENS * examples / tokens).clamp(1, first.len());
-    let timed = batcher.batch(&first[..timed])?;
+    let timed = make((*dataset, first[..timed].to_vec()))?;
     let started = Instant::now();
     for batch in &timed.micro_batches {
         encoder.forward(&mut Tape::inference(device, &encoder.parameters), batch, None)?;

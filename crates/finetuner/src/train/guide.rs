@@ -5,8 +5,6 @@ use engine::{Device, Tensor};
 use super::batch::Batch;
 use crate::encoder::{ModelOptions, TextModel, source};
 use crate::error::{Error, Result};
-use crate::objective::Objective;
-use crate::spec::RunSpec;
 
 /// The run's `guide`.
 #[derive(Debug)]
@@ -15,24 +13,21 @@ pub(crate) struct Guide {
 }
 
 impl Guide {
-    /// Opens the guide that the objective asks for; `None` where it asks for none.
+    /// Opens the model that `loss` asks for; `None` where no loss asks for one.
     ///
     /// # Errors
     /// [`Error::Spec`] if a guide is needed and not given, or given and not needed; else as [`TextModel::open`].
-    pub(crate) fn open(spec: &RunSpec, objective: &Objective) -> Result<Option<Self>> {
-        match (&spec.guide, objective.needs_guide()) {
-            (None, false) => Ok(None),
-            (Some(_), false) => {
-                Err(Error::spec("guide", format!("`{}` compares with no other model; leave it out", spec.loss)))
-            }
-            (None, true) => {
+    pub(crate) fn open(guide: Option<&str>, loss: Option<&str>) -> Result<Option<Self>> {
+        match (guide, loss) {
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(Error::spec("guide", "the loss compares with no other model; leave it out")),
+            (None, Some(loss)) => {
                 let problem = format!(
-                    "`{}` compares with another model, which is not trained: give a folder, a repository id or an alias",
-                    spec.loss
+                    "`{loss}` compares with another model, which is not trained: give a folder, a repository id or an alias"
                 );
                 Err(Error::spec("guide", problem))
             }
-            (Some(guide), true) => {
+            (Some(guide), Some(_)) => {
                 let model = TextModel::open(source::resolve(guide)?.open()?, &ModelOptions::default())?;
                 Ok(Some(Guide { model }))
             }

@@ -12,35 +12,52 @@ use crate::objective::{Objective, Role};
 use crate::optim::{Optimizer, Schedule};
 use crate::spec::RunSpec;
 
-/// The model and the objective in training.
+/// The model and the objectives in training.
 #[derive(Debug)]
 pub(crate) struct Learner {
     pub(crate) model: TextModel,
-    /// Prepared for the model and the data.
-    pub(crate) objective: Objective,
+    /// One for each data set.
+    criteria: Vec<Criterion>,
     gradients: Gradients,
     optimizer: Optimizer,
-    loss_optimizer: Optimizer,
     learning_rate: f64,
-    loss_learning_rate: f64,
     max_grad_norm: f64,
+}
+
+/// What a data set is learnt by.
+#[derive(Debug)]
+struct Criterion {
+    /// Prepared for the model and the data.
+    objective: Objective,
+    optimizer: Optimizer,
+    learning_rate: f64,
+    /// What stands before the names of its tensors in a checkpoint.
+    part: String,
 }
 
 impl Learner {
     /// # Errors
     /// [`Error::Spec`] for optimisers and options that do not exist or do not fit.
-    pub(crate) fn new(spec: &RunSpec, model: TextModel, objective: Objective) -> Result<Self> {
-        let (loss_optimizer, loss_learning_rate) = loss_optimizer(spec, &objective)?;
+    pub(crate) fn new(spec: &RunSpec, model: TextModel, objectives: Vec<Objective>) -> Result<Self> {
+        let learns = objectives.iter().any(Objective::learns);
+        let criterion = |(place, objective): (usize, Objective)| {
+            let (optimizer, learning_rate) = loss_optimizer(spec, &objective, learns)?;
+            let part = if place == 0 { "loss/".to_owned() } else { format!("loss {place}/") };
+            Ok(Criterion { objective, optimizer, learning_rate, part })
+        };
         Ok(Learner {
+            criteria: objectives.into_iter().enumerate().map(criterion).collect::<Result<_>>()?,
             gradients: Gradients::new(&model.encoder.parameters),
             optimizer: Optimizer::new(&spec.optimizer, &spec.optimizer_options, model.encoder.depths())?,
-            loss_optimizer,
             learning_rate: spec.learning_rate,
-            loss_learning_rate,
             max_grad_norm: spec.max_grad_norm,
             model,
-            objective,
         })
+    }
+
+    /// What the batches of a data set are learnt by.
+    pub(crate) fn objective(&self, dataset: usize) -> &Objective {
+        &self.criteria[dataset].objective
     }
 
     /// Learns from a batch; gives its loss and the learning rate.
@@ -56,19 +73,20 @@ impl Learner {
     ) -> Result<(f64, f64)> {
         self.gradients.clear();
         let encoder = &self.model.encoder;
-        let found = step::gradients(encoder, device, &self.objective, batch, Some(dropout), &mut self.gradients)?;
+        let criterion = &mut self.criteria[batch.dataset];
+        let found = step::gradients(encoder, device, &criterion.objective, batch, Some(dropout), &mut self.gradients)?;
         if !found.loss.is_finite() {
             let problem = format!("the loss became {} at step {}; use a smaller learning rate", found.loss, step + 1);
             return Err(Error::Diverged(problem));
         }
         let rate = |learning_rate: f64| learning_rate * schedule.factor(step, learning_rate);
-        let (rate, loss_rate) = (rate(self.learning_rate), rate(self.loss_learning_rate));
+        let (rate, loss_rate) = (rate(self.learning_rate), rate(criterion.learning_rate));
         let weights = &mut self.model.encoder.parameters;
         // The loss's own tensors are not clipped, nor do they shorten the model's step.
-        self.loss_optimizer.check(device, &found.own)?;
+        criterion.optimizer.check(device, &found.own)?;
         self.optimizer.step(device, weights, &self.gradients, rate, self.max_grad_norm)?;
-        self.loss_optimizer.step(device, self.objective.parameters_mut(), &found.own, loss_rate, 0.0)?;
-        self.objective.remember(found.remembered);
+        criterion.optimizer.step(device, criterion.objective.parameters_mut(), &found.own, loss_rate, 0.0)?;
+        criterion.objective.remember(found.remembered);
         Ok((found.loss, rate))
     }
 
@@ -83,27 +101,26 @@ impl Learner {
     }
 
     /// Everything that a checkpoint keeps, with what stands before its names there.
-    pub(crate) fn parts(&self) -> [(&'static str, &Parameters, &Optimizer); 2] {
-        [
-            ("", &self.model.encoder.parameters, &self.optimizer),
-            ("loss/", self.objective.parameters(), &self.loss_optimizer),
-        ]
+    pub(crate) fn parts(&self) -> Vec<(&str, &Parameters, &Optimizer)> {
+        let model = ("", &self.model.encoder.parameters, &self.optimizer);
+        let losses = self.criteria.iter().map(|own| (own.part.as_str(), own.objective.parameters(), &own.optimizer));
+        [model].into_iter().chain(losses).collect()
     }
 
     /// The same, for restoring.
-    pub(crate) fn parts_mut(&mut self) -> [(&'static str, &mut Parameters, &mut Optimizer); 2] {
-        [
-            ("", &mut self.model.encoder.parameters, &mut self.optimizer),
-            ("loss/", self.objective.parameters_mut(), &mut self.loss_optimizer),
-        ]
+    pub(crate) fn parts_mut(&mut self) -> Vec<(&str, &mut Parameters, &mut Optimizer)> {
+        let model = ("", &mut self.model.encoder.parameters, &mut self.optimizer);
+        let losses = self.criteria.iter_mut();
+        let losses = losses.map(|own| (own.part.as_str(), own.objective.parameters_mut(), &mut own.optimizer));
+        [model].into_iter().chain(losses).collect()
     }
 }
 
 /// The optimiser of the loss's own tensors and its learning rate: without `loss_optimizer` of the model's class, without
 /// a `learning_rate` among its options with the model's rate.
-fn loss_optimizer(spec: &RunSpec, objective: &Objective) -> Result<(Optimizer, f64)> {
+fn loss_optimizer(spec: &RunSpec, objective: &Objective, any_learns: bool) -> Result<(Optimizer, f64)> {
     let mut options = spec.loss_optimizer_options.clone();
-    if !objective.learns() {
+    if !any_learns {
         let given =
             [("loss_optimizer", spec.loss_optimizer.is_some()), ("loss_optimizer_options", !options.is_empty())];
         if let Some((field, _)) = given.iter().find(|(_, given)| *given) {

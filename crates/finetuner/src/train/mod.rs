@@ -7,6 +7,7 @@ mod callbacks;
 mod canary;
 mod check;
 mod clock;
+mod course;
 mod data;
 mod estimate;
 mod guide;
@@ -32,14 +33,15 @@ use engine::{Cpu, Device};
 
 use self::advise::Part;
 pub use self::advise::{Advice, Change, ShareResult};
-use self::batch::{Batcher, check_data};
+use self::batch::{Batch, Batcher};
 use self::callbacks::Callbacks;
 use self::canary::Canary;
 pub use self::canary::Forgetting;
 pub use self::check::{Check, check};
 use self::clock::{Clock, taken};
+use self::course::Course;
 pub use self::data::read_target;
-use self::data::{Data, check_views, decided_loss, training_order, validation_batches};
+use self::data::{Data, TrainingSet, check_views, training_order, validation_batches};
 use self::guide::Guide;
 use self::interpolate::Interpolation;
 use self::learner::Learner;
@@ -55,7 +57,7 @@ use crate::artifact::{AdapterRecord, ArtifactWriter, Output, RunRecord};
 use crate::encoder::{EncoderOptions, ModelOptions, TextModel, source};
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
-use crate::objective::{Objective, Sizes};
+use crate::objective::Sizes;
 use crate::optim::Schedule;
 use crate::spec::RunSpec;
 use crate::tokens::Prefetch;
@@ -181,17 +183,24 @@ fn run(
     recorder.attach(Loggers::open(&callbacks.loggers(), spec, output)?);
     let mut data = Data::read(spec, &callbacks, recorder)?;
     if scope.share < 1.0 {
-        data.train = advise::take(data.train, scope.share, spec.seed)?;
+        data = data.share(scope.share, spec.seed)?;
     }
-    let spec = &decided_loss(spec, data.train.kind, recorder)?;
-    let mut objective = Objective::new(&spec.loss, &spec.loss_options, spec.miner.as_deref(), &spec.miner_options)?;
-    check_data(&spec.loss, objective.needs(), &data.train)?;
+    let mut objectives = data.sets.iter().map(TrainingSet::objective).collect::<Result<Vec<_>>>()?;
+    // Of a single data set everything that was decided is in its spec.
+    let spec = &match &data.sets[..] {
+        [only] => only.spec.clone(),
+        _ => spec.clone(),
+    };
     let model_source = source::resolve(&spec.model)?;
     let mut model = TextModel::open(model_source.open()?, &model_options(spec)?)?;
     let adapter = adapt::adapt(spec, &model_source, &mut model, recorder)?;
-    check_views(spec, &objective, data.train.kind, &model)?;
-    let guide = Guide::open(spec, &objective)?;
-    objective.prepare(Sizes { dimension: model.encoder.dimension(), classes: data.train.classes() }, spec.seed)?;
+    let asking = data.sets.iter().zip(&objectives).find(|(_, objective)| objective.needs_guide());
+    let guide = Guide::open(spec.guide.as_deref(), asking.map(|(set, _)| set.spec.loss.as_str()))?;
+    for (set, objective) in data.sets.iter().zip(&mut objectives) {
+        check_views(&set.spec, objective, set.train.kind, &model)?;
+        let sizes = Sizes { dimension: model.encoder.dimension(), classes: set.train.classes() };
+        objective.prepare(sizes, spec.seed)?;
+    }
     recorder.info(format!(
         "model: `{}`, {} layers of {}, embeddings of {}, texts cut at {} tokens, on {}",
         spec.model,
@@ -203,19 +212,25 @@ fn run(
     ))?;
     check::tell(spec, &data, &model.tokenizer, recorder)?;
 
-    let batcher = Batcher::new(Arc::new(data.train), objective.needs(), &model, spec.micro_batch_tokens);
-    let batcher = batcher.guided_by(guide.as_ref());
-    let order = training_order(spec, &objective, &batcher, recorder)?;
-    let total_steps: usize = (0..spec.epochs as u64).map(|epoch| order.batches(epoch).len()).sum();
-    let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
-    let mut validation = match data.validation {
-        Some(dataset) => validation_batches(spec, &objective, dataset, (&model, guide.as_ref()), recorder)?,
-        None => Vec::new(),
-    };
+    let (mut sets, mut validation) = (Vec::new(), Vec::new());
+    for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
+        let batcher = Batcher::new(Arc::new(set.train), objective.needs(), &model, spec.micro_batch_tokens);
+        let guide = guide.as_ref().filter(|_| objective.needs_guide());
+        let batcher = batcher.guided_by(guide);
+        let order = training_order(&set.spec, objective, &batcher, recorder)?;
+        sets.push((batcher, order));
+        if let Some(held_out) = set.validation {
+            let batches = validation_batches(&set.spec, objective, held_out, (&model, guide), recorder)?;
+            validation.extend(batches.into_iter().map(|batch| Batch { dataset, ..batch }));
+        }
+    }
     if let Some(guide) = &guide {
         validation.iter_mut().try_for_each(|batch| guide.embed(&device, batch))?;
     }
-    let mut learner = Learner::new(spec, model, objective)?;
+    let course = Course::new(spec, sets);
+    let total_steps = course.steps(spec.epochs);
+    let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
+    let mut learner = Learner::new(spec, model, objectives)?;
     let mut watch = Watch { device: &device, stop, measures: data.measures, validation, seconds: 0.0 };
     let interpolation = Interpolation::plan(spec, &callbacks, &watch, &learner, recorder)?;
 
@@ -242,7 +257,7 @@ fn run(
         watch.tell(&mut state, &learner.model, (loss, &before), false, recorder)?;
     }
     let left = total_steps - state.progress.step.min(total_steps);
-    let estimated = estimate::estimate(spec, &device, (&learner, &batcher), (&order.batches(0), left))?;
+    let estimated = estimate::estimate(spec, &device, (&learner, &course), left)?;
     estimated.map(|sentence| recorder.info(sentence)).transpose()?;
 
     // Train.
@@ -253,11 +268,9 @@ fn run(
     let mut halfway = None;
     'epochs: while state.progress.epoch < spec.epochs && !state.progress.is_over() {
         let epoch = state.progress.epoch;
-        let remaining: Vec<_> = order.batches(epoch as u64).split_off(state.progress.batch);
-        let worker = batcher.clone();
-        let prepare = move |examples: Vec<u32>| worker.batch(&examples);
+        let remaining = course.batches(epoch as u64).split_off(state.progress.batch);
         let mut out_of_time = false;
-        for batch in Prefetch::new(remaining.into_iter().map(prepare), AHEAD) {
+        for batch in Prefetch::new(remaining.into_iter().map(course.worker()), AHEAD) {
             let mut batch = batch?;
             if watch.is_due(&state) {
                 let due = Due::Step(state.progress.step);
@@ -350,7 +363,7 @@ fn run(
             Err(Error::Stopped) => return state.stop(output, spec, &learner, recorder),
             measured => advise::retrieval(measured?.first().and_then(Option::as_ref))?,
         };
-        part = Some(Part { share: scope.share, examples: batcher.dataset().examples.len(), end });
+        part = Some(Part { share: scope.share, examples: course.examples(), end });
     }
 
     // Keep the better weights, or mix them, and compare them with the untouched model.
@@ -397,7 +410,7 @@ fn run(
         halfway.as_ref().map(|halfway| advise::retrieval(Some(halfway))).filter(|_| spec.advise).transpose()?;
     let report = Report {
         model: spec.model.clone(),
-        data: batcher.dataset().decision.clone(),
+        data: course.description(),
         evaluated_on: watch.measures.first().map(|measure| measure.target.description()),
         metrics: first.metrics,
         queries: first.queries,

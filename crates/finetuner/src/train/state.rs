@@ -119,7 +119,7 @@ impl State {
         let record = json!({
             "spec": fixed_fields(spec),
             "progress": self.progress,
-            "optimizer_steps": learner.parts()[0].2.steps(),
+            "optimizer_steps": learner.parts().iter().map(|(_, _, optimizer)| optimizer.steps()).collect::<Vec<_>>(),
             "best": self.best.as_ref().map(|(best, _)| best),
             "kept_step": kept.map(|kept| kept.step),
             "early_stopping": self.early_stopping,
@@ -183,8 +183,8 @@ impl State {
                 });
             }
         }
-        let steps = record["optimizer_steps"].as_u64().unwrap_or(0);
-        for (part, parameters, optimizer) in learner.parts_mut() {
+        for (place, (part, parameters, optimizer)) in learner.parts_mut().into_iter().enumerate() {
+            let steps = record["optimizer_steps"][place].as_u64().unwrap_or(0);
             let mut state = Vec::with_capacity(parameters.len());
             for (index, parameter) in parameters.iter_mut().enumerate() {
                 if !is_kept(part, parameter) {

@@ -153,6 +153,9 @@ def cases(sets):
                     losses.EmbedDistillLoss(None, **o).compute_loss_from_embeddings(e, g)
                 )
         yield "MSELoss", {}, name, "xu", None, lambda e, s, g: losses.MSELoss(None).compute_loss_from_embeddings(e, g)
+        yield "MSELoss", {"broadcast": True}, name, "xu", None, lambda e, s, g: losses.MSELoss(
+            None
+        ).compute_loss_from_embeddings(e, [g[0], g[0]])
 
         for columns in ("xu", "xun"):
             for options in (

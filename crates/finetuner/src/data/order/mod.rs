@@ -1,10 +1,12 @@
 //! The batches of an epoch: a pure function of seed and epoch, so a resumed run sees the same ones.
 
 mod grouped;
+mod mix;
 mod no_duplicates;
 
 use std::collections::{BinaryHeap, HashMap};
 
+pub use self::mix::Mix;
 use super::TextId;
 use super::random::Random;
 

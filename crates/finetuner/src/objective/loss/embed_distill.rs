@@ -21,6 +21,9 @@ use crate::objective::{Distance, Initial, LossParameter, Needs, Reducer, Sizes};
 pub struct EmbedDistillLoss {
     /// Default `cosine`.
     pub distance_metric: DistillMetric,
+    /// Compare every column with the teacher's embedding of the first one, as for texts and their translations. Default
+    /// false.
+    pub broadcast: bool,
     /// The teacher's width, where the student's is another. Default none.
     pub projection_dim: Option<usize>,
 }
@@ -39,7 +42,7 @@ pub enum DistillMetric {
 
 impl Default for EmbedDistillLoss {
     fn default() -> Self {
-        EmbedDistillLoss { distance_metric: DistillMetric::Cosine, projection_dim: None }
+        EmbedDistillLoss { distance_metric: DistillMetric::Cosine, broadcast: false, projection_dim: None }
     }
 }
 
@@ -53,7 +56,7 @@ impl Loss for EmbedDistillLoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        distill(tape, batch, self.distance_metric)
+        distill(tape, batch, self.distance_metric, self.broadcast)
     }
 
     fn parameters(&self, sizes: &Sizes) -> Result<Vec<LossParameter>> {
@@ -67,13 +70,15 @@ impl Loss for EmbedDistillLoss {
 /// loss = mean over columns of mean over rows and dimensions of (x - t)^2
 /// ```
 ///
-/// `EmbedDistillLoss` with `distance_metric` `mse`; with texts and their translations under one teacher it makes a
-/// model multilingual.
+/// `EmbedDistillLoss` with `distance_metric` `mse`. Texts with their translations and `broadcast` make a model
+/// multilingual: both are to be where the teacher has the text.
 ///
 /// Reference: `MSELoss` of sentence-transformers; Reimers, Gurevych 2020 (2004.09813).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MSELoss {
+    /// Compare every column with the teacher's embedding of the first one. Default false.
+    pub broadcast: bool,
     /// The teacher's width, where the student's is another: see [`EmbedDistillLoss`]. Default none.
     pub projection_dim: Option<usize>,
 }
@@ -88,7 +93,7 @@ impl Loss for MSELoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        distill(tape, batch, DistillMetric::Mse)
+        distill(tape, batch, DistillMetric::Mse, self.broadcast)
     }
 
     fn parameters(&self, sizes: &Sizes) -> Result<Vec<LossParameter>> {
@@ -107,8 +112,13 @@ fn projection(width: Option<usize>, sizes: &Sizes) -> Result<Vec<LossParameter>>
     Ok(vec![weight, LossParameter::learned("projection.bias", &[width], initial)])
 }
 
-fn distill(tape: &mut Tape<'_>, batch: &Batch<'_>, metric: DistillMetric) -> Result<Var> {
-    let teacher = batch.guide()?;
+fn distill(tape: &mut Tape<'_>, batch: &Batch<'_>, metric: DistillMetric, broadcast: bool) -> Result<Var> {
+    let columns = &batch.layout.columns;
+    let mut teacher = batch.guide()?.clone();
+    if broadcast {
+        let of_column = |rows: &usize| teacher.data()[..rows * teacher.columns()].iter().copied();
+        teacher = Tensor::from_vec(columns.iter().flat_map(of_column).collect(), teacher.shape())?;
+    }
     let student = match batch.parameters {
         [] => batch.embeddings.clone(),
         _ => tape.linear(batch.embeddings, batch.parameter(0)?, Some(batch.parameter(1)?))?,
@@ -121,7 +131,7 @@ fn distill(tape: &mut Tape<'_>, batch: &Batch<'_>, metric: DistillMetric) -> Res
         );
         return Err(Error::spec("guide", problem));
     }
-    let teacher = tape.constant(teacher.clone());
+    let teacher = tape.constant(teacher);
     let (distance, scale, shift) = match metric {
         DistillMetric::Cosine => (Distance::Cosine, -1.0, 1.0),
         DistillMetric::Mse => {
@@ -132,7 +142,6 @@ fn distill(tape: &mut Tape<'_>, batch: &Batch<'_>, metric: DistillMetric) -> Res
     // Larger is closer, so the sign changes.
     let values = distance.paired(tape, &student, &teacher)?;
     let losses = tape.affine(&values, scale, shift)?;
-    let columns = &batch.layout.columns;
     let share = |rows: &usize| std::iter::repeat_n(1.0 / (columns.len() * rows) as f32, *rows);
     let weights = Tensor::from_vec(columns.iter().flat_map(share).collect(), losses.value().shape())?;
     Reducer::Sum.reduce(tape, &losses, Some(&weights))

@@ -1,0 +1,54 @@
+//! What a run goes through: the batches of its data sets, epoch by epoch.
+
+use super::batch::{Batch, Batcher};
+use crate::data::{Mix, Order};
+use crate::error::Result;
+use crate::spec::RunSpec;
+
+/// The data sets of a run, each in its own order.
+#[derive(Debug)]
+pub(crate) struct Course {
+    sets: Vec<(Batcher, Order)>,
+    mix: Mix,
+    seed: u64,
+}
+
+/// A batch to be made: its data set and the places of its examples there.
+pub(crate) type Planned = (usize, Vec<u32>);
+
+impl Course {
+    pub(crate) fn new(spec: &RunSpec, sets: Vec<(Batcher, Order)>) -> Self {
+        let mix = if spec.dataset_sampler == "round_robin" { Mix::RoundRobin } else { Mix::Proportional };
+        Course { sets, mix, seed: spec.seed }
+    }
+
+    /// The batches of an epoch. A batch is of one data set.
+    pub(crate) fn batches(&self, epoch: u64) -> Vec<Planned> {
+        let own: Vec<Vec<Vec<u32>>> = self.sets.iter().map(|(_, order)| order.batches(epoch)).collect();
+        let turns = self.mix.turns(&own.iter().map(Vec::len).collect::<Vec<_>>(), self.seed, epoch);
+        let mut own: Vec<_> = own.into_iter().map(Vec::into_iter).collect();
+        turns.into_iter().filter_map(|dataset| Some((dataset, own[dataset].next()?))).collect()
+    }
+
+    /// The optimiser steps of so many epochs.
+    pub(crate) fn steps(&self, epochs: usize) -> usize {
+        (0..epochs as u64).map(|epoch| self.batches(epoch).len()).sum()
+    }
+
+    /// The training examples.
+    pub(crate) fn examples(&self) -> usize {
+        self.sets.iter().map(|(batcher, _)| batcher.dataset().examples.len()).sum()
+    }
+
+    /// Makes batches, on another thread.
+    pub(crate) fn worker(&self) -> impl Fn(Planned) -> Result<Batch> + Send + 'static {
+        let batchers: Vec<Batcher> = self.sets.iter().map(|(batcher, _)| batcher.clone()).collect();
+        move |(dataset, examples)| Ok(Batch { dataset, ..batchers[dataset].batch(&examples)? })
+    }
+
+    /// The training data as it was understood.
+    pub(crate) fn description(&self) -> String {
+        let own: Vec<&str> = self.sets.iter().map(|(batcher, _)| batcher.dataset().decision.as_str()).collect();
+        own.join("; ")
+    }
+}
