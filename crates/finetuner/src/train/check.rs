@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::data::Data;
+use super::data::{Data, TrainingSet, held_out_kind};
 use super::measure::Target;
 use super::recorder::Recorder;
 use crate::data::lint::{Finding, Lengths, Severity, Subject, sample};
@@ -40,16 +40,28 @@ impl Check {
 /// What keeps the data from being read at all; [`Error::Model`] without a tokenizer.
 pub fn check(spec: &RunSpec) -> Result<Check> {
     let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
+    let sets = spec.parts()?;
+    let index_data = spec.index_data.as_deref();
+    let queries = spec.query_data.as_ref().map(|path| read_retrieval(path, index_data, kind)).transpose()?;
+    let learnt = |path: &Path| sets.iter().any(|set| set.train_data == path);
+    let index = index_data.filter(|path| !learnt(path)).map(|path| inspect(path, None)).transpose()?;
     let model = source::resolve(&spec.model)?.open()?;
     let limit = spec.max_length.unwrap_or(model.max_length);
     let tokenizer = Tokenizer::from_bytes(&model.files.name(), &model.tokenizer()?, limit)?.lowercase(model.lowercase);
-    let index_data = spec.index_data.as_deref();
-    let queries = spec.query_data.as_ref().map(|path| read_retrieval(path, index_data, kind)).transpose()?;
 
-    let mut found = Check { data: Vec::new(), findings: Vec::new() };
-    for part in spec.parts()? {
-        let (train, evaluation) = inspect_set(&part, &mut found.data)?;
-        let index = index_data.filter(|path| *path != part.train_data).map(|path| inspect(path, None)).transpose()?;
+    let (mut data, mut findings) = (Vec::new(), Vec::new());
+    for set in sets {
+        let kind = set.kind.as_deref().map(str::parse::<Kind>).transpose()?;
+        let mut train = inspect(&set.train_data, kind)?;
+        data.push(train.decision.clone());
+        let asked = held_out_kind(kind, &train);
+        let mut evaluation = set.eval_data.as_ref().map(|path| inspect(path, asked)).transpose()?;
+        data.extend(evaluation.iter().map(|dataset| dataset.decision.clone()));
+        if set.val_split > 0.0 && evaluation.is_none() {
+            let empty = std::mem::take(&mut train.empty);
+            let (rest, held_out) = hold_out(&train, set.val_split, set.seed)?;
+            (train, evaluation) = (Dataset { empty, ..rest }, Some(held_out));
+        }
         let lengths = lengths(&train, &tokenizer)?;
         let subject = Subject {
             train: &train,
@@ -58,27 +70,11 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
             index: index.as_ref(),
             lengths: Some(&lengths),
         };
-        found.findings.extend(subject.findings());
+        findings.extend(subject.findings());
     }
-    found.data.extend(queries.iter().map(|set| format!("measured on: {}", set.description)));
-    Ok(found)
-}
-
-/// One data set and what is held out of it, and how both were understood.
-fn inspect_set(spec: &RunSpec, decisions: &mut Vec<String>) -> Result<(Dataset, Option<Dataset>)> {
-    let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
-    let mut train = inspect(&spec.train_data, kind)?;
-    decisions.push(train.decision.clone());
-    // Texts alone may be measured on data of any kind.
-    let asked = kind.or(Some(train.kind)).filter(|kind| *kind != Kind::Single);
-    let mut evaluation = spec.eval_data.as_ref().map(|path| inspect(path, asked)).transpose()?;
-    decisions.extend(evaluation.iter().map(|dataset| dataset.decision.clone()));
-    if spec.val_split > 0.0 && evaluation.is_none() {
-        let empty = std::mem::take(&mut train.empty);
-        let (rest, held_out) = hold_out(&train, spec.val_split, spec.seed)?;
-        (train, evaluation) = (Dataset { empty, ..rest }, Some(held_out));
-    }
-    Ok((train, evaluation))
+    data.extend(queries.iter().map(|set| format!("measured on: {}", set.description)));
+    findings.sort_by_key(|finding: &Finding| finding.severity);
+    Ok(Check { data, findings })
 }
 
 /// Tokens of a sample of the texts.
@@ -94,22 +90,19 @@ fn lengths(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<Lengths> {
 /// # Errors
 /// [`Error::Spec`] for warnings where the spec is `strict`.
 pub(super) fn tell(spec: &RunSpec, data: &Data, tokenizer: &Tokenizer, recorder: &mut Recorder<'_>) -> Result<()> {
+    // Queries that were drawn from the evaluation data need not be looked at twice.
+    let drawn = |path: &Path| data.sets.iter().filter_map(TrainingSet::held_out).any(|held_out| held_out.path == path);
+    let sets = data.measures.iter().filter_map(|measure| match &measure.target {
+        Target::Retrieval(set) if !drawn(&set.query_path) => Some(set),
+        _ => None,
+    });
+    let queries: Vec<_> = sets.collect();
     let mut findings = Vec::new();
     for set in &data.sets {
-        // Queries that were drawn from the evaluation data need not be looked at twice.
-        let drawn = |path: &Path| set.held_out().is_some_and(|held_out| held_out.path == path);
-        let queries = data.measures.iter().filter_map(|measure| match &measure.target {
-            Target::Retrieval(set) if !drawn(&set.query_path) => Some(set),
-            _ => None,
-        });
         let lengths = lengths(&set.train, tokenizer)?;
-        let subject = Subject {
-            train: &set.train,
-            evaluation: set.held_out(),
-            queries: &queries.collect::<Vec<_>>(),
-            index: None,
-            lengths: Some(&lengths),
-        };
+        let evaluation = set.held_out();
+        let subject =
+            Subject { train: &set.train, evaluation, queries: &queries, index: None, lengths: Some(&lengths) };
         findings.extend(subject.findings());
     }
     let (notes, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.severity == Severity::Note);

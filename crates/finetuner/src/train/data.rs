@@ -41,9 +41,7 @@ impl TrainingSet {
         recorder.info(train.decision.clone())?;
         let (mut validation, mut measured) = (None, None);
         if let Some(path) = &spec.eval_data {
-            // Texts alone say nothing of what matches; data of any kind may measure what they taught.
-            let asked = kind.or(Some(train.kind)).filter(|kind| *kind != Kind::Single);
-            let mut dataset = read(path, asked)?;
+            let mut dataset = read(path, held_out_kind(kind, &train))?;
             dataset.relabel(&train.label_names);
             recorder.info(dataset.decision.clone())?;
             let held_out = if dataset.kind == train.kind { &mut validation } else { &mut measured };
@@ -58,7 +56,7 @@ impl TrainingSet {
         Ok(TrainingSet { spec, train, validation, measured })
     }
 
-    /// What is held out of it, for validation or to be measured alone.
+    /// What is held out of it, for a validation loss or only to be measured.
     pub(crate) fn held_out(&self) -> Option<&Dataset> {
         self.validation.as_ref().or(self.measured.as_ref())
     }
@@ -75,13 +73,18 @@ impl TrainingSet {
     }
 }
 
+/// The kind to read held-out data as: that of the training data. Texts alone say nothing of what matches, so data of any
+/// kind may measure what they taught.
+pub(super) fn held_out_kind(asked: Option<Kind>, train: &Dataset) -> Option<Kind> {
+    asked.or(Some(train.kind)).filter(|kind| *kind != Kind::Single)
+}
+
 impl Data {
     /// Reads what the spec names, telling how it was understood.
     pub(crate) fn read(spec: &RunSpec, callbacks: &Callbacks, recorder: &mut Recorder<'_>) -> Result<Self> {
         let sets = spec.parts()?.into_iter().map(|spec| TrainingSet::read(spec, recorder));
         let sets = sets.collect::<Result<Vec<_>>>()?;
-        let held_out = sets.iter().filter_map(TrainingSet::held_out);
-        let measures = measures(spec, callbacks, held_out, recorder)?;
+        let measures = measures(spec, callbacks, sets.iter().filter_map(TrainingSet::held_out), recorder)?;
         for measure in &measures {
             recorder.info(format!("measured on: {}", measure.target.description()))?;
         }
