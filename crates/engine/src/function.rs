@@ -304,6 +304,12 @@ pub trait Functions {
     /// The gradient of `x` from that of the values.
     fn matrix_rows_backward(&self, x: &Tensor, function: &dyn MatrixFunction, dy: &Tensor) -> Tensor;
 
+    /// The inverse of a square matrix; not finite where there is none.
+    fn inverse(&self, x: &Tensor) -> Tensor;
+
+    /// `dx = -y^T dy y^T`, given also the inverse `y`.
+    fn inverse_backward(&self, y: &Tensor, dy: &Tensor) -> Tensor;
+
     /// `ln(1 + sum over i, j with targets[i] < targets[j] of exp(scale (x[i] - x[j])))`, one number; and its gradient.
     fn ranked_pairs(&self, x: &Tensor, targets: &[f32], scale: f64) -> (Tensor, Tensor);
 }

@@ -174,6 +174,8 @@ fn selections_and_concatenations() {
     let x = || vec![numbers(8, 24)];
     check(&[&[4, 6]], x(), |tape, x| tape.diagonal(&x[0]), |x| (0..4).map(|i| x[0][7 * i]).collect());
     check(&[&[4, 6]], x(), |tape, x| tape.row_range(&x[0], 1..3), |x| x[0][6..18].to_vec());
+    let columns = |x: &Matrices| x[0].chunks(6).flat_map(|row| row[2..5].to_vec()).collect();
+    check(&[&[4, 6]], x(), |tape, x| tape.column_range(&x[0], 2..5), columns);
     check(
         &[&[2, 3], &[4, 3]],
         vec![numbers(9, 6), numbers(10, 12)],
@@ -196,6 +198,24 @@ fn selections_and_concatenations() {
     assert!(matches!(tape.row_range(&x, 2..5), Err(Error::Index { limit: 4, .. })));
     let added = tape.add_columns(x.clone(), &x, 1.0, 1);
     assert!(matches!(added, Err(Error::Shape { operation: "add_columns", .. })));
+    assert!(matches!(tape.column_range(&x, 2..7), Err(Error::Index { limit: 6, .. })));
+}
+
+#[test]
+fn the_inverse_of_a_matrix() {
+    // By cofactors; the largest elements stand off the diagonal, so that pivots are exchanged.
+    let naive = |x: &Matrices| {
+        let at = |row: usize, column: usize| x[0][3 * (row % 3) + column % 3];
+        let minor = |i: usize, j: usize| at(i + 1, j + 1) * at(i + 2, j + 2) - at(i + 1, j + 2) * at(i + 2, j + 1);
+        let determinant: f64 = (0..3).map(|j| at(0, j) * minor(0, j)).sum();
+        (0..9).map(|k| minor(k % 3, k / 3) / determinant).collect()
+    };
+    let x = vec![0.0, 1.5, 0.2, -0.3, 0.1, 1.25, 2.0, -0.4, 0.5];
+    check(&[&[3, 3]], vec![x], |tape, x| tape.inverse(&x[0]), naive);
+    let (device, parameters) = (Cpu, Parameters::default());
+    let mut tape = Tape::recording(&device, &parameters);
+    let x = tape.constant(Tensor::zeros(&[4, 6]));
+    assert!(matches!(tape.inverse(&x), Err(Error::Shape { operation: "inverse", .. })));
 }
 
 /// Every triplet of the rule, listed: per anchor the sum and the count.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Cpu, TASK, elementwise, reduce, similarity, triplets};
+use super::{Cpu, TASK, elementwise, inverse, reduce, similarity, triplets};
 use crate::function::{Binary, Functions, MatrixFunction, RowFunction, Similarity, TripletRule, Unary};
 use crate::tensor::Tensor;
 
@@ -236,6 +236,18 @@ impl Functions for Cpu {
             function.gradient(row, x, dy.data(), &mut gradient);
             dx.iter_mut().zip(gradient).for_each(|(dx, gradient)| *dx = gradient as f32);
         });
+        dx
+    }
+
+    fn inverse(&self, x: &Tensor) -> Tensor {
+        let mut y = Tensor::stale(x.shape());
+        inverse::inverse(x.data(), x.columns(), y.data_mut());
+        y
+    }
+
+    fn inverse_backward(&self, y: &Tensor, dy: &Tensor) -> Tensor {
+        let mut dx = Tensor::stale(y.shape());
+        inverse::inverse_backward(y.data(), dy.data(), y.columns(), dx.data_mut());
         dx
     }
 

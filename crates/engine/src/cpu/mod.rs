@@ -8,6 +8,7 @@ mod embedding;
 mod function;
 pub(crate) mod gemm;
 pub(crate) mod math;
+mod inverse;
 mod measure;
 mod norm;
 mod pooling;

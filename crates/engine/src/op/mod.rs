@@ -8,6 +8,7 @@ mod dropout;
 mod elementwise;
 mod embedding;
 mod feed_forward;
+mod inverse;
 mod linear;
 mod norm;
 mod normalize;

@@ -80,6 +80,30 @@ impl Tape<'_> {
         }))
     }
 
+    /// Consecutive columns.
+    ///
+    /// # Shapes
+    /// `x [rows, columns]`; gives `[rows, range]`.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when the range ends outside the matrix.
+    pub fn column_range(&mut self, x: &Var, range: Range<usize>) -> Result<Var> {
+        let (rows, columns) = (x.value().rows(), x.value().columns());
+        if range.end > columns || range.start > range.end {
+            let (index, position) = (range.end, range.start);
+            return Err(Error::Index { operation: "column_range", index, position, limit: columns });
+        }
+        let mut y = Tensor::zeros(&[rows, range.len()]);
+        self.device().copy_block(x.value(), [0, range.start], &mut y, [0, 0], [rows, range.len()]);
+        let (source, shape) = (x.source(), x.value().shape().to_vec());
+        Ok(self.record(&[x], y, move |backward, dy| {
+            let mut dx = Tensor::zeros(&shape);
+            backward.device.copy_block(&dy, [0, 0], &mut dx, [0, range.start], [rows, range.len()]);
+            backward.add(source, dx);
+            Ok(())
+        }))
+    }
+
     /// Matrices side by side.
     ///
     /// # Shapes

@@ -67,6 +67,8 @@ impl Distance {
     /// The signal-to-noise ratio of normalised vectors.
     pub const SNR: Distance =
         Distance::Measured(Measure { kind: MeasureKind::SignalToNoise, normalize: Some(2.0), power: 1.0 });
+    /// The square of [`Distance::L2`].
+    pub const L2_SQUARED: Distance = Distance::Euclidean { normalize: true, squared: true };
 
     /// Whether larger values are closer.
     pub fn inverted(self) -> bool {

@@ -12,6 +12,7 @@ pub mod miner;
 mod parameter;
 pub mod reducer;
 mod registry;
+pub mod regularizer;
 
 use engine::random::Key;
 use engine::{Gradients, LeafGradients, ParameterId, Parameters, Tape, Tensor, Var};
@@ -20,8 +21,9 @@ pub use self::distance::Distance;
 use self::loss::{Batch, Loss};
 pub use self::mined::{Masks, Mined};
 use self::miner::Miner;
-pub use self::parameter::{Initial, LossParameter, Role, Sizes};
+pub use self::parameter::{Initial, Keep, LossParameter, Role, Sizes};
 pub use self::reducer::Reducer;
+pub use self::regularizer::Regularizer;
 use crate::error::{Error, Result};
 use crate::spec::Options;
 
@@ -68,6 +70,36 @@ pub enum Needs {
     TeacherScores,
     /// Texts, whatever is known of them: a guide says what to learn.
     Guide,
+    /// Texts of any kind of data.
+    Any,
+}
+
+impl Needs {
+    /// What serves two losses at once; `None` where nothing does.
+    pub fn and(self, other: Needs) -> Option<Needs> {
+        match (self, other) {
+            (needs, other) if needs.serves(other) => Some(needs),
+            (other, needs) if needs.serves(other) => Some(needs),
+            (Needs::RankedScores, Needs::Labels | Needs::Pairs) => Some(Needs::Triplets),
+            (Needs::Labels | Needs::Pairs, Needs::RankedScores) => Some(Needs::Triplets),
+            _ => None,
+        }
+    }
+
+    /// Whether all data of these needs serves others, too.
+    fn serves(self, other: Needs) -> bool {
+        use Needs::{Any, BinaryScores, Classes, Guide, Labels, Pairs, RankedScores, Scores, TeacherScores, Triplets};
+        match other {
+            Any | Guide => true,
+            _ if self == other => true,
+            Labels => matches!(self, Classes | Pairs | Triplets | TeacherScores),
+            Pairs => matches!(self, Triplets | TeacherScores),
+            Triplets => self == TeacherScores,
+            RankedScores => matches!(self, Scores | BinaryScores | Triplets | TeacherScores),
+            Scores => self == BinaryScores,
+            Classes | BinaryScores | TeacherScores => false,
+        }
+    }
 }
 
 /// The order of examples that `sampler = auto` stands for.
@@ -191,16 +223,15 @@ impl Objective {
         self.roles().any(|role| role != Role::Remembered)
     }
 
-    /// Ends a training step: takes over what the loss remembers of its batch, and brings learned numbers back into their
-    /// ranges.
+    /// Ends a training step: takes over what the loss remembers of its batch, and restores what always holds for
+    /// learned tensors.
     pub fn remember(&mut self, remembered: Remembered) {
         for (index, tensor) in remembered.0 {
             self.parameters.get_mut(self.roles[index].0).value = tensor;
         }
         for (id, role) in &self.roles {
-            if let Role::Learned { range: Some((low, high)), .. } = role {
-                let values = self.parameters.get_mut(*id).value.data_mut();
-                values.iter_mut().for_each(|value| *value = value.clamp(*low, *high));
+            if let Role::Learned { keep, .. } = role {
+                keep.apply(&mut self.parameters.get_mut(*id).value);
             }
         }
     }

@@ -50,8 +50,8 @@ pub enum Role {
     Learned {
         /// Whether the optimiser's weight decay applies to it.
         decay: bool,
-        /// It is kept within these bounds after every step.
-        range: Option<(f32, f32)>,
+        /// What holds for it at the start and after every step.
+        keep: Keep,
         /// Whether its columns are those of the embedding, so that a truncated embedding meets its truncated rows.
         spans_embedding: bool,
     },
@@ -59,22 +59,49 @@ pub enum Role {
     Remembered,
 }
 
+/// What holds for a learned tensor at the start and after every step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Keep {
+    /// Nothing.
+    Free,
+    /// Numbers within these bounds.
+    Within(f32, f32),
+    /// Rows of length 1.
+    UnitRows,
+}
+
+impl Keep {
+    pub(super) fn apply(self, tensor: &mut Tensor) {
+        match self {
+            Keep::Free => {}
+            Keep::Within(low, high) => tensor.data_mut().iter_mut().for_each(|x| *x = x.clamp(low, high)),
+            Keep::UnitRows => {
+                let columns = tensor.columns().max(1);
+                for row in tensor.data_mut().chunks_mut(columns) {
+                    let norm = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt().max(1e-12);
+                    row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+                }
+            }
+        }
+    }
+}
+
 impl LossParameter {
     /// A tensor that is learned, with weight decay where the optimiser has one.
     pub fn learned(name: impl Into<String>, shape: &[usize], initial: Initial) -> Self {
-        let role = Role::Learned { decay: true, range: None, spans_embedding: false };
+        let role = Role::Learned { decay: true, keep: Keep::Free, spans_embedding: false };
         LossParameter { name: name.into(), shape: shape.to_vec(), initial, role }
     }
 
     /// Vectors in the space of the embeddings, `[count, dimension]`, learned.
     pub fn vectors(name: impl Into<String>, count: usize, sizes: &Sizes, initial: Initial) -> Self {
-        let role = Role::Learned { decay: true, range: None, spans_embedding: true };
+        let role = Role::Learned { decay: true, keep: Keep::Free, spans_embedding: true };
         LossParameter { name: name.into(), shape: vec![count, sizes.dimension], initial, role }
     }
 
-    /// One learned number without weight decay, kept within `range` after every step.
-    pub fn scalar(name: impl Into<String>, initial: f64, range: Option<(f32, f32)>) -> Self {
-        let role = Role::Learned { decay: false, range, spans_embedding: false };
+    /// One learned number without weight decay.
+    pub fn scalar(name: impl Into<String>, initial: f64) -> Self {
+        let role = Role::Learned { decay: false, keep: Keep::Free, spans_embedding: false };
         LossParameter { name: name.into(), shape: vec![1], initial: Initial::Constant(initial), role }
     }
 
@@ -82,6 +109,15 @@ impl LossParameter {
     pub fn remembered(name: impl Into<String>, shape: &[usize], value: f64) -> Self {
         let initial = Initial::Constant(value);
         LossParameter { name: name.into(), shape: shape.to_vec(), initial, role: Role::Remembered }
+    }
+
+    /// The same with something that always holds for it.
+    #[must_use]
+    pub fn kept(mut self, always: Keep) -> Self {
+        if let Role::Learned { keep, .. } = &mut self.role {
+            *keep = always;
+        }
+        self
     }
 
     /// The values before the first step, a function of `key` alone.
@@ -93,6 +129,9 @@ impl LossParameter {
                 Initial::Normal { deviation } => deviation * key.normal(counter),
                 Initial::Uniform { bound } => bound * (2.0 * key.uniform(counter) - 1.0),
             } as f32;
+        }
+        if let Role::Learned { keep, .. } = self.role {
+            keep.apply(&mut tensor);
         }
         tensor
     }

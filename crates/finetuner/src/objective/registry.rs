@@ -79,3 +79,9 @@ pub(super) fn positive(key: &'static str, value: f64) -> Option<(&'static str, S
     let valid = value.is_finite() && value > 0.0;
     (!valid).then(|| (key, format!("expected a number greater than 0, got {value}")))
 }
+
+/// A problem unless the number is an angle from 0 to 180 degrees.
+pub(super) fn angle(key: &'static str, degrees: f64) -> Option<(&'static str, String)> {
+    let valid = (0.0..=180.0).contains(&degrees);
+    (!valid).then(|| (key, format!("expected degrees from 0 to 180, got {degrees}")))
+}

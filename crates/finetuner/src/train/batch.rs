@@ -65,7 +65,7 @@ impl Batcher {
         });
         Batcher {
             negatives: negatives.min().unwrap_or(0),
-            views: if needs == Needs::Guide { 1 } else { 2 },
+            views: if matches!(needs, Needs::Guide | Needs::Any) { 1 } else { 2 },
             graph: Arc::new(LabelGraph::from_dataset(&dataset)),
             dataset,
             tokenizer: model.tokenizer.clone(),
@@ -204,6 +204,7 @@ impl Batcher {
             | Needs::TeacherScores
             | Needs::Triplets
             | Needs::Guide
+            | Needs::Any
             | Needs::Classes => !examples.is_empty(),
             Needs::RankedScores => {
                 let scores: HashSet<Option<u32>> = examples.iter().map(score).collect();
@@ -278,7 +279,7 @@ pub(crate) fn check_data(loss: &str, needs: Needs, dataset: &Dataset) -> Result<
         }
         Needs::Triplets => (matches!(kind, Kind::Triplets | Kind::ScoredTriplets), "triplets"),
         Needs::TeacherScores => (kind == Kind::ScoredTriplets, "triplets with a teacher's scores (scored_triplets)"),
-        Needs::Guide => (true, "texts"),
+        Needs::Guide | Needs::Any => (true, "texts"),
         Needs::Classes => (kind == Kind::Labelled, "labelled items"),
     };
     if !fits {

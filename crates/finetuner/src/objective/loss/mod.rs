@@ -15,6 +15,17 @@ mod pnp;
 mod ranked_list;
 mod threshold_consistent_margin;
 mod tuplet_margin;
+mod class;
+mod clip;
+mod cross_batch_memory;
+mod dynamic_soft_margin;
+mod global_orthogonal_regularization;
+mod inner;
+mod matryoshka;
+mod multiple;
+mod regularized;
+mod self_supervised;
+mod sig_lip;
 mod contrastive;
 mod angular;
 mod batch_all_triplet;
@@ -53,23 +64,34 @@ pub use self::batch_hard_triplet::{BatchHardSoftMarginTripletLoss, BatchHardTrip
 pub use self::batch_semi_hard_triplet::BatchSemiHardTripletLoss;
 pub use self::centroid_triplet::CentroidTripletLoss;
 pub use self::circle::CircleLoss;
+pub use self::class::{
+    ArcFaceLoss, CosFaceLoss, LargeMarginSoftmaxLoss, ManifoldLoss, NormalizedSoftmaxLoss, Outliers, P2SGradLoss,
+    ProxyAnchorLoss, ProxyNCALoss, SoftTripleLoss, SphereFaceLoss, SubCenterArcFaceLoss,
+};
+pub use self::clip::ClipLoss;
 pub use self::contrastive::{ContrastiveLoss, SignalToNoiseRatioContrastiveLoss};
 pub use self::cosent::CoSENTLoss;
 pub use self::cosine_similarity::{CosineSimilarityLoss, LossFunction, ScoreTransformation};
+pub use self::cross_batch_memory::CrossBatchMemory;
 pub use self::distill_kl_div::DistillKLDivLoss;
+pub use self::dynamic_soft_margin::DynamicSoftMarginLoss;
 pub use self::easy_positive::{EPHN, EPSHN};
 pub use self::embed_distill::{DistillMetric, EmbedDistillLoss, MSELoss};
 pub use self::fast_ap::FastAPLoss;
 pub use self::generalized_lifted_structure::GeneralizedLiftedStructureLoss;
 pub use self::gist_embed::{GISTEmbedLoss, MarginStrategy};
+pub use self::global_orthogonal_regularization::{Aggregation, GlobalOrthogonalRegularizationLoss};
 pub use self::histogram::HistogramLoss;
+pub use self::inner::{Inner, NamedLoss};
 pub use self::instance::InstanceLoss;
 pub use self::intra_pair_variance::IntraPairVarianceLoss;
 pub use self::lifted_structure::LiftedStructureLoss;
 pub use self::margin::MarginLoss;
 pub use self::margin_mse::MarginMSELoss;
+pub use self::matryoshka::{Dimensions, MatryoshkaLoss};
 pub use self::mega_batch_margin::MegaBatchMarginLoss;
 pub use self::multi_similarity::MultiSimilarityLoss;
+pub use self::multiple::{MinerOptions, MultipleLosses, NamedLosses, NamedMiner};
 pub use self::multiple_negatives_ranking::{
     Direction, Directions, HardnessMode, MultipleNegativesRankingLoss, PartitionMode,
 };
@@ -79,7 +101,9 @@ pub use self::nt_xent::{FinetunerNTXentLoss, NTXentLoss};
 pub use self::pair_contrastive::{OnlineContrastiveLoss, PairContrastiveLoss};
 pub use self::pnp::{PNPLoss, Variant};
 pub use self::ranked_list::RankedListLoss;
+pub use self::self_supervised::SelfSupervisedLoss;
 pub use self::siamese::SiameseLoss;
+pub use self::sig_lip::SigLipLoss;
 pub use self::sup_con::SupConLoss;
 pub use self::threshold_consistent_margin::ThresholdConsistentMarginLoss;
 pub use self::triplet::TripletLoss;
@@ -208,6 +232,14 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
     /// [`crate::Error::Engine`] when the batch is not what it needs.
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var>;
 
+    /// Builds what the options name, such as a loss within this one. Default: nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Spec`] as [`new`].
+    fn complete(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// What `sampler = auto` means for it. Default: the class sampler where items of a class are compared.
     fn sampler(&self) -> Sampler {
         match self.needs() {
@@ -289,6 +321,25 @@ const LOSSES: &[Entry<dyn Loss>] = &[
         aliases: &["CachedMultipleNegativesSymmetricRankingLoss"],
         build: symmetric,
     },
+    entry::<ArcFaceLoss>("ArcFaceLoss", &[]),
+    entry::<CosFaceLoss>("CosFaceLoss", &[]),
+    entry::<SphereFaceLoss>("SphereFaceLoss", &[]),
+    entry::<LargeMarginSoftmaxLoss>("LargeMarginSoftmaxLoss", &[]),
+    entry::<SubCenterArcFaceLoss>("SubCenterArcFaceLoss", &[]),
+    entry::<NormalizedSoftmaxLoss>("NormalizedSoftmaxLoss", &[]),
+    entry::<ProxyAnchorLoss>("ProxyAnchorLoss", &[]),
+    entry::<ProxyNCALoss>("ProxyNCALoss", &[]),
+    entry::<SoftTripleLoss>("SoftTripleLoss", &[]),
+    entry::<P2SGradLoss>("P2SGradLoss", &[]),
+    entry::<ManifoldLoss>("ManifoldLoss", &[]),
+    entry::<DynamicSoftMarginLoss>("DynamicSoftMarginLoss", &[]),
+    entry::<GlobalOrthogonalRegularizationLoss>("GlobalOrthogonalRegularizationLoss", &[]),
+    entry::<SigLipLoss>("SigLipLoss", &[]),
+    entry::<MultipleLosses>("MultipleLosses", &[]),
+    entry::<CrossBatchMemory>("CrossBatchMemory", &[]),
+    entry::<SelfSupervisedLoss>("SelfSupervisedLoss", &[]),
+    entry::<MatryoshkaLoss>("MatryoshkaLoss", &[]),
+    entry::<ClipLoss>("ClipLoss", &["CLIPLoss"]),
 ];
 
 /// `MultipleNegativesRankingLoss` in both directions, unless the options say otherwise.
@@ -300,7 +351,6 @@ fn symmetric(options: &Options) -> Result<Box<dyn Loss>> {
 }
 
 const BASE: &str = "is a base class of pytorch-metric-learning: it computes nothing by itself";
-const WRAPPER: &str = "wraps other losses, which cannot be given by name";
 const NO_DECODER: &str = "needs a decoder, which encoders have not; texts alone train with \
                           `MultipleNegativesRankingLoss` (SimCSE)";
 const TWO_COPIES: &str =
@@ -310,9 +360,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("GenericPairLoss", BASE),
     ("EmbeddingRegularizerMixin", BASE),
     ("WeightRegularizerMixin", BASE),
-    ("MultipleLosses", WRAPPER),
-    ("CrossBatchMemory", WRAPPER),
-    ("SelfSupervisedLoss", WRAPPER),
     ("DenoisingAutoEncoderLoss", NO_DECODER),
     ("ContrastiveTensionLoss", TWO_COPIES),
     ("ContrastiveTensionLossInBatchNegatives", TWO_COPIES),
@@ -329,14 +376,16 @@ where
         name,
         aliases,
         build: |options| {
-            let loss: T = registry::parse("loss_options", options)?;
+            let mut loss: T = registry::parse("loss_options", options)?;
             registry::checked("loss_options", loss.problems())?;
+            loss.complete()?;
             Ok(Box::new(loss))
         },
     }
 }
 
-/// The loss of this name.
+/// The loss of this name. Besides its own options every loss takes `embedding_regularizer`, `embedding_reg_weight`,
+/// and, if it learns vectors, `weight_regularizer`, `weight_reg_weight`: see [`super::Regularizer`].
 ///
 /// # Errors
 /// [`crate::Error::Spec`] for an unknown name or option.
@@ -346,7 +395,10 @@ pub fn new(name: &str, options: &Options) -> Result<Box<dyn Loss>> {
         let problem = format!("`divisor` needs a loss that says what to divide by: {}", DIVIDING.join(", "));
         return Err(Error::spec("loss_options.reducer", problem));
     }
-    registry::build("loss", LOSSES, REFUSED, name, options)
+    let mut options = options.clone();
+    let regularization = regularized::Regularization::take(&mut options)?;
+    let loss = registry::build("loss", LOSSES, REFUSED, name, &options)?;
+    regularization.over(name, loss)
 }
 
 /// All known names.
