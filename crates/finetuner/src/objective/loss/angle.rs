@@ -16,6 +16,8 @@ use crate::objective::{Distance, Needs, registry};
 /// `x1` and `x2` are the halves of a vector: real and imaginary parts (an odd width gets a zero). Unlike the cosine it
 /// does not saturate near 1. Of triplets, the positives count as scored 1 and the negatives as scored 0.
 ///
+/// Use it as [`CoSENTLoss`](super::CoSENTLoss), where many cosines are near 1 and -1 and their gradients vanish.
+///
 /// Reference: `AnglELoss` of sentence-transformers; Li, Li 2023 (2309.12871), of whose loss it is the angle term.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

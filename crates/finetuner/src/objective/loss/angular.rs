@@ -18,6 +18,8 @@ use crate::objective::{Needs, Reducer};
 ///
 /// with a and p normalised and n as it is, as in the original. All of the anchor's negatives take part, mined or not.
 ///
+/// Use it for classes whose distances differ in scale: it compares angles.
+///
 /// Reference: `AngularLoss` of pytorch-metric-learning; Wang et al. 2017 (1708.01682).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

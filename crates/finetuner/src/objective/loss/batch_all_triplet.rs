@@ -14,6 +14,8 @@ use crate::objective::{Distance, Needs, Reducer};
 ///
 /// Memory grows with the square of the batch, not with its triplets.
 ///
+/// Use it for classes in small batches, where every triplet is needed.
+///
 /// Reference: `BatchAllTripletLoss` of sentence-transformers; Hermans, Beyer, Leibe 2017 (1703.07737).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,6 +52,8 @@ impl Loss for BatchAllTripletLoss {
 /// ```text
 /// loss(a, p, n) = max(0, d_ap - d_an + margin)
 /// ```
+///
+/// Use it to repeat runs of the original's version 0.4.1.
 ///
 /// Reference: `TripletLoss` of Finetuner 0.4.1; Schroff, Kalenichenko, Philbin 2015 (1503.03832).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -16,6 +16,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// The mean over all rows; without a positive its distance counts as 0, and rows without a negative have loss 0. A batch
 /// without any triplet has loss 0.
 ///
+/// Use it for clean classes: one wrong label is the hardest positive every time.
+///
 /// Reference: `BatchHardTripletLoss` of sentence-transformers; Hermans, Beyer, Leibe 2017 (1703.07737).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -54,6 +56,8 @@ impl Loss for BatchHardTripletLoss {
 /// ```text
 /// loss(i) = ln(1 + e^(max over positives p of d_ip - min over negatives n of d_in))
 /// ```
+///
+/// Use it as `BatchHardTripletLoss`, where no margin is known to be right.
 ///
 /// Reference: `BatchHardSoftMarginTripletLoss` of sentence-transformers; Hermans, Beyer, Leibe 2017 (1703.07737).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,6 +17,8 @@ use crate::objective::{Distance, Needs, Reducer};
 ///
 /// The mean over all positive pairs; those of anchors without negatives count 0.
 ///
+/// Use it for classes with some wrong labels: the very hardest negatives are left alone.
+///
 /// Reference: `BatchSemiHardTripletLoss` of sentence-transformers; Schroff, Kalenichenko, Philbin 2015 (1503.03832).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

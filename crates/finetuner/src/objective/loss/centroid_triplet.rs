@@ -18,6 +18,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// c+_i is the mean of the other rows of i's class, c_k that of all rows of class k, of vectors as they are. Rows that are
 /// alone in their class are no anchors.
 ///
+/// Use it for classes whose single items are noisy: they are compared with the means of classes.
+///
 /// Reference: `CentroidTripletLoss` of pytorch-metric-learning up to 1.7.3, which wants classes of one size; Wieczorek,
 /// Rychalska, Dabrowski 2021 (2104.13643).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,6 +17,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 ///
 /// with cosines s; anchors that lack positives or negatives have loss 0.
 ///
+/// Use it for classes, fine-grained ones above all: pairs far from their optimum weigh more.
+///
 /// Reference: `CircleLoss` of pytorch-metric-learning; Sun et al. 2020 (2002.10857).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -16,6 +16,8 @@ use crate::objective::{BatchLayout, Distance, Keep, LossParameter, Needs, Reduce
 /// `logit_scale` is learned by `loss_optimizer` without weight decay, and stays within `[0, ln 100]`. Pairs that are
 /// known to match another stand in no denominator; with all labels distinct it is the reference's loss.
 ///
+/// Use it for pairs of two kinds, such as images and texts, in large batches.
+///
 /// Reference: `ClipLoss` of open_clip (Finetuner's `CLIPLoss`); Radford et al. 2021 (2103.00020).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -15,6 +15,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// With a similarity the differences change sign, and the margins are similarities: `pos_margin` 1, `neg_margin` 0
 /// suit the cosine.
 ///
+/// Use it where one distance must part matches from the rest, as in finding duplicates.
+///
 /// Reference: `ContrastiveLoss` of pytorch-metric-learning; Hadsell, Chopra, LeCun 2006.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -71,6 +73,8 @@ impl Loss for ContrastiveLoss {
 /// loss = reduce of max(0, d - pos_margin) over positive pairs + reduce of max(0, neg_margin - d) over negative pairs
 /// d_ij = Var(x_i - x_j) / Var(x_i)
 /// ```
+///
+/// Use it as `ContrastiveLoss`, where embeddings are not normalised.
 ///
 /// Reference: `SignalToNoiseRatioContrastiveLoss` of pytorch-metric-learning; Yuan et al. 2019 (1904.02616).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -13,6 +13,8 @@ use crate::objective::{Distance, Needs, registry};
 ///
 /// Of triplets, the positives count as scored 1 and the negatives as scored 0. Time `O(n log n)` and memory `O(n)`.
 ///
+/// Use it for scored pairs of which only the order matters, as rank correlations measure it.
+///
 /// Reference: `CoSENTLoss` of sentence-transformers; Su 2022 (kexue.fm/archives/8847).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -12,6 +12,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// loss = mean (cos(a_i, b_i) - score_i)^2
 /// ```
 ///
+/// Use it for pairs with scores from 0 to 1 of which the value itself matters.
+///
 /// Reference: `CosineSimilarityLoss` of sentence-transformers; Reimers, Gurevych 2019 (1908.10084).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -15,6 +15,9 @@ use crate::spec::Options;
 /// No row is ever compared with itself, nor is a place in the memory taken for a row of the batch, as happens in the
 /// reference with `NCALoss` and `LiftedStructureLoss`.
 ///
+/// Use it where batches are small and the model changes slowly: earlier batches serve as negatives. The gradient cache,
+/// which needs no memory of stale rows, is the alternative.
+///
 /// Reference: `CrossBatchMemory` of pytorch-metric-learning; Wang et al. 2020 (1912.06798).
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

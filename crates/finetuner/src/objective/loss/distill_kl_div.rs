@@ -14,6 +14,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 /// `t` are the teacher's scores of the positive and the negatives (margins do as well: a softmax does not see what is
 /// added to all), `s` the student's similarities. Match `teacher_temperature` to the spread of the teacher's scores.
 ///
+/// Use it where a teacher, such as a cross-encoder, has scored several candidates of each query.
+///
 /// Reference: `DistillKLDivLoss` of sentence-transformers; Lin, Yang, Lin 2020 (2010.11386).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

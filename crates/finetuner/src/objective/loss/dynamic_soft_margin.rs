@@ -20,6 +20,8 @@ use crate::objective::{Distance, LossParameter, Masks, Mined, Needs, Sizes};
 /// H is remembered from step to step and has no gradient; values outside of the nodes count for the nearest one. All
 /// triplets are evaluated exactly in memory that grows with the square of the batch.
 ///
+/// Use it for classes or views when no margin is to be tuned.
+///
 /// Reference: `DynamicSoftMarginLoss` of pytorch-metric-learning; Zhang, Rusinkiewicz 2019 (ICCV).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

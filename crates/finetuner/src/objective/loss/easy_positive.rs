@@ -16,6 +16,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 ///
 /// Anchors without a positive or a negative are left out.
 ///
+/// Use it for classes whose items look different from one another: each is drawn to its nearest only.
+///
 /// Reference: Xuan, Stylianou, Pless 2020 (1904.04370).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,6 +52,8 @@ impl Loss for EPHN {
 
 /// Easy positive, semihard negative: [`EPHN`] with the nearest negative that is not nearer than the positive. Anchors
 /// without one are left out.
+///
+/// Use it as `EPHN` on noisier labels: the hardest negatives are left alone.
 ///
 /// Reference: Xuan, Stylianou, Pless 2020 (1904.04370).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

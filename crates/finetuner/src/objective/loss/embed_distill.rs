@@ -15,6 +15,8 @@ use crate::objective::{Distance, Initial, LossParameter, Needs, Reducer, Sizes};
 /// do, and nothing needs to be known of them. Student and teacher must have one width, or `projection_dim` that of the
 /// teacher: x is then W x + b, which is learned with the model and forgotten afterwards.
 ///
+/// Use it to give a smaller model the embeddings of a larger one.
+///
 /// Reference: `EmbedDistillLoss` of sentence-transformers; Kim et al. 2023 (2301.12005).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -72,6 +74,8 @@ impl Loss for EmbedDistillLoss {
 ///
 /// `EmbedDistillLoss` with `distance_metric` `mse`. Texts with their translations and `broadcast` make a model
 /// multilingual: both are to be where the teacher has the text.
+///
+/// Use it to give a model the embeddings of a teacher, values and all, as in teaching it another language.
 ///
 /// Reference: `MSELoss` of sentence-transformers; Reimers, Gurevych 2020 (2004.09813).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

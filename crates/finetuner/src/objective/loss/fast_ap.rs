@@ -17,6 +17,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// `num_bins` + 1 nodes over [0, 2^power]; H their running sums. Anchors without positives are left out. A miner weights
 /// anchors by how often it chooses them.
 ///
+/// Use it where average precision is the aim and batches are large.
+///
 /// Reference: `FastAPLoss` of pytorch-metric-learning; Cakir et al. 2019 (CVPR).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -16,6 +16,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// A logarithm of an empty sum counts as 0. With a similarity the differences change sign, and the margins are
 /// similarities.
 ///
+/// Use it for classes where all positives and negatives of an anchor should count, hard ones most.
+///
 /// Reference: `GeneralizedLiftedStructureLoss` of pytorch-metric-learning; Hermans, Beyer, Leibe 2017 (1703.07737).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

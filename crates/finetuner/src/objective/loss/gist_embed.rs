@@ -20,6 +20,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 ///
 /// The guide is the run's `guide`: any model, with its own tokenizer; it is not trained.
 ///
+/// Use it for pairs of which many match one another without being labelled, and a good guide is at hand.
+///
 /// Reference: `GISTEmbedLoss` of sentence-transformers; Solatorio 2024 (2402.16829).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -15,6 +15,8 @@ use crate::objective::{Distance, Needs};
 /// with m1 the mean and m2 the mean square of the similarities of different rows. It looks at no label; beside another
 /// loss it stands in `MultipleLosses`.
 ///
+/// Use it beside another loss in `MultipleLosses`, to spread embeddings over the sphere.
+///
 /// Reference: `GlobalOrthogonalRegularizationLoss` of sentence-transformers; Zhang et al. 2017 (1708.06320).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -20,6 +20,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 /// -1, -1 + delta … 1; every cosine is shared between the two nodes beside it. Only pairs of triplets count: an anchor
 /// needs a positive and a negative. There is no reducer.
 ///
+/// Use it for classes in large batches when no margin is to be tuned.
+///
 /// Reference: `HistogramLoss` of pytorch-metric-learning; Ustinova, Lempitsky 2016 (1611.00822).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

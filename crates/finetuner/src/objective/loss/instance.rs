@@ -18,6 +18,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 ///
 /// It means something only where labels are distinct and in the order of the rows; it is here because others have it.
 ///
+/// Use it for a batch that holds one item of each class, in order.
+///
 /// Reference: `InstanceLoss` of pytorch-metric-learning; Zheng et al. 2017 (1711.05535).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

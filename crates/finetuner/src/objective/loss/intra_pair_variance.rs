@@ -16,6 +16,8 @@ use crate::objective::{Distance, Needs, Reducer};
 ///
 /// Usually added to another loss. With a distance the two sides of each difference change places.
 ///
+/// Use it beside another loss in `MultipleLosses`, to keep the pairs of a kind alike.
+///
 /// Reference: `IntraPairVarianceLoss` of pytorch-metric-learning; Yu, Tao 2019 (ICCV).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

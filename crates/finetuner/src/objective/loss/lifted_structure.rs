@@ -19,6 +19,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// The logarithm of an empty sum counts as 0. With a similarity the differences change sign, and the margins are
 /// similarities.
 ///
+/// Use it for classes where each positive pair should meet the negatives of both its items.
+///
 /// Reference: `LiftedStructureLoss` of pytorch-metric-learning; Oh Song et al. 2016 (1511.06452).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -18,6 +18,8 @@ use crate::objective::{Distance, Initial, LossParameter, Mined, Needs, Reducer, 
 /// With a similarity the differences change sign, and beta is a similarity. Memory grows with the batch, not with its
 /// triplets.
 ///
+/// Use it for classes, with `DistanceWeightedMiner`, as its authors did.
+///
 /// Reference: `MarginLoss` of pytorch-metric-learning; Wu et al. 2017 (1706.07567).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -14,6 +14,8 @@ use crate::objective::{Distance, Needs, Reducer};
 ///
 /// The teacher, often a cross-encoder, is in the data: its margins or its scores.
 ///
+/// Use it for triplets whose margins a cross-encoder has scored, such as synthesised data.
+///
 /// Reference: `MarginMSELoss` of sentence-transformers; Hofstätter et al. 2020 (2010.02666).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

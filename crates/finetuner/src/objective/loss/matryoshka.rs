@@ -18,6 +18,8 @@ use crate::spec::Options;
 /// `loss=MultipleNegativesRankingLoss,matryoshka_dims=256+128+64`. Without the full width among them, that of the model
 /// is not trained.
 ///
+/// Use it where embeddings will be cut short to save room: their first numbers learn to stand alone.
+///
 /// Reference: `MatryoshkaLoss` of sentence-transformers; Kusupati et al. 2022 (2205.13147).
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

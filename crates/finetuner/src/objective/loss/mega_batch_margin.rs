@@ -16,6 +16,8 @@ use crate::objective::{Distance, Needs};
 /// Negatives are all documents of the batch but those of the anchor's own label, given negatives included. The larger
 /// the batch the harder the hardest; an anchor without any negative has the first term alone.
 ///
+/// Use it for paraphrases with batches of thousands: only the hardest negative of each counts.
+///
 /// Reference: `MegaBatchMarginLoss` of sentence-transformers; Wieting, Gimpel 2018 (P18-1042).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -17,6 +17,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 ///
 /// Usually with `MultiSimilarityMiner`.
 ///
+/// Use it for classes, with `MultiSimilarityMiner`: among the best of its family without much tuning.
+///
 /// Reference: `MultiSimilarityLoss` of pytorch-metric-learning; Wang et al. 2019 (1904.06627).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -17,6 +17,8 @@ use crate::spec::Options;
 /// `{"loss": "NTXentLoss", "loss_options": {"temperature": 0.1}, "miner": "BatchHardMiner"}`. The run's own miner serves
 /// the losses without one.
 ///
+/// Use it to join losses that each see a side of the task.
+///
 /// Reference: `MultipleLosses` of pytorch-metric-learning.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -15,6 +15,9 @@ use crate::objective::{BatchLayout, Distance, Needs, Reducer, registry};
 /// Rows of the query's own label, other than its own positive, are no negatives: they stand in no denominator. With
 /// all labels distinct it is the loss of sentence-transformers.
 ///
+/// Use it for queries with their answers and no other labels: the first choice for search. Larger batches make it
+/// better.
+///
 /// Reference: `MultipleNegativesRankingLoss` of sentence-transformers; Henderson et al. 2017 (1705.00652). With
 /// `directions` of all four and `joint` it is GTE's loss (2308.03281), with `query_to_doc` and `doc_to_query` and
 /// `per_direction` the symmetric one (2310.19923).

@@ -17,6 +17,8 @@ use crate::objective::{Distance, Needs, Reducer};
 ///
 /// The pair of a class is the first by row of anchor, then of positive. Classes without a pair are left out.
 ///
+/// Use it for classes of which a batch holds exactly two items each.
+///
 /// Reference: `NPairsLoss` of pytorch-metric-learning; Sohn 2016 (NIPS).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

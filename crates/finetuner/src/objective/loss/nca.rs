@@ -15,6 +15,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 ///
 /// Anchors without positives are left out. A miner weights anchors by how often it chooses them.
 ///
+/// Use it for classes that neighbours will vote on.
+///
 /// Reference: `NCALoss` of pytorch-metric-learning; Goldberger et al. 2004.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -13,6 +13,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 /// loss(a, p) = -ln(e^(s_ap / temperature) / (e^(s_ap / temperature) + sum over negatives n of e^(s_an / temperature)))
 /// ```
 ///
+/// Use it for views or classes with many negatives in a batch; larger batches make it better.
+///
 /// Reference: `NTXentLoss` of pytorch-metric-learning; Chen et al. 2020 (2002.05709). Also known as `NTXLoss`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -70,6 +72,8 @@ impl Loss for NTXentLoss {
 ///
 /// Where a label has more than two rows, an anchor's other positives are left out, as in [`NTXentLoss`], which it is
 /// but for the default temperature; the original refuses such batches.
+///
+/// Use it to repeat runs of the original's version 0.4.1.
 ///
 /// Reference: `NTXentLoss` of Finetuner 0.4.1; Chen et al. 2020 (2002.05709).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -15,6 +15,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// Known as `sentence_transformers.ContrastiveLoss`; `ContrastiveLoss` alone is that of pytorch-metric-learning, which
 /// compares all pairs of a batch.
 ///
+/// Use it for pairs marked 1 (match) or 0 (no match).
+///
 /// Reference: `ContrastiveLoss` of sentence-transformers; Hadsell, Chopra, LeCun 2006.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -61,6 +63,8 @@ impl Loss for PairContrastiveLoss {
 /// ```
 ///
 /// Without any negative, positives farther than the mean of the positives are hard, and the other way round.
+///
+/// Use it for pairs marked 1 or 0 of which most are easy: only the hard ones of a batch count.
 ///
 /// Reference: `OnlineContrastiveLoss` of sentence-transformers 6.2 (6.0 overlooked a lone positive).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

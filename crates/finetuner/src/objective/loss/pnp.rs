@@ -19,6 +19,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 /// `Ib` (b R - ln(1 + b R)) / b^2. The mean over the anchors that
 /// have positives is taken; there is no reducer.
 ///
+/// Use it where negatives that rank above positives are to be removed, and average precision is the aim.
+///
 /// Reference: `PNPLoss` of pytorch-metric-learning; Li et al. 2022 (2102.04640).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

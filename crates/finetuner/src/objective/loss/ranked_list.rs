@@ -15,6 +15,8 @@ use crate::objective::{Distance, Needs, Reducer};
 ///           with u = d_ip - (alpha - margin), v = alpha - d_in
 /// ```
 ///
+/// Use it for classes whose items may differ: positives are drawn into a ball, not onto a point.
+///
 /// Reference: `RankedListLoss` of pytorch-metric-learning; Wang et al. 2019 (1903.03238).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

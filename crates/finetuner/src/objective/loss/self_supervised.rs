@@ -12,6 +12,8 @@ use crate::spec::Options;
 /// Symmetric, it is the inner loss of both sides together; else the first sides are compared with the second ones alone.
 /// Pairs that share a text share their label, so a known match is no negative.
 ///
+/// Use it to give pairs of views to a loss that wants labels.
+///
 /// Reference: `SelfSupervisedLoss` of pytorch-metric-learning.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

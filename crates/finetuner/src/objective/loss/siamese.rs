@@ -14,6 +14,8 @@ use crate::objective::{Distance, Needs, Reducer};
 ///
 /// `cosine` is 1 - cos here; vectors are as they are otherwise.
 ///
+/// Use it to repeat runs of the original's version 0.4.1.
+///
 /// Reference: `SiameseLoss` of Finetuner 0.4.1; Hadsell, Chopra, LeCun 2006.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -17,6 +17,8 @@ use crate::objective::{Distance, LossParameter, Needs, Sizes};
 /// `logit_scale`, within `[0, ln 100]`, and `logit_bias` are learned by `loss_optimizer` without weight decay. Pairs that
 /// are known to match another are no negatives; with all labels distinct it is the reference's loss.
 ///
+/// Use it as `ClipLoss` in smaller batches: every pair is judged by itself.
+///
 /// Reference: `SigLipLoss` of open_clip; Zhai et al. 2023 (2303.15343).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

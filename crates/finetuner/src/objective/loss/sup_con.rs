@@ -15,6 +15,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 ///
 /// Anchors without positives have loss 0; a batch without positive or without negative pairs too.
 ///
+/// Use it for classes with several items in each batch; steadier than triplets, and in need of no miner.
+///
 /// Reference: `SupConLoss` of pytorch-metric-learning; Khosla et al. 2020 (2004.11362).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -15,6 +15,8 @@ use crate::objective::{Distance, Needs, Reducer};
 ///
 /// There is no reducer. Usually added to another loss.
 ///
+/// Use it beside another loss in `MultipleLosses`, where one threshold must serve all classes.
+///
 /// Reference: `ThresholdConsistentMarginLoss` of pytorch-metric-learning; Zhang et al. 2023 (2307.04047).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

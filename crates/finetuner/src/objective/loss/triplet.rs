@@ -15,6 +15,8 @@ use crate::objective::{Distance, Needs, Reducer};
 /// Only the given negatives count; `TripletMarginLoss` also compares with the rest of the batch. Several negatives of
 /// an anchor are as many triplets.
 ///
+/// Use it for given triplets of anchor, positive and negative, where no other row may serve as a negative.
+///
 /// Reference: `TripletLoss` of sentence-transformers; Schroff, Kalenichenko, Philbin 2015 (1503.03832).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

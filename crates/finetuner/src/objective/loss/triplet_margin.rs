@@ -20,6 +20,8 @@ use crate::objective::{Distance, Masks, Mined, Needs, Reducer};
 ///
 /// All triplets of a batch are evaluated exactly, in memory that grows with the square of the batch.
 ///
+/// Use it for classes or a label graph, with a miner that leaves the easy triplets out; the original's default.
+///
 /// Reference: `TripletMarginLoss` of pytorch-metric-learning; Schroff, Kalenichenko, Philbin 2015 (1503.03832).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -13,6 +13,8 @@ use crate::objective::{Distance, Needs, Reducer, registry};
 /// loss(a, p) = ln(1 + sum over negatives n of e^(scale (cos(angle_an) - cos(angle_ap - margin))))
 /// ```
 ///
+/// Use it for classes with many negatives in a batch, where triplets learn slowly.
+///
 /// Reference: `TupletMarginLoss` of pytorch-metric-learning; Yu, Tao 2019 (ICCV).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

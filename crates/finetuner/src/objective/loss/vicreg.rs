@@ -17,6 +17,8 @@ use crate::objective::{Needs, Reducer};
 ///
 /// of vectors as they are, with unbiased variances. The first two columns of the data are the views.
 ///
+/// Use it for pairs of views when batches are too small to give good negatives: it needs none.
+///
 /// Reference: `VICRegLoss` of pytorch-metric-learning; Bardes, Ponce, LeCun 2022 (2105.04906), whose first term sums over j.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -6,6 +6,8 @@ use crate::objective::{Distance, Mined};
 /// The triplets that the data is made of, and no others: example `i`'s anchor, positive and each of its negatives. Of
 /// items in one column, rows 3k, 3k + 1 and 3k + 2; one or two rows that are left over make none.
 ///
+/// Use it for batches whose rows are triplets in order.
+///
 /// Reference: `EmbeddingsAlreadyPackagedAsTriplets` of pytorch-metric-learning.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

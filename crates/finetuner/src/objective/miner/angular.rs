@@ -13,6 +13,8 @@ use crate::objective::{Distance, Mined};
 ///
 /// of the vectors as they are, as in the original.
 ///
+/// Use it with `AngularLoss`.
+///
 /// Reference: `AngularMiner` of pytorch-metric-learning; Wang et al. 2017 (1708.01682).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -10,6 +10,8 @@ use crate::objective::{Distance, Masks, Mined};
 /// semihard negative is the nearest that is farther than the chosen positive, a semihard positive the farthest that is
 /// nearer than the chosen negative. If both sides choose one, anchors that lack either are left out.
 ///
+/// Use it with easy positives where items of a class differ, with hard ones where they are alike.
+///
 /// Reference: `BatchEasyHardMiner` of pytorch-metric-learning; Xuan, Stylianou, Pless 2020 (1904.04370).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

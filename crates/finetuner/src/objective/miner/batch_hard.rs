@@ -6,6 +6,8 @@ use crate::objective::{Distance, Mined};
 
 /// One triplet per anchor: its farthest positive and its nearest negative. Anchors without either are left out.
 ///
+/// Use it for clean labels: one triplet per anchor, the hardest.
+///
 /// Reference: `BatchHardMiner` of pytorch-metric-learning; Hermans, Beyer, Leibe 2017 (1703.07737).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -15,6 +15,8 @@ use crate::objective::{Distance, Mined, registry};
 /// the inverse of how often that distance occurs between random points on a sphere in D dimensions. An anchor without
 /// such a negative has none. The draw is a function of the embeddings.
 ///
+/// Use it with `MarginLoss`: negatives of all distances, not the crowd in the middle.
+///
 /// Reference: `DistanceWeightedMiner` of pytorch-metric-learning; Wu et al. 2017 (1706.07567).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -7,6 +7,8 @@ use crate::objective::{Distance, Masks, Mined};
 
 /// Every pair, as without a miner.
 ///
+/// Use it to repeat runs of the original's version 0.4.1.
+///
 /// Reference: `SiameseMiner` of Finetuner 0.4.1.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -14,12 +16,16 @@ pub struct SiameseMiner {}
 
 /// Every triplet, as without a miner.
 ///
+/// Use it to repeat runs of the original's version 0.4.1.
+///
 /// Reference: `TripletMiner` of Finetuner 0.4.1.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TripletMiner {}
 
 /// As [`BatchEasyHardMiner`], but an anchor looks only at later rows, so that no pair is seen from both sides.
+///
+/// Use it to repeat runs of the original's version 0.4.1.
 ///
 /// Reference: `SiameseEasyHardMiner` of Finetuner 0.4.1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +40,8 @@ pub struct SiameseEasyHardMiner {
 }
 
 /// As [`BatchEasyHardMiner`], with other defaults.
+///
+/// Use it to repeat runs of the original's version 0.4.1.
 ///
 /// Reference: `TripletEasyHardMiner` of Finetuner 0.4.1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

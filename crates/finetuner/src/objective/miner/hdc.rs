@@ -8,6 +8,8 @@ use crate::objective::{Distance, Masks, Mined, registry};
 /// The hardest share of all positive and of all negative pairs of the batch: the farthest positives, the nearest
 /// negatives. Of equally hard pairs the first by row and column are taken.
 ///
+/// Use it to leave the easier half of the pairs out.
+///
 /// Reference: `HDCMiner` of pytorch-metric-learning, which also takes its pairs from another miner for a cascade; Yuan,
 /// Yang, Zhang 2017 (1611.05720).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

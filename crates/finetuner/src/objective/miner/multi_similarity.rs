@@ -14,6 +14,8 @@ use crate::objective::{Distance, Mined};
 ///
 /// An anchor without negatives keeps no positives, and the other way round.
 ///
+/// Use it with `MultiSimilarityLoss`.
+///
 /// Reference: `MultiSimilarityMiner` of pytorch-metric-learning; Wang et al. 2019 (1904.06627).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

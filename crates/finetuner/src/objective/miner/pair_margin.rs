@@ -8,6 +8,8 @@ use crate::objective::{Distance, Mined};
 ///
 /// With a similarity the comparisons flip, and the margins are similarities.
 ///
+/// Use it with pair losses: positives too far and negatives too near.
+///
 /// Reference: `PairMarginMiner` of pytorch-metric-learning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -5,6 +5,8 @@ use crate::objective::{Distance, Mined};
 
 /// Triplets by `t = d_an - d_ap`, how much farther the negative is than the positive.
 ///
+/// Use it with `TripletMarginLoss`; `hard` or `semihard` once the model knows the domain a little.
+///
 /// Reference: `TripletMarginMiner` of pytorch-metric-learning; Schroff, Kalenichenko, Philbin 2015 (1503.03832).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -8,6 +8,8 @@ use crate::objective::{Distance, Masks, Mined};
 /// Pairs drawn evenly over the range of their distances: equal bins between the smallest and the largest, of each
 /// non-empty one the same number of pairs with replacement. The draw is a function of the embeddings.
 ///
+/// Use it for pairs of all distances alike.
+///
 /// Reference: `UniformHistogramMiner` of pytorch-metric-learning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -18,6 +18,8 @@ use crate::objective::{Distance, LossParameter, Needs, Reducer, Sampler, Sizes, 
 /// The vectors `[num_classes, dimension]` start normally distributed and are learned by `loss_optimizer`. A miner's
 /// tuples become weights of the rows: how often they hold a row, beside the row they hold most often.
 ///
+/// Use it for many classes that are all known in training, such as faces or products.
+///
 /// Reference: `ArcFaceLoss` of pytorch-metric-learning; Deng et al. 2019 (1801.07698).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

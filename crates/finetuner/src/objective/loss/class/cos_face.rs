@@ -17,6 +17,8 @@ use crate::objective::{Distance, LossParameter, Needs, Reducer, Sampler, Sizes, 
 /// The vectors `[num_classes, dimension]` start normally distributed and are learned by `loss_optimizer`; a miner's
 /// tuples become weights of the rows.
 ///
+/// Use it as `ArcFaceLoss`; its margin is on the cosine, which is easier to train.
+///
 /// Reference: `CosFaceLoss` of pytorch-metric-learning; Wang et al. 2018 (1801.09414).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -19,6 +19,8 @@ use crate::objective::{Distance, LossParameter, Needs, Reducer, Sizes, registry}
 /// The vectors `[num_classes, dimension]` start normally distributed and are learned by `loss_optimizer`; a miner's
 /// tuples become weights of the rows.
 ///
+/// Use it to repeat published results; `ArcFaceLoss` is easier to train.
+///
 /// Reference: `LargeMarginSoftmaxLoss` of pytorch-metric-learning; Liu et al. 2016 (1612.02295).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -24,6 +24,8 @@ use crate::objective::{Distance, LossParameter, Needs, Reducer, Sizes, registry}
 /// The `K` proxies `[K, dimension]` start normally distributed and are learned by `loss_optimizer`. Time grows with the
 /// cube of rows and proxies.
 ///
+/// Use it where only some or none of the items have labels.
+///
 /// Reference: `ManifoldLoss` of pytorch-metric-learning; Aziere, Todorovic 2019 (CVPR).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

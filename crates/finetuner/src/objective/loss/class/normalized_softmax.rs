@@ -16,6 +16,8 @@ use crate::objective::{Distance, LossParameter, Needs, Reducer, Sizes, registry}
 /// The vectors `[num_classes, dimension]` start normally distributed and are learned by `loss_optimizer`; a miner's
 /// tuples become weights of the rows.
 ///
+/// Use it for classes known in training: a strong baseline with one number to tune.
+///
 /// Reference: `NormalizedSoftmaxLoss` of pytorch-metric-learning; Zhai, Wu 2018 (1811.12649).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -17,6 +17,8 @@ use crate::objective::{Distance, Initial, Keep, LossParameter, Needs, Sizes};
 /// The vectors `[num_classes, dimension]` start uniformly in all directions, are learned by `loss_optimizer` and brought
 /// back to length 1 after every step.
 ///
+/// Use it for known classes when no margin or scale is to be tuned.
+///
 /// Reference: `P2SGradLoss` of pytorch-metric-learning; Zhang et al. 2019 (1905.02479).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -19,6 +19,8 @@ use crate::objective::{Distance, Initial, LossParameter, Needs, Reducer, Sizes, 
 /// `[num_classes, dimension]` start normally distributed with variance `2 / num_classes` and are learned by
 /// `loss_optimizer`. A miner's tuples become weights w of the rows, and `w - 1` is added to a row's exponents.
 ///
+/// Use it for classes with few items each: it learns fast and batches need not hold whole classes.
+///
 /// Reference: `ProxyAnchorLoss` of pytorch-metric-learning; Kim et al. 2020 (2003.13911).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -16,6 +16,8 @@ use crate::objective::{Distance, LossParameter, Needs, Reducer, Sizes, registry}
 /// The proxies `[num_classes, dimension]` start normally distributed and are learned by `loss_optimizer`. The anchors of
 /// a miner's tuples become weights of the rows.
 ///
+/// Use it as `ProxyAnchorLoss`, where a plain softmax over class vectors is enough.
+///
 /// Reference: `ProxyNCALoss` of pytorch-metric-learning; Movshovitz-Attias et al. 2017 (1703.07464).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

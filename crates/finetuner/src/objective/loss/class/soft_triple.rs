@@ -18,6 +18,8 @@ use crate::objective::{Distance, Initial, LossParameter, Needs, Reducer, Sizes, 
 /// within `1 / sqrt(num_classes centers_per_class)` and are learned by `loss_optimizer`; a miner's tuples become weights
 /// of the rows. `weight_regularizer = SparseCentersRegularizer` draws the centres of a class together.
 ///
+/// Use it for classes that fall into several clusters.
+///
 /// Reference: `SoftTripleLoss` of pytorch-metric-learning; Qian et al. 2019 (1909.05235).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -17,6 +17,8 @@ use crate::objective::{LossParameter, Needs, Reducer, Sizes};
 /// The vectors `[num_classes, dimension]` start normally distributed and are learned by `loss_optimizer`; a miner's
 /// tuples become weights of the rows.
 ///
+/// Use it to repeat published results; `ArcFaceLoss` is easier to train.
+///
 /// Reference: `SphereFaceLoss` of pytorch-metric-learning; Liu et al. 2017 (1704.08063).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

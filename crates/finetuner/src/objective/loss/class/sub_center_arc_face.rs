@@ -17,6 +17,8 @@ use crate::objective::{Distance, LossParameter, Needs, Reducer, Sizes, registry}
 /// The vectors `[num_classes sub_centers, dimension]`, those of a class one after the other, start normally distributed
 /// and are learned by `loss_optimizer`; a miner's tuples become weights of the rows.
 ///
+/// Use it as `ArcFaceLoss` on noisy classes: wrong items gather around centres of their own.
+///
 /// Reference: `SubCenterArcFaceLoss` of pytorch-metric-learning; Deng et al. 2020 (ECCV).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
