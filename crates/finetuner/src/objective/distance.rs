@@ -99,11 +99,6 @@ impl Distance {
         }
     }
 
-    /// `[m, n]` in its own direction.
-    pub(super) fn values(self, tape: &mut Tape<'_>, a: &Var, b: &Var) -> Result<Var> {
-        Ok(tape.similarities(self.similarity(), a, b)?)
-    }
-
     /// A margin given in the distance's own direction, for values where smaller is closer.
     pub(super) fn threshold(self, margin: f64) -> f64 {
         if self.inverted() { -margin } else { margin }

@@ -1,9 +1,9 @@
-use engine::function::Unary;
-use engine::{Tape, Tensor, Var};
+use engine::{Tape, Var};
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Loss};
 use crate::error::Result;
+use crate::objective::anchor::{Anchor, Candidate, Pairs, Within};
 use crate::objective::reducer::{Of, divided};
 use crate::objective::{Distance, Needs, Reducer};
 
@@ -42,24 +42,52 @@ impl Loss for IntraPairVarianceLoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        let values = self.distance.values(tape, batch.embeddings, batch.others())?;
-        let labels = batch.masks();
-        let mined = batch.mine(tape, &labels);
-        let pairs = mined.pairs(tape.device(), &labels);
-        let mut side = |mask: &Tensor, eps: f64, increase: bool, part: &str| -> Result<Var> {
-            let sum = tape.sum(&values, Some(mask))?;
-            let counts = tape.constant(mask.clone());
-            let mean = divided(tape, &sum, &counts)?;
-            let limit = tape.affine(&mean, if increase { 1.0 - eps } else { 1.0 + eps }, 0.0)?;
-            let beyond = tape.subtract(&values, &limit)?;
-            let beyond = tape.affine(&beyond, if increase { -1.0 } else { 1.0 }, 0.0)?;
-            let beyond = tape.unary(Unary::Relu, &beyond)?;
-            let squares = tape.unary(Unary::Square, &beyond)?;
-            self.reducer.part(part).reduce_labelled(tape, &squares, Some(mask), Of::Pairs, &batch.layout.labels)
-        };
-        let inverted = self.distance.inverted();
-        let positive = side(&pairs.positives, self.pos_eps, inverted, "pos_loss")?;
-        let negative = side(&pairs.negatives, self.neg_eps, !inverted, "neg_loss")?;
+        let pairs = batch.pairs(tape, self.reducer.counts_repetitions());
+        let positive = self.side(tape, batch, &pairs, true)?;
+        let negative = self.side(tape, batch, &pairs, false)?;
         Ok(tape.add(&positive, &negative)?)
+    }
+}
+
+impl IntraPairVarianceLoss {
+    /// The part of the positive or of the negative pairs.
+    fn side(&self, tape: &mut Tape<'_>, batch: &Batch<'_>, pairs: &Pairs, positive: bool) -> Result<Var> {
+        let (part, eps) = if positive { ("pos_loss", self.pos_eps) } else { ("neg_loss", self.neg_eps) };
+        let reducer = self.reducer.part(part);
+        let distance = self.distance;
+        let of = move |anchor: &Anchor<'_>| if positive { anchor.positives.clone() } else { anchor.negatives.clone() };
+        let all = (f64::NEG_INFINITY, f64::INFINITY);
+        let (sums, counts) = batch.anchor_rows(tape, distance, all, pairs.clone(), move |anchor, terms| {
+            for pair in of(anchor) {
+                terms.add(pair.weight, pair.distance);
+                terms.slope(&pair, pair.weight);
+            }
+        })?;
+        let sum = tape.sum(&sums, None)?;
+        let mean = divided(tape, &sum, &counts)?;
+        // Distances are negated similarities: positives lie beyond where they are farther.
+        let sign = if positive { 1.0 } else { -1.0 };
+        let factor = if positive == distance.inverted() { 1.0 - eps } else { 1.0 + eps };
+        let limit = factor * f64::from(mean.value().item());
+        let within = Within(reducer.bounds(Of::Pairs));
+        let beyond = move |pair: &Candidate| (sign * (pair.distance - limit)).max(0.0);
+        let (losses, counts) = batch.anchor_rows(tape, distance, within.0, pairs.clone(), move |anchor, terms| {
+            for pair in of(anchor) {
+                if terms.add(pair.weight, beyond(&pair).powi(2)) {
+                    terms.slope(&pair, 2.0 * sign * pair.weight * beyond(&pair));
+                }
+            }
+        })?;
+        // The same by the mean, on which all pairs have an influence: so many times its change.
+        let (by_mean, _) = batch.anchor_rows(tape, distance, all, pairs.clone(), move |anchor, terms| {
+            for pair in of(anchor).iter().filter(|pair| within.holds(beyond(pair).powi(2))) {
+                terms.add(pair.weight, -2.0 * sign * factor * beyond(pair));
+            }
+        })?;
+        let (by_mean, fixed) = (tape.constant(by_mean.into_value()), tape.constant(mean.value().clone()));
+        let change = tape.subtract(&mean, &fixed)?;
+        let change = tape.multiply(&by_mean, &change)?;
+        let losses = tape.add(&losses, &change)?;
+        reducer.of_rows(tape, &losses, &counts, Of::Pairs, &batch.layout.labels)
     }
 }
