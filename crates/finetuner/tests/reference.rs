@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use finetuner::spec::RunSpec;
+use finetuner::objective::Needs;
+use finetuner::spec::{Options, RunSpec};
 use syn::{Expr, Fields, Item, ItemEnum, ItemStruct};
 
 fn source(folder: &str) -> PathBuf {
@@ -20,8 +21,8 @@ fn source(folder: &str) -> PathBuf {
 struct Definitions {
     structs: BTreeMap<String, ItemStruct>,
     enums: BTreeMap<String, ItemEnum>,
-    /// What a loss learns from: the last word of `fn needs`, where that is a constant.
-    needs: BTreeMap<String, String>,
+    /// Documentation of functions: a preset of another entry is built by one.
+    functions: BTreeMap<String, Vec<String>>,
     /// Name, aliases and type of each line of the table.
     table: Vec<(String, Vec<String>, String)>,
 }
@@ -54,17 +55,8 @@ impl Definitions {
             Item::Enum(item) => {
                 self.enums.insert(item.ident.to_string(), item);
             }
-            Item::Impl(item) if item.trait_.as_ref().is_some_and(|(_, path, _)| path.is_ident("Loss")) => {
-                let syn::Type::Path(of) = &*item.self_ty else { return };
-                let name = of.path.segments.last().unwrap().ident.to_string();
-                for part in item.items {
-                    let syn::ImplItem::Fn(function) = part else { continue };
-                    if let (true, [syn::Stmt::Expr(Expr::Path(value), None)]) =
-                        (function.sig.ident == "needs", &function.block.stmts[..])
-                    {
-                        self.needs.insert(name.clone(), value.path.segments.last().unwrap().ident.to_string());
-                    }
-                }
+            Item::Fn(item) => {
+                self.functions.insert(item.sig.ident.to_string(), documentation(&item.attrs));
             }
             Item::Const(item) => {
                 let Expr::Reference(reference) = *item.expr else { return };
@@ -76,8 +68,19 @@ impl Definitions {
     }
 }
 
-/// One line of a table of losses or miners: `entry::<Type>("Name", &["Alias"])`.
+/// One line of a table of losses or miners: `entry::<Type>("Name", &["Alias"])`, or `Entry { name, aliases, build }`.
 fn line(expression: &Expr) -> Option<(String, Vec<String>, String)> {
+    if let Expr::Struct(entry) = expression {
+        let field = |name: &str| {
+            let mut fields = entry.fields.iter();
+            fields
+                .find(|field| matches!(&field.member, syn::Member::Named(own) if own == name))
+                .map(|field| &field.expr)
+        };
+        let Expr::Path(build) = field("build")? else { return None };
+        let function = build.path.segments.last()?.ident.to_string();
+        return Some((text(field("name")?)?, texts(field("aliases")), function));
+    }
     let Expr::Call(call) = expression else { return None };
     let Expr::Path(function) = &*call.func else { return None };
     let segment = function.path.segments.last()?;
@@ -85,14 +88,15 @@ fn line(expression: &Expr) -> Option<(String, Vec<String>, String)> {
     let syn::GenericArgument::Type(syn::Type::Path(of)) = generic.args.first()? else { return None };
     let mut arguments = call.args.iter();
     let name = text(arguments.next()?)?;
-    let aliases = match arguments.next() {
-        Some(Expr::Reference(reference)) => match &*reference.expr {
-            Expr::Array(array) => array.elems.iter().filter_map(text).collect(),
-            _ => Vec::new(),
-        },
-        _ => Vec::new(),
-    };
+    let aliases = texts(arguments.next());
     Some((name, aliases, of.path.segments.last()?.ident.to_string()))
+}
+
+/// The texts of `&["a", "b"]`.
+fn texts(expression: Option<&Expr>) -> Vec<String> {
+    let Some(Expr::Reference(reference)) = expression else { return Vec::new() };
+    let Expr::Array(array) = &*reference.expr else { return Vec::new() };
+    array.elems.iter().filter_map(text).collect()
 }
 
 fn text(expression: &Expr) -> Option<String> {
@@ -192,14 +196,19 @@ fn cell(text: &str) -> String {
 
 /// The section of one loss or miner.
 fn section(page: &mut String, name: &str, aliases: &[String], of: &str, definitions: &Definitions) {
-    let item = definitions.structs.get(of).unwrap_or_else(|| panic!("{name}: no struct {of}"));
-    let lines = documentation(&item.attrs);
-    let reference = lines.iter().any(|line| line.starts_with("Reference:"));
-    assert!(reference, "{name}: its documentation names no `Reference:`");
     writeln!(page, "\n## {name}\n").unwrap();
     if !aliases.is_empty() {
         let aliases: Vec<String> = aliases.iter().map(|alias| format!("`{alias}`")).collect();
         writeln!(page, "Also {}.\n", aliases.join(", ")).unwrap();
+    }
+    if let Some(lines) = definitions.functions.get(of) {
+        writeln!(page, "{}", without_links(lines.join("\n").trim())).unwrap();
+        return;
+    }
+    let item = definitions.structs.get(of).unwrap_or_else(|| panic!("{name}: no struct {of}"));
+    let lines = documentation(&item.attrs);
+    for part in ["Use it", "Reference:"] {
+        assert!(lines.iter().any(|line| line.starts_with(part)), "{name}: its documentation says no `{part}`");
     }
     writeln!(page, "{}", without_links(lines.join("\n").trim())).unwrap();
     let Fields::Named(fields) = &item.fields else { return };
@@ -215,14 +224,22 @@ fn section(page: &mut String, name: &str, aliases: &[String], of: &str, definiti
     }
 }
 
-/// What a loss learns from, and the shapes that it sees.
-fn inputs(needs: Option<&String>) -> &'static str {
-    match needs.map(String::as_str) {
-        Some("Labels") => "classes, pairs or triplets: rows `[rows, dimension]` with a label each",
-        Some("Pairs") => "pairs, also with negatives: columns `[examples, dimension]`, row i of each belongs together",
-        Some("Scores") => "scored pairs: two columns `[pairs, dimension]`, one score a pair",
-        Some("Triplets") => "triplets: anchor, positive and negatives, `[examples, dimension]` each",
-        Some(_) | None => "see its section",
+/// What a loss learns from, and the shapes that it sees. A loss around another takes what that takes.
+fn inputs(name: &str) -> &'static str {
+    let Ok(loss) = finetuner::objective::loss::new(name, &Options::new()) else {
+        return "what the losses within it take";
+    };
+    match loss.needs() {
+        Needs::Labels => "classes, pairs or triplets: rows `[rows, dimension]` with a label each",
+        Needs::Classes => "classes known in training: rows `[rows, dimension]` with a class each",
+        Needs::Pairs => "pairs, also with negatives: columns `[examples, dimension]`, row i of each belongs together",
+        Needs::Scores => "scored pairs: two columns `[pairs, dimension]`, a score a pair",
+        Needs::BinaryScores => "pairs marked 1 or 0: two columns `[pairs, dimension]`",
+        Needs::RankedScores => "scored pairs in order, or triplets: two columns `[pairs, dimension]`, a score a pair",
+        Needs::Triplets => "triplets: columns `[examples, dimension]` of anchors, positives and negatives",
+        Needs::TeacherScores => "triplets with a teacher's scores: columns `[examples, dimension]`",
+        Needs::Guide => "texts of any kind, and a `guide` whose embeddings it learns: rows `[rows, dimension]`",
+        Needs::Any => "texts of any kind: rows `[rows, dimension]`",
     }
 }
 
@@ -232,9 +249,9 @@ fn losses() -> String {
                     `--loss NAME --loss-options key=value,…`, or `loss` and `[loss_options]` in a run file.\n\n\
                     | loss | learns from |\n|---|---|\n"
         .to_owned();
-    for (name, _, of) in &definitions.table {
+    for (name, ..) in &definitions.table {
         let anchor = name.to_lowercase().replace('.', "");
-        writeln!(page, "| [{name}](#{anchor}) | {} |", inputs(definitions.needs.get(of))).unwrap();
+        writeln!(page, "| [{name}](#{anchor}) | {} |", inputs(name)).unwrap();
     }
     for (name, aliases, of) in &definitions.table {
         section(&mut page, name, aliases, of, &definitions);
@@ -259,16 +276,18 @@ fn miners() -> String {
 }
 
 fn fields() -> String {
-    let mut page = "# Every field of a run\n\n<!-- Written from the code by crates/finetuner/tests/reference.rs. -->\n\n\
+    let mut page =
+        "# Every field of a run\n\n<!-- Written from the code by crates/finetuner/tests/reference.rs. -->\n\n\
                     A field has one name in the run file, in Python and, with dashes, on the command line. Precedence: \
                     flag, environment, file, default.\n\n\
                     | field | flag | environment | type | default | meaning |\n|---|---|---|---|---|---|\n"
-        .to_owned();
+            .to_owned();
     for field in RunSpec::FIELDS {
         let default = field.default().map_or(String::new(), |default| format!("`{default}`"));
         let (flag, variable) = (field.flag(), field.variable());
         let meaning = cell(field.doc);
-        writeln!(page, "| `{}` | `{flag}` | `{variable}` | {} | {default} | {meaning} |", field.name, field.value).unwrap();
+        writeln!(page, "| `{}` | `{flag}` | `{variable}` | {} | {default} | {meaning} |", field.name, field.value)
+            .unwrap();
     }
     page
 }
