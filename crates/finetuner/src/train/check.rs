@@ -61,6 +61,8 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
         found.findings.extend(subject.findings());
     }
     found.data.extend(queries.iter().map(|set| format!("measured on: {}", set.description)));
+    // Of several data sets, too, the worst first.
+    found.findings.sort_by_key(|finding| finding.severity);
     Ok(found)
 }
 
