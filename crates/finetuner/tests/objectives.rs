@@ -380,7 +380,7 @@ fn unknown_names_and_options_are_refused_with_the_nearest_known_one() {
     };
     holds(loss("TripletMarginLos", json!({})), &["`loss`", "did you mean `TripletMarginLoss`?"]);
     holds(loss("GenericPairLoss", json!({})), &["`GenericPairLoss`", "base class"]);
-    holds(loss("CrossBatchMemory", json!({})), &["wraps other losses"]);
+    holds(loss("CrossBatchMemory", json!({})), &["expected the loss within this one"]);
     holds(mine("TripletMarginMinr", json!({})), &["`miner`", "did you mean `TripletMarginMiner`?"]);
     holds(mine("BaseTupleMiner", json!({})), &["base class"]);
     holds(
