@@ -8,7 +8,7 @@ use crate::data::{Dataset, hold_out};
 use crate::error::{Error, Result};
 use crate::evaluate::{Bootstrap, Evaluation, Interval};
 
-/// What the report says of labels and time; see [`Advice::new`].
+/// What the report says of labels and time, drawn from the results of the parts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Advice {
     /// mRR after training on each share of the examples, the smallest first.
