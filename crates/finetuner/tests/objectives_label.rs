@@ -3,7 +3,8 @@
 #![cfg(feature = "engine")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too, fail by panicking")]
 
-use std::collections::BTreeMap;
+mod numbers;
+
 use std::path::{Path, PathBuf};
 
 use engine::{Cpu, Gradients, Parameters, Tape, Tensor};
@@ -11,33 +12,14 @@ use finetuner::objective::{BatchLayout, Masks, Objective, Sizes, miner};
 use finetuner::spec::Options;
 use serde_json::{Value, json};
 
+use self::numbers::{evaluate, tensors};
+
 fn read(name: &str) -> Vec<u8> {
     std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(Path::new(name))).unwrap()
 }
 
-fn tensors(name: &str) -> BTreeMap<String, Vec<f64>> {
-    let bytes = read(name);
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let numbers = |data: &[u8]| data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
-    tensors.iter().map(|(name, view)| (name.to_owned(), numbers(view.data()))).collect()
-}
-
 fn object(value: &Value) -> Options {
     value.as_object().cloned().unwrap_or_default()
-}
-
-/// Value and gradient.
-fn evaluate(objective: &Objective, embeddings: &[f32], layout: &BatchLayout) -> (f64, Vec<f64>) {
-    let (device, parameters) = (Cpu, Parameters::default());
-    let mut tape = Tape::recording(&device, &parameters);
-    let rows = layout.rows();
-    let leaf = tape.leaf(Tensor::from_vec(embeddings.to_vec(), &[rows, embeddings.len() / rows]).unwrap());
-    let value = objective.loss(&mut tape, &leaf, layout).unwrap();
-    assert_eq!(value.value().shape(), [1]);
-    let mut found = tape.backward(&value, Tensor::scalar(1.0), &mut Gradients::new(&parameters)).unwrap();
-    let gradient =
-        found.take(&leaf).map_or(vec![0.0; embeddings.len()], |g| g.data().iter().map(|&g| f64::from(g)).collect());
-    (f64::from(value.value().item()), gradient)
 }
 
 fn labels(inputs: &Value, case: &Value) -> Vec<u32> {
