@@ -5,6 +5,7 @@
 //! kernel may rely on them. `accumulate` means: add to what `out` holds; otherwise overwrite all of it.
 
 use crate::function::Functions;
+use crate::map::Maps;
 use crate::packing::Packing;
 use crate::random::Dropout;
 use crate::tensor::Tensor;
@@ -37,6 +38,12 @@ pub enum Activation {
     Tanh,
     /// `1 / (1 + exp(-x))`
     Sigmoid,
+    /// `min(max(x, 0), 6)` (MobileNet)
+    Relu6,
+    /// `x min(max(x + 3, 0), 6) / 6` (MobileNetV3)
+    HardSwish,
+    /// `min(max(x + 3, 0), 6) / 6`
+    HardSigmoid,
 }
 
 /// How the rows of a sequence become one embedding.
@@ -106,7 +113,7 @@ pub enum UpdateRule {
 }
 
 /// The kernels that a device provides. `rows` of a packed matrix are tokens.
-pub trait Device: Functions + Send + Sync {
+pub trait Device: Functions + Maps + Send + Sync {
     /// Short name for reports, such as `cpu (avx2)`.
     fn name(&self) -> String;
 

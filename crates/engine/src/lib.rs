@@ -6,6 +6,7 @@
 //! 3. [`random`]: counter-based random numbers, so that a second pass draws the same dropout mask
 //! 4. [`packing`]: sequences of different lengths in one matrix, and [`device`]: the one seam between operations and hardware; [`cpu`] is its reference implementation
 //!    [`function`]: the small functions that its kernels are parameterised by
+//!    [`map`]: the layout of feature maps, and the kernels over them
 //! 5. [`parameter`]: named weights and their gradients
 //! 6. [`tape`]: records operations and runs them backwards
 //! 7. [`op`]: the closed set of operations, one file each, forward and backward side by side
@@ -34,6 +35,7 @@ pub mod cpu;
 pub mod device;
 pub mod error;
 pub mod function;
+pub mod map;
 pub mod op;
 pub mod packing;
 pub mod parameter;
@@ -46,6 +48,7 @@ pub use cpu::Cpu;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use isa::{InstructionSet, instruction_set};
+pub use map::Map;
 pub use packing::Packing;
 pub use parameter::{Gradients, Parameter, ParameterId, Parameters};
 pub use tape::{LeafGradients, Tape, Var};

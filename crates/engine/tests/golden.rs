@@ -4,16 +4,14 @@
 
 mod common;
 
-use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use engine::device::{Activation, AttentionOptions, Pooling, UpdateRule};
 use engine::{Cpu, Device, Gradients, InstructionSet, Packing, Parameters, Result, Tape, Tensor, Var};
-use safetensors::SafeTensors;
 use serde_json::Value;
 
 use common::assert_close;
+use common::golden::Golden;
 
 /// Of the largest magnitude of the tensor.
 const TOLERANCE: f64 = 2e-6;
@@ -22,50 +20,18 @@ const TOLERANCE: f64 = 2e-6;
 /// not offered. A bias per pair of rows (not by distance) is none of ours; `gradients.rs` tests that by distance.
 const NOT_OURS: [&str; 5] = ["rms_norm", "softmax", "log_softmax", "attention_bias", "adam_amsgrad"];
 
-struct Golden {
-    bytes: Vec<u8>,
-    description: Value,
+fn packing(golden: &Golden) -> Packing {
+    let offsets: Vec<u32> =
+        golden.description["offsets"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect();
+    let examples: Vec<u32> = (0..offsets.len() as u32 - 1).collect();
+    Packing::new(&offsets, &examples)
 }
 
-impl Golden {
-    fn open() -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-        Golden {
-            bytes: std::fs::read(folder.join("ops.safetensors")).unwrap(),
-            description: serde_json::from_str(include_str!("golden/ops.json")).unwrap(),
-        }
-    }
-
-    fn tensor(&self, name: &str) -> Tensor {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file.tensor(name).unwrap_or_else(|_| panic!("{name} is not in the golden file"));
-        let numbers = view.data().chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect();
-        Tensor::from_vec(numbers, view.shape()).unwrap()
-    }
-
-    fn doubles(&self, name: &str) -> Vec<f64> {
-        self.tensor(name).data().iter().map(|&x| f64::from(x)).collect()
-    }
-
-    fn ids(&self, name: &str) -> Arc<[u32]> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let words = file.tensor(name).unwrap().data().chunks_exact(4);
-        words.map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
-    }
-
-    fn packing(&self) -> Packing {
-        let offsets: Vec<u32> =
-            self.description["offsets"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect();
-        let examples: Vec<u32> = (0..offsets.len() as u32 - 1).collect();
-        Packing::new(&offsets, &examples)
-    }
-
-    /// Names and options of `operations`, `optimisers` or `clipping`, without [`NOT_OURS`].
-    fn cases(&self, part: &str) -> Vec<(&str, &Value)> {
-        let all = self.description[part].as_array().unwrap().iter();
-        let named = all.map(|case| (case["name"].as_str().unwrap(), case));
-        named.filter(|(name, _)| !NOT_OURS.contains(name)).collect()
-    }
+/// Names and options of `operations`, `optimisers` or `clipping`, without [`NOT_OURS`].
+fn cases<'a>(golden: &'a Golden, part: &str) -> Vec<(&'a str, &'a Value)> {
+    let all = golden.description[part].as_array().unwrap().iter();
+    let named = all.map(|case| (case["name"].as_str().unwrap(), case));
+    named.filter(|(name, _)| !NOT_OURS.contains(name)).collect()
 }
 
 fn number(options: &Value, name: &str, default: f32) -> f32 {
@@ -98,7 +64,7 @@ fn columns_of(tensor: &Tensor, part: usize, parts: usize) -> Vec<f32> {
 /// The operation of a case on its inputs.
 fn run(golden: &Golden, case: &Value, tape: &mut Tape<'_>, inputs: &[Var]) -> Result<Var> {
     let options = &case["options"];
-    let packing = golden.packing();
+    let packing = packing(golden);
     match (case["operation"].as_str().unwrap(), inputs) {
         ("linear", [x, weight, rest @ ..]) => {
             let y = tape.linear(x, weight, rest.first())?;
@@ -136,9 +102,9 @@ fn run(golden: &Golden, case: &Value, tape: &mut Tape<'_>, inputs: &[Var]) -> Re
 
 #[test]
 fn every_operation_equals_pytorch_in_value_and_gradient() {
-    let golden = Golden::open();
+    let golden = Golden::open("ops");
     let parameters = Parameters::default();
-    let cases = golden.cases("operations");
+    let cases = cases(&golden, "operations");
     assert_eq!(cases.len(), 21);
     for (name, case) in cases {
         let names: Vec<&str> = case["inputs"].as_array().unwrap().iter().map(|input| input.as_str().unwrap()).collect();
@@ -167,7 +133,7 @@ fn every_operation_equals_pytorch_in_value_and_gradient() {
 /// A second layer that is the identity leaves the activated first one.
 #[test]
 fn the_fused_feed_forward_equals_linear_and_activation_of_pytorch() {
-    let golden = Golden::open();
+    let golden = Golden::open("ops");
     let parameters = Parameters::default();
     for name in ["linear_none", "linear_gelu", "linear_gelu_tanh", "linear_relu", "linear_tanh"] {
         let mut tape = Tape::recording(&Cpu, &parameters);
@@ -193,8 +159,8 @@ fn the_fused_feed_forward_equals_linear_and_activation_of_pytorch() {
 
 #[test]
 fn every_update_rule_equals_pytorch_after_each_of_five_steps() {
-    let golden = Golden::open();
-    let cases = golden.cases("optimisers");
+    let golden = Golden::open("ops");
+    let cases = cases(&golden, "optimisers");
     assert_eq!(cases.len(), 8);
     for (name, case) in cases {
         let options = &case["options"];
@@ -240,8 +206,8 @@ fn every_update_rule_equals_pytorch_after_each_of_five_steps() {
 
 #[test]
 fn clipping_by_the_global_norm_equals_pytorch() {
-    let golden = Golden::open();
-    for (name, case) in golden.cases("clipping") {
+    let golden = Golden::open("ops");
+    for (name, case) in cases(&golden, "clipping") {
         let names: Vec<&str> = case["parameters"].as_array().unwrap().iter().map(|x| x.as_str().unwrap()).collect();
         let before = names.iter().map(|parameter| golden.tensor(&format!("{name}.before.{parameter}")));
         let mut gradients: Vec<Tensor> = before.collect();

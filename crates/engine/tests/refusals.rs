@@ -5,6 +5,8 @@
 mod common;
 
 use engine::device::{Activation, AttentionOptions, Pooling};
+use engine::map::{BatchNormOptions, ConvolutionOptions, Map, Padding, Statistics};
+use engine::op::{Interpolation, RunningStatistics, WindowOptions};
 use engine::random::{Dropout, Key};
 use engine::{Cpu, Error, Gradients, Packing, Parameters, Result, Tape, Tensor, Var};
 
@@ -127,6 +129,70 @@ fn attention_of_other_shapes_is_refused() {
             tape.attention(&constant(tape, &[5, 12]), &packing, Some(&bias), OPTIONS)
         });
     }
+}
+
+#[test]
+fn convolutions_of_other_shapes_are_refused() {
+    let map = Map { images: 1, height: 4, width: 5 };
+    let convolve = |rows: usize, channels: usize, weight: &[usize], options: ConvolutionOptions| {
+        refuses_shape(|tape| {
+            let (x, weight) = (constant(tape, &[rows, channels]), constant(tape, weight));
+            Ok(tape.conv2d(&x, map, &weight, None, options)?.0)
+        });
+    };
+    let plain = ConvolutionOptions::default();
+    convolve(19, 6, &[4, 6, 3, 3], plain);
+    convolve(20, 5, &[4, 6, 3, 3], plain);
+    convolve(20, 6, &[4, 6, 9], plain);
+    convolve(20, 6, &[4, 6, 0, 3], plain);
+    convolve(20, 6, &[4, 6, 5, 3], plain);
+    convolve(20, 6, &[4, 6, 3, 3], ConvolutionOptions { dilation: 2, ..plain });
+    convolve(20, 6, &[4, 6, 3, 3], ConvolutionOptions { stride: 0, ..plain });
+    convolve(20, 6, &[4, 6, 3, 3], ConvolutionOptions { groups: 0, ..plain });
+    convolve(20, 6, &[4, 6, 3, 3], ConvolutionOptions { groups: 2, ..plain });
+    convolve(20, 6, &[3, 3, 3, 3], ConvolutionOptions { groups: 2, ..plain });
+    refuses_shape(|tape| {
+        let [x, weight, bias] = [&[20, 6][..], &[4, 6, 3, 3], &[5]].map(|shape| constant(tape, shape));
+        Ok(tape.conv2d(&x, map, &weight, Some(&bias), plain)?.0)
+    });
+}
+
+#[test]
+fn other_operations_over_maps_of_other_shapes_are_refused() {
+    let map = Map { images: 2, height: 4, width: 5 };
+    let square = WindowOptions::square(3, 2);
+    refuses_shape(|tape| Ok(tape.max_pool2d(&constant(tape, &[39, 6]), map, square)?.0));
+    refuses_shape(|tape| Ok(tape.avg_pool2d(&constant(tape, &[40, 0]), map, square)?.0));
+    refuses_shape(|tape| Ok(tape.max_pool2d(&constant(tape, &[40, 6]), map, WindowOptions::square(5, 2))?.0));
+    refuses_shape(|tape| Ok(tape.max_pool2d(&constant(tape, &[40, 6]), map, WindowOptions::square(3, 0))?.0));
+    // A window that sees nothing but padding.
+    let padded = WindowOptions { padding: Padding::all(3), ..square };
+    refuses_shape(|tape| Ok(tape.avg_pool2d(&constant(tape, &[40, 6]), map, padded)?.0));
+    refuses_shape(|tape| Ok(tape.adaptive_avg_pool2d(&constant(tape, &[40, 6]), map, 0, 1)?.0));
+    refuses_shape(|tape| {
+        let (x, factors) = (constant(tape, &[40, 6]), constant(tape, &[2, 5]));
+        tape.channel_scale(&x, map, &factors)
+    });
+    refuses_shape(|tape| {
+        let (x, power) = (constant(tape, &[40, 6]), constant(tape, &[2]));
+        tape.gem(&x, &power, 1e-6, &map.packing(&[0, 1]))
+    });
+    refuses_shape(|tape| tape.resize_grid(&constant(tape, &[20, 6]), (4, 4), (2, 2), Interpolation::Bicubic, false));
+    refuses_shape(|tape| tape.resize_grid(&constant(tape, &[20, 6]), (4, 5), (0, 2), Interpolation::Bicubic, false));
+    let norm = |rows: usize, channels: [usize; 4], batch: bool| {
+        refuses_shape(|tape| {
+            let (x, residual) = (constant(tape, &[rows, 6]), constant(tape, &[rows, channels[0]]));
+            let (weight, bias) = (constant(tape, &[channels[1]]), constant(tape, &[channels[2]]));
+            let running = RunningStatistics { mean: Tensor::zeros(&[channels[3]]), variance: Tensor::zeros(&[6]) };
+            let statistics = if batch { Statistics::Batch { momentum: 0.1 } } else { Statistics::Running };
+            let options = BatchNormOptions { eps: 1e-5, statistics, activation: Activation::Relu };
+            Ok(tape.batch_norm(&x, Some(&residual), &weight, &bias, &running, options)?.0)
+        });
+    };
+    for wrong in 0..4 {
+        norm(4, std::array::from_fn(|i| if i == wrong { 5 } else { 6 }), false);
+    }
+    norm(1, [6; 4], true);
 }
 
 #[test]

@@ -25,6 +25,9 @@ pub(crate) fn forward(activation: Activation, x: &[f32], y: &mut [f32]) {
         Activation::QuickGelu => silu(1.702, x, y),
         Activation::Tanh => hyperbolic_tangent(x, y),
         Activation::Sigmoid => logistic(x, y),
+        Activation::Relu6 => relu6(x, y),
+        Activation::HardSwish => hard_swish(x, y),
+        Activation::HardSigmoid => hard_sigmoid(x, y),
     }
 }
 
@@ -39,6 +42,9 @@ pub(crate) fn backward(activation: Activation, x: &[f32], y: &mut [f32], dx: &mu
         Activation::QuickGelu => silu_backward(1.702, x, y, dx),
         Activation::Tanh => hyperbolic_tangent_backward(x, y, dx),
         Activation::Sigmoid => logistic_backward(x, y, dx),
+        Activation::Relu6 => relu6_backward(x, y, dx),
+        Activation::HardSwish => hard_swish_backward(x, y, dx),
+        Activation::HardSigmoid => hard_sigmoid_backward(x, y, dx),
     }
 }
 
@@ -144,6 +150,58 @@ kernel! {
         for ((&x, y), dx) in x.iter().zip(y).zip(dx) {
             *y = sigmoid(x);
             *dx *= *y * (1.0 - *y);
+        }
+    }
+}
+
+kernel! {
+    fn relu6(x: &[f32], y: &mut [f32]) {
+        for (&x, y) in x.iter().zip(y) {
+            *y = x.clamp(0.0, 6.0);
+        }
+    }
+}
+
+kernel! {
+    fn relu6_backward(x: &[f32], y: &mut [f32], dx: &mut [f32]) {
+        for ((&x, y), dx) in x.iter().zip(y).zip(dx) {
+            *y = x.clamp(0.0, 6.0);
+            *dx = if x > 0.0 && x < 6.0 { *dx } else { 0.0 };
+        }
+    }
+}
+
+kernel! {
+    fn hard_swish(x: &[f32], y: &mut [f32]) {
+        for (&x, y) in x.iter().zip(y) {
+            *y = x * (x + 3.0).clamp(0.0, 6.0) / 6.0;
+        }
+    }
+}
+
+kernel! {
+    fn hard_swish_backward(x: &[f32], y: &mut [f32], dx: &mut [f32]) {
+        for ((&x, y), dx) in x.iter().zip(y).zip(dx) {
+            *y = x * (x + 3.0).clamp(0.0, 6.0) / 6.0;
+            let slope = if x < 3.0 { x / 3.0 + 0.5 } else { 1.0 };
+            *dx *= if x > -3.0 { slope } else { 0.0 };
+        }
+    }
+}
+
+kernel! {
+    fn hard_sigmoid(x: &[f32], y: &mut [f32]) {
+        for (&x, y) in x.iter().zip(y) {
+            *y = (x + 3.0).clamp(0.0, 6.0) / 6.0;
+        }
+    }
+}
+
+kernel! {
+    fn hard_sigmoid_backward(x: &[f32], y: &mut [f32], dx: &mut [f32]) {
+        for ((&x, y), dx) in x.iter().zip(y).zip(dx) {
+            *y = (x + 3.0).clamp(0.0, 6.0) / 6.0;
+            *dx = if x > -3.0 && x < 3.0 { *dx / 6.0 } else { 0.0 };
         }
     }
 }

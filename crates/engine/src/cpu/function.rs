@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Cpu, TASK, elementwise, inverse, reduce, similarity, triplets};
+use crate::device::Device;
 use crate::function::{Binary, Functions, MatrixFunction, RowFunction, Similarity, TripletRule, Unary};
 use crate::tensor::Tensor;
 
@@ -22,12 +23,21 @@ impl Functions for Cpu {
     }
 
     fn binary(&self, function: Binary, a: &Tensor, b: &Tensor) -> Tensor {
+        if function == Binary::Add && a.shape() == b.shape() {
+            // The sum of two f32 rounds alike from f32 and from f64.
+            let mut y = a.clone();
+            self.add_assign(&mut y, b);
+            return y;
+        }
         let mut y = Tensor::stale(a.shape());
         elementwise::binary(function, a, b, y.data_mut());
         y
     }
 
     fn binary_backward(&self, function: Binary, a: &Tensor, b: &Tensor, dy: &Tensor) -> (Tensor, Tensor) {
+        if function == Binary::Add && a.shape() == b.shape() {
+            return (dy.clone(), dy.clone());
+        }
         let (mut da, mut db) = (Tensor::stale(a.shape()), Tensor::stale(b.shape()));
         elementwise::binary_backward(function, a, b, dy, da.data_mut(), db.data_mut());
         (da, db)

@@ -3,20 +3,26 @@
 
 mod activation;
 mod attention;
+mod batch_norm;
+mod convolution;
+mod depthwise;
 mod elementwise;
 mod embedding;
 mod function;
 pub(crate) mod gemm;
+mod map;
 pub(crate) mod math;
 mod inverse;
 mod measure;
 mod norm;
+mod patches;
 mod pooling;
 mod reduce;
 pub(crate) mod rows;
 mod similarity;
 mod triplets;
 mod update;
+mod windows;
 
 use rayon::prelude::*;
 

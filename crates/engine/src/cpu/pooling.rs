@@ -135,3 +135,30 @@ pub(crate) fn normalize_backward(y: &[f32], norms: &[f32], columns: usize, eps: 
         normalize_row_backward(&y[here.clone()], norms[row], eps, &dy[here], dx);
     });
 }
+
+/// The derivative of a generalised mean by its power: `y / p (sum x^p ln x / sum x^p - ln(mean x^p) / p)`, relative to
+/// the largest value, as the mean itself is computed.
+pub(crate) fn gem_power_gradient(x: &[f32], y: &[f32], p: f32, eps: f32, packing: &Packing, dy: &[f32]) -> f64 {
+    let (columns, p) = (y.len() / packing.sequences().max(1), f64::from(p));
+    let derivative = |sequence: usize, column: usize| {
+        let range = packing.range(sequence);
+        let values = || range.clone().map(|row| f64::from(x[row * columns + column].max(eps)));
+        let largest = values().fold(f64::MIN_POSITIVE, f64::max);
+        let (mut powers, mut weighted) = (0.0, 0.0);
+        for ratio in values().map(|x| x / largest).filter(|&ratio| ratio > 0.0) {
+            powers += ratio.powf(p);
+            weighted += ratio.powf(p) * ratio.ln();
+        }
+        let at = sequence * columns + column;
+        let mean = (powers / range.len() as f64).ln() / p;
+        f64::from(dy[at]) * f64::from(y[at]) / p * (weighted / powers - mean)
+    };
+    let partial: Vec<f64> = (0..packing.sequences())
+        .into_par_iter()
+        .map(|sequence| match packing.range(sequence).is_empty() {
+            true => 0.0,
+            false => (0..columns).map(|column| derivative(sequence, column)).sum(),
+        })
+        .collect();
+    partial.into_iter().sum()
+}

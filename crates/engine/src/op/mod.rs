@@ -4,22 +4,32 @@
 mod activation;
 mod add_columns;
 mod attention;
+mod batch_norm;
+mod channel_scale;
+mod convolution;
 mod dropout;
 mod elementwise;
 mod embedding;
 mod feed_forward;
+mod gem;
 mod inverse;
 mod linear;
 mod norm;
 mod normalize;
 mod pool;
 mod reduce;
+mod resize;
 mod rows;
 mod select;
 mod similarity;
 mod triplets;
+mod window_pool;
 
+pub use self::batch_norm::RunningStatistics;
+pub use self::resize::Interpolation;
+pub use self::window_pool::WindowOptions;
 use crate::error::{Error, Result};
+use crate::map::Map;
 use crate::packing::Packing;
 use crate::tensor::Tensor;
 
@@ -45,6 +55,15 @@ pub(crate) fn expect_packed(operation: &'static str, tensor: &Tensor, packing: &
         return expect_columns(operation, "x", tensor);
     }
     Err(Error::shape(operation, format!("x of {} packed rows", packing.rows()), format!("{:?}", tensor.shape())))
+}
+
+/// Refuses a matrix that is not a feature map of this size.
+pub(crate) fn expect_map(operation: &'static str, tensor: &Tensor, map: Map) -> Result<()> {
+    if tensor.rows() == map.rows() && map.positions() > 0 {
+        return expect_columns(operation, "x", tensor);
+    }
+    let expected = format!("x of {} x {} x {} rows", map.images, map.height, map.width);
+    Err(Error::shape(operation, expected, format!("{:?}", tensor.shape())))
 }
 
 /// Refuses an index outside `0..limit`.

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub(crate) mod difference;
+pub(crate) mod golden;
+
 use engine::Tensor;
 use engine::random::Key;
 

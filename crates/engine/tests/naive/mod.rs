@@ -1,5 +1,9 @@
 //! The operations again, from their documentation: plain loops over f64, nothing shared with the kernels.
 
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+pub(crate) mod maps;
+
 use std::ops::Range;
 
 use engine::device::{Activation, Pooling};
@@ -50,6 +54,9 @@ pub(crate) fn activation(activation: Activation, x: &[f64]) -> Vec<f64> {
         Activation::QuickGelu => x * sigmoid(1.702 * x),
         Activation::Tanh => x.tanh(),
         Activation::Sigmoid => sigmoid(x),
+        Activation::Relu6 => x.clamp(0.0, 6.0),
+        Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        Activation::HardSigmoid => (x + 3.0).clamp(0.0, 6.0) / 6.0,
     };
     x.iter().map(|&x| function(x)).collect()
 }

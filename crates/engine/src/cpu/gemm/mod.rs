@@ -7,14 +7,20 @@
 //! cache (bias, activation, the next layer). How the work is cut never changes the order of the sums: same input, same
 //! bits, on any number of threads.
 
+mod pack;
+mod scratch;
+
 use std::cell::RefCell;
 use std::ops::{Add, Mul};
 use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
+pub(super) use self::pack::interleave;
+pub(crate) use self::pack::{Matrix, Part, Source};
+use self::pack::{pack, prefetch};
+pub(crate) use self::scratch::Scratch;
 use crate::isa::{InstructionSet, instruction_set};
-use crate::tensor::Tensor;
 
 /// The inner extent that a tile of the result stays in registers for; a panel of it fits the first-level cache.
 const BLOCK: usize = 448;
@@ -26,52 +32,6 @@ const SLAB: usize = 1 << 21;
 const PACK_PANELS: usize = 8;
 /// Below this many multiplications a product is not worth a second thread.
 const SMALLEST_PARALLEL: usize = 1 << 18;
-/// Rows between a read that packs and the prefetch that goes before it.
-const AHEAD: usize = 12;
-
-/// A strided view of a matrix.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a, T = f32> {
-    data: &'a [T],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a, T> Matrix<'a, T> {
-    /// A dense row-major matrix.
-    pub(crate) fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
-        Matrix::strided(data, rows, columns, columns)
-    }
-
-    /// Rows that start `row_stride` elements apart.
-    pub(crate) fn strided(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
-        Matrix { data, rows, columns, row_stride, column_stride: 1 }
-    }
-
-    pub(crate) fn transposed(self) -> Self {
-        Matrix {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-
-    fn row_range(self, from: usize, rows: usize) -> Self {
-        let start = (from * self.row_stride).min(self.data.len());
-        Matrix { data: &self.data[start..], rows, ..self }
-    }
-}
-
-impl<'a> Matrix<'a> {
-    pub(crate) fn of(tensor: &'a Tensor) -> Self {
-        Matrix::new(tensor.data(), tensor.rows(), tensor.columns())
-    }
-}
-
 /// Who computes a product.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
@@ -89,9 +49,9 @@ pub(crate) trait Scalar:
     fn multiply_add(self, factor: Self, addend: Self) -> Self;
     /// Rows and columns of the tile of sums that stays in registers, chosen so that all but a few registers hold sums.
     fn tile() -> (usize, usize);
-    /// Packs a part of a matrix into panels as wide as the tile is high.
+    /// Packs rows of the left operand into panels as wide as the tile is high.
     fn pack_left(part: Part<'_, Self>, panels: &mut [Self]);
-    /// Packs a part of a matrix into panels as wide as the tile.
+    /// Packs columns of the right operand (rows of its transpose) into panels as wide as the tile.
     fn pack_right(part: Part<'_, Self>, panels: &mut [Self]);
     /// Adds the product of packed operands to rows of the result, or overwrites them.
     fn multiply(left: &[Self], right: &[Self], to: Destination<'_, Self>);
@@ -230,68 +190,6 @@ fn multiply_for_isa<
     }
 }
 
-/// Columns `from..to` of rows `first..first + inner` of a matrix.
-#[derive(Clone, Copy)]
-pub(crate) struct Part<'a, T> {
-    matrix: Matrix<'a, T>,
-    from: usize,
-    to: usize,
-    first: usize,
-    inner: usize,
-}
-
-/// Fills panels of `WIDTH` columns, row after row; the columns that the last panel lacks are zero.
-#[inline(always)]
-fn pack<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T]) {
-    let Part { matrix, from, to, first, inner } = part;
-    let whole = (to - from) / WIDTH;
-    panels[whole * WIDTH * inner..].fill(T::default());
-    if matrix.column_stride == 1 {
-        for row in 0..inner {
-            let start = (first + row) * matrix.row_stride;
-            let ahead = start + AHEAD * matrix.row_stride;
-            prefetch(matrix.data.get(ahead + from..ahead + to).unwrap_or_default());
-            let (pieces, rest) = matrix.data[start + from..start + to].as_chunks::<WIDTH>();
-            for (panel, piece) in pieces.iter().enumerate() {
-                panels[(panel * inner + row) * WIDTH..][..WIDTH].copy_from_slice(piece);
-            }
-            panels.get_mut((whole * inner + row) * WIDTH..).unwrap_or_default()[..rest.len()].copy_from_slice(rest);
-        }
-        return;
-    }
-    assert_eq!(matrix.row_stride, 1, "rows or columns of an operand are contiguous");
-    for (panel, to_panel) in panels.chunks_exact_mut(WIDTH * inner).enumerate() {
-        let (rows, _) = to_panel.as_chunks_mut::<WIDTH>();
-        let column = |offset: usize| {
-            let start = (from + panel * WIDTH + offset) * matrix.column_stride + first;
-            &matrix.data[start..start + inner]
-        };
-        if panel == whole {
-            for offset in 0..to - from - whole * WIDTH {
-                rows.iter_mut().zip(column(offset)).for_each(|(row, &value)| row[offset] = value);
-            }
-            continue;
-        }
-        // Squares of eight rows at a time, which the compiler turns in registers.
-        let columns: [&[T]; WIDTH] = std::array::from_fn(column);
-        let (squares, rest) = rows.as_chunks_mut::<8>();
-        let done = 8 * squares.len();
-        for (index, square) in squares.iter_mut().enumerate() {
-            for (offset, column) in columns.iter().enumerate() {
-                let values = &column[8 * index..8 * index + 8];
-                for row in 0..8 {
-                    square[row][offset] = values[row];
-                }
-            }
-        }
-        for (index, row) in rest.iter_mut().enumerate() {
-            for (offset, column) in columns.iter().enumerate() {
-                row[offset] = column[done + index];
-            }
-        }
-    }
-}
-
 /// Where a packed product goes: rows of `columns` numbers, `stride` apart, each a sum of `inner` products times `alpha`.
 pub(crate) struct Destination<'a, T> {
     out: &'a mut [T],
@@ -362,54 +260,6 @@ fn tile<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: bool>(
     sums
 }
 
-/// Asks for memory that is read soon.
-#[inline(always)]
-fn prefetch<T>(data: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in data.chunks(64 / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing; every x86-64 processor has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = data;
-}
-
-/// A buffer for packed operands and intermediate rows, taken from those of this thread and given back to them.
-pub(crate) struct Scratch<T: Scalar> {
-    data: Vec<T>,
-    start: usize,
-    len: usize,
-}
-
-impl<T: Scalar> Scratch<T> {
-    /// `len` unspecified numbers that start on a cache line.
-    pub(crate) fn stale(len: usize) -> Self {
-        let line = 64 / size_of::<T>();
-        let mut data = T::spare().with_borrow_mut(Vec::pop).unwrap_or_default();
-        if data.len() < len + line {
-            data.resize(len + line, T::default());
-        }
-        let start = data.as_ptr().align_offset(64).min(line);
-        Scratch { data, start, len }
-    }
-
-    pub(crate) fn as_slice(&self) -> &[T] {
-        &self.data[self.start..self.start + self.len]
-    }
-
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        &mut self.data[self.start..self.start + self.len]
-    }
-}
-
-impl<T: Scalar> Drop for Scratch<T> {
-    fn drop(&mut self) {
-        let data = std::mem::take(&mut self.data);
-        T::spare().with_borrow_mut(|spare| spare.push(data));
-    }
-}
-
 /// Rows of a right operand, packed for [`Packed::multiply`].
 pub(crate) struct Packed<T: Scalar> {
     panels: Scratch<T>,
@@ -440,7 +290,7 @@ impl<T: Scalar> Packed<T> {
             let part = |task: usize| {
                 let from = task * PACK_PANELS * width;
                 let to = (from + PACK_PANELS * width).min(columns);
-                Part { matrix, from, to, first: first + index * block, inner }
+                Part { source: matrix.transposed().into(), from, to, first: first + index * block, inner }
             };
             let task = PACK_PANELS * width * inner;
             match threads {
@@ -453,16 +303,28 @@ impl<T: Scalar> Packed<T> {
 
     /// `out = alpha left self (+ out)` on the calling thread; rows of `out` are `stride` apart.
     pub(crate) fn multiply(&self, left: Matrix<'_, T>, alpha: T, accumulate: bool, out: &mut [T], stride: usize) {
-        let (height, _) = T::tile();
-        let rows = left.rows;
         assert_eq!(left.columns, self.inner, "inner extents of a product");
+        self.multiply_rows((left.into(), 0, 0), left.rows, alpha, accumulate, out, stride);
+    }
+
+    /// The same for `rows` rows of `left` from a row on, and its columns from a column on.
+    fn multiply_rows(
+        &self,
+        (left, from, first): (Source<'_, T>, usize, usize),
+        rows: usize,
+        alpha: T,
+        accumulate: bool,
+        out: &mut [T],
+        stride: usize,
+    ) {
+        let (height, _) = T::tile();
         assert!(stride >= self.columns, "rows of a result do not overlap");
         let out = &mut out[..(rows - 1) * stride + self.columns];
         let mut panels = Scratch::stale(rows.next_multiple_of(height) * self.block);
         for (index, right) in self.panels.as_slice().chunks(self.padded * self.block).enumerate() {
             let inner = right.len() / self.padded;
             let panels = &mut panels.as_mut_slice()[..rows.next_multiple_of(height) * inner];
-            let part = Part { matrix: left.transposed(), from: 0, to: rows, first: index * self.block, inner };
+            let part = Part { source: left, from, to: from + rows, first: first + index * self.block, inner };
             T::pack_left(part, panels);
             let accumulate = accumulate || index > 0;
             T::multiply(panels, right, Destination { out, columns: self.columns, stride, inner, alpha, accumulate });
@@ -495,7 +357,7 @@ pub(crate) fn matmul<T: Scalar>(
     accumulate: bool,
     threads: Threads,
 ) {
-    product(a, b, alpha, (out, row_stride), accumulate, threads, &mut [], |_, _, _| {});
+    product(a.into(), b, alpha, (out, row_stride), accumulate, threads, &mut [], |_, _, _| {});
 }
 
 /// `out = a b` for dense `out`; each task calls `finish` with the number of its first row, its rows of the result and
@@ -507,11 +369,12 @@ pub(crate) fn matmul_then(
     side: &mut [f32],
     finish: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) {
-    product(a, b, 1.0, (out, b.columns), false, Threads::All, side, finish);
+    product(a.into(), b, 1.0, (out, b.columns), false, Threads::All, side, finish);
 }
 
-fn product<T: Scalar>(
-    a: Matrix<'_, T>,
+/// [`matmul`] and [`matmul_then`] of anything that can be packed.
+pub(crate) fn product<T: Scalar>(
+    a: Source<'_, T>,
     b: Matrix<'_, T>,
     alpha: T,
     (out, row_stride): (&mut [T], usize),
@@ -520,7 +383,7 @@ fn product<T: Scalar>(
     side: &mut [T],
     finish: impl Fn(usize, &mut [T], &mut [T]) + Sync,
 ) {
-    let (m, k, n) = (a.rows, a.columns, b.columns);
+    let (m, k, n) = (a.rows(), a.columns(), b.columns);
     assert_eq!(k, b.rows, "inner extents of a product");
     if m == 0 || n == 0 {
         return;
@@ -540,11 +403,10 @@ fn product<T: Scalar>(
     for first in (0..k.max(1)).step_by(slab) {
         let inner = slab.min(k - first);
         let packed = Packed::rows(b, first, inner, threads);
-        let left = Matrix { data: &a.data[first * a.column_stride..], columns: inner, ..a };
         let (accumulate, last) = (accumulate || first > 0, first + slab >= k);
         let run = |(task, (out, side)): (usize, (&mut [T], &mut [T]))| {
             let from = task * rows;
-            packed.multiply(left.row_range(from, rows.min(m - from)), alpha, accumulate, out, row_stride);
+            packed.multiply_rows((a, from, first), rows.min(m - from), alpha, accumulate, out, row_stride);
             if last {
                 finish(from, out, side);
             }
@@ -559,5 +421,4 @@ fn product<T: Scalar>(
 }
 
 #[cfg(test)]
-#[path = "gemm_tests.rs"]
 mod tests;
