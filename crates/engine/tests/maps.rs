@@ -263,7 +263,7 @@ fn batch_norms_of_every_kind() {
 fn batch_statistics_survive_a_large_mean() {
     let parameters = Parameters::default();
     let mut x = random(1, &[5000, 3]);
-    x.data_mut().iter_mut().for_each(|x| *x = 1000.0 + *x);
+    x.data_mut().iter_mut().for_each(|x| *x += 1000.0);
     let exact = common::difference::doubles(x.data());
     let (mean, variance) = naive::maps::statistics(&exact, 3);
     let mut tape = Tape::inference(&Cpu, &parameters);
@@ -291,7 +291,7 @@ fn pools_over_windows() {
     let options = WindowOptions { padding: Padding::all(1), ..WindowOptions::square(3, 2) };
     check(
         "max_pool2d",
-        &[x.clone()],
+        std::slice::from_ref(&x),
         |tape, v| Ok(tape.max_pool2d(&v[0], map, options)?.0),
         |v| {
             let largest = |seen: &[f64], _: usize| seen.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -301,7 +301,7 @@ fn pools_over_windows() {
     let mean = |seen: &[f64], extent: usize| seen.iter().sum::<f64>() / extent as f64;
     check(
         "avg_pool2d",
-        &[x.clone()],
+        std::slice::from_ref(&x),
         |tape, v| Ok(tape.avg_pool2d(&v[0], map, options)?.0),
         |v| naive::maps::pool(&v[0], map, &windows, mean),
     );
