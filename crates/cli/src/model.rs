@@ -3,7 +3,7 @@
 use anyhow::Result;
 use finetuner::artifact::PoolingMode;
 use finetuner::encoder::hub::Hub;
-use finetuner::encoder::{CrossEncoder, EncoderOptions, ModelOptions, TextModel, source};
+use finetuner::encoder::{CrossEncoder, EncoderOptions, Model, ModelOptions, source};
 
 use crate::terminal::Terminal;
 
@@ -35,7 +35,7 @@ impl ModelArguments {
     }
 
     /// Opens the model, downloading it if need be.
-    pub(crate) fn open(&self, terminal: &mut Terminal) -> Result<TextModel> {
+    pub(crate) fn open(&self, terminal: &mut Terminal) -> Result<Model> {
         let source = find(&self.model, terminal)?;
         let options = ModelOptions {
             encoder: EncoderOptions { pooling: self.pooling, ..EncoderOptions::default() },
@@ -43,13 +43,13 @@ impl ModelArguments {
             query_prompt: self.query_prompt.clone(),
             document_prompt: self.document_prompt.clone(),
         };
-        Ok(TextModel::open(source.open()?, &options)?)
+        Ok(Model::open(source.open()?, &options)?)
     }
 }
 
 /// Opens a model as its files say, downloading it if need be.
-pub(crate) fn open_plain(model: &str, terminal: &mut Terminal) -> Result<TextModel> {
-    Ok(TextModel::open(find(model, terminal)?.open()?, &ModelOptions::default())?)
+pub(crate) fn open_plain(model: &str, terminal: &mut Terminal) -> Result<Model> {
+    Ok(Model::open(find(model, terminal)?.open()?, &ModelOptions::default())?)
 }
 
 /// Opens a cross-encoder, downloading it if need be.

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use engine::Cpu;
 use finetuner::Error;
-use finetuner::data::{Example, Kind, read};
-use finetuner::encoder::{Role, TextModel};
+use finetuner::data::{Example, Kind, Modality, read};
+use finetuner::encoder::{Model, Role};
 
 use crate::terminal::Terminal;
 
@@ -27,22 +27,22 @@ impl Texts {
         let data = read(input, Some(Kind::Single))?;
         terminal.info(&data.decision);
         let texts = data.examples.iter().filter_map(|example| match example {
-            Example::Single { text } => Some(data.texts.get(*text).to_owned()),
+            Example::Single { item } => Some(data.items.get(*item).to_owned()),
             _ => None,
         });
         Ok(Texts { texts: texts.collect(), ids: (!data.ids.is_empty()).then_some(data.ids) })
     }
 
     /// Embeddings `[texts, dimension]`, and the dimension.
-    pub(crate) fn embed(&self, model: &TextModel, role: Role, terminal: &mut Terminal) -> Result<(Vec<f32>, usize)> {
+    pub(crate) fn embed(&self, model: &Model, role: Role, terminal: &mut Terminal) -> Result<(Vec<f32>, usize)> {
         let total = self.texts.len();
         let progress = |done: usize| {
             terminal.progress("encode", done, total, None);
             Ok(())
         };
-        let (embeddings, truncated) = model.embed(&Cpu, &self.texts, role, progress)?;
+        let (embeddings, truncated) = model.embed(&Cpu, &self.texts, (Modality::Text, role), progress)?;
         if truncated > 0 {
-            let limit = model.tokenizer.max_length();
+            let limit = model.preprocessor.tokenizer()?.max_length();
             terminal.warn(&format!("{truncated} of {total} texts were cut at {limit} tokens"));
         }
         Ok((embeddings, model.encoder.dimension()))

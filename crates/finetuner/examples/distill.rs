@@ -16,8 +16,9 @@ use engine::random::Key;
 use engine::{Cpu, Device, Gradients, Tape, Tensor};
 use finetuner::artifact::safetensors::{SCALE, quantise};
 use finetuner::artifact::{ArtifactWriter, ModelFolder, NamedTensor, Output, Values};
+use finetuner::data::Modality;
 use finetuner::data::random::Random;
-use finetuner::encoder::{ModelOptions, Role, TextModel};
+use finetuner::encoder::{Input, Model, ModelOptions, Role};
 use finetuner::optim::{Optimizer, Schedule};
 use finetuner::tokens::pack;
 
@@ -38,14 +39,14 @@ fn main() -> Result<(), Failure> {
     let batch_size: usize = option("batch", "256").parse()?;
 
     let options = ModelOptions { max_length: Some(64), ..Default::default() };
-    let teacher = TextModel::open(ModelFolder::open(Path::new(teacher))?, &options)?;
+    let teacher = Model::open(ModelFolder::open(Path::new(teacher))?, &options)?;
     let output = Output::claim(Path::new(output), false)?;
     let mut student = cut(&teacher, &layers, &output, &options)?;
     let texts = std::fs::read_to_string(texts)?;
     let texts: Vec<&str> = texts.lines().collect();
 
     let started = Instant::now();
-    let (targets, _) = teacher.embed(&Cpu, &texts, Role::Plain, |_| Ok(()))?;
+    let (targets, _) = teacher.embed(&Cpu, &texts, (Modality::Text, Role::Plain), |_| Ok(()))?;
     eprintln!("{} texts embedded by the teacher in {:.0} s", texts.len(), started.elapsed().as_secs_f64());
 
     let width = student.encoder.dimension();
@@ -61,9 +62,9 @@ fn main() -> Result<(), Failure> {
         for places in order.chunks(batch_size) {
             let chosen: Vec<&str> = places.iter().map(|&place| texts[place]).collect();
             let rows: Vec<u32> = (0..chosen.len() as u32).collect();
-            let batches = pack(&student.tokenizer.encode(&chosen)?, &rows, usize::MAX);
+            let batches = pack(&student.preprocessor.tokenizer()?.encode(&chosen)?, &rows, usize::MAX);
             let mut tape = Tape::recording(&Cpu, &student.encoder.parameters);
-            let embeddings = student.encoder.forward(&mut tape, &batches[0], None::<Key>)?;
+            let embeddings = student.encoder.forward(&mut tape, &Input::Tokens(batches[0].clone()), None::<Key>)?;
             // mean over the batch of |y - t|^2, with gradient 2 (y - t) / batch
             let mut upstream = embeddings.value().clone();
             let mut loss = 0.0;
@@ -92,7 +93,7 @@ fn main() -> Result<(), Failure> {
 }
 
 /// The teacher with these layers only, opened again as a model of its own.
-fn cut(teacher: &TextModel, layers: &[usize], output: &Output, options: &ModelOptions) -> Result<TextModel, Failure> {
+fn cut(teacher: &Model, layers: &[usize], output: &Output, options: &ModelOptions) -> Result<Model, Failure> {
     let mut config = teacher.folder.config.clone();
     config["num_hidden_layers"] = layers.len().into();
     let mut tensors = Vec::new();
@@ -110,16 +111,17 @@ fn cut(teacher: &TextModel, layers: &[usize], output: &Output, options: &ModelOp
     let mut writer = ArtifactWriter::new(output)?;
     writer.json("config.json", &config)?;
     writer.tokenizer(&teacher.folder)?;
-    writer.layout(teacher.encoder.layout(), teacher.encoder.config().hidden)?;
+    let tower = teacher.encoder.main_tower();
+    writer.layout(tower.layout(), tower.backbone().width())?;
     writer.limits_and_prompts(teacher.folder.max_length, false, &Default::default(), None)?;
     let named: Vec<_> = tensors.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();
     writer.tensors("model.safetensors", &named)?;
     writer.finish(&serde_json::Value::Null, Default::default())?;
-    Ok(TextModel::open(ModelFolder::open(output.folder())?, options)?)
+    Ok(Model::open(ModelFolder::open(output.folder())?, options)?)
 }
 
 /// Writes the student, its matrices in one byte an element.
-fn write(student: &TextModel, output: &Output) -> Result<(), Failure> {
+fn write(student: &Model, output: &Output) -> Result<(), Failure> {
     let mut writer = ArtifactWriter::new(output)?;
     student.save(&mut writer, None)?;
     // Trained on short texts, but the positions are the teacher's.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use engine::random::Key;
 use engine::{Cpu, Device, Gradients, Tape, Tensor};
 use finetuner::artifact::ModelFolder;
-use finetuner::encoder::{Encoder, EncoderOptions};
+use finetuner::encoder::{Encoder, EncoderOptions, Input};
 use finetuner::objective::{BatchLayout, Objective};
 use finetuner::optim::Optimizer;
 use finetuner::tokens::PackedBatch;
@@ -49,13 +49,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut gradients = Gradients::new(&encoder.parameters);
 
     let key = Key::new(1);
-    let batch = PackedBatch {
+    let batch = Input::Tokens(PackedBatch {
         ids: (0..texts * TOKENS).map(|i| 1000 + (key.bits(u64::from(i)) % 29_000) as u32).collect(),
         type_ids: None,
         positions: (0..texts).flat_map(|_| 0..TOKENS).collect(),
         offsets: (0..=texts).map(|text| text * TOKENS).collect(),
         examples: (0..texts).collect(),
-    };
+    });
     let half = texts as usize / 2;
     let layout = BatchLayout {
         columns: vec![half, half],

@@ -7,12 +7,13 @@
 //! 4. [`data`]: what do we learn from
 //! 5. [`artifact`]: a model's folder on disk, read and written
 //! 6. [`tokens`]: text to packed token batch
-//! 7. [`encoder`]: packed batch to embeddings
-//! 8. [`objective`]: embeddings to one number
-//! 9. [`optim`]: gradients to new weights
-//! 10. [`evaluate`]: exact search, metrics, before and after
-//! 11. [`mine`]: training data out of data: hard negatives, a teacher's margins
-//! 12. [`train`]: the loop
+//! 7. [`pixels`]: picture to packed pixel batch
+//! 8. [`encoder`]: packed batch to embeddings
+//! 9. [`objective`]: embeddings to one number
+//! 10. [`optim`]: gradients to new weights
+//! 11. [`evaluate`]: exact search, metrics, before and after
+//! 12. [`mine`]: training data out of data: hard negatives, a teacher's margins
+//! 13. [`train`]: the loop
 
 pub mod error;
 pub mod spec;
@@ -21,6 +22,8 @@ pub mod data;
 pub mod artifact;
 #[cfg(feature = "engine")]
 pub mod tokens;
+#[cfg(feature = "engine")]
+pub mod pixels;
 #[cfg(feature = "engine")]
 pub mod encoder;
 #[cfg(feature = "engine")]

@@ -95,7 +95,7 @@ fn pooled_embeddings_equal_transformers() {
         for (name, mode) in modes {
             let encoder = open(family, mode);
             let mut tape = Tape::inference(&Cpu, &encoder.parameters);
-            let pooled = encoder.forward(&mut tape, &golden.batch(), None).unwrap();
+            let pooled = encoder.forward(&mut tape, &golden.batch().into(), None).unwrap();
             let error = difference(pooled.value().data(), &golden.f32s(&format!("pooled.{name}")));
             assert!(error < 5e-6, "{family} {name}: {error}");
         }
@@ -109,7 +109,7 @@ fn the_gradient_of_every_parameter_equals_transformers() {
         let encoder = open(family, PoolingMode::Mean);
         let mut gradients = Gradients::new(&encoder.parameters);
         let mut tape = Tape::recording(&Cpu, &encoder.parameters);
-        let pooled = encoder.forward(&mut tape, &golden.batch(), None).unwrap();
+        let pooled = encoder.forward(&mut tape, &golden.batch().into(), None).unwrap();
         let upstream = Tensor::from_vec(golden.f32s("upstream"), pooled.value().shape()).unwrap();
         tape.backward(&pooled, upstream, &mut gradients).unwrap();
         let expected = golden.names().into_iter().filter_map(|name| Some(name.strip_prefix("gradient.")?.to_owned()));
@@ -153,7 +153,7 @@ fn a_text_has_the_same_embedding_alone_and_in_a_batch() {
     let encoder = open("mpnet", PoolingMode::Mean);
     let batch = golden.batch();
     let mut tape = Tape::inference(&Cpu, &encoder.parameters);
-    let together = encoder.forward(&mut tape, &batch, None).unwrap();
+    let together = encoder.forward(&mut tape, &batch.clone().into(), None).unwrap();
     for sequence in 0..batch.len() {
         let range = batch.offsets[sequence] as usize..batch.offsets[sequence + 1] as usize;
         let alone = PackedBatch {
@@ -163,7 +163,7 @@ fn a_text_has_the_same_embedding_alone_and_in_a_batch() {
             offsets: vec![0, range.len() as u32],
             examples: vec![0],
         };
-        let embedding = encoder.forward(&mut tape, &alone, None).unwrap();
+        let embedding = encoder.forward(&mut tape, &alone.into(), None).unwrap();
         let width = encoder.dimension();
         let expected = &together.value().data()[sequence * width..(sequence + 1) * width];
         assert!(difference(embedding.value().data(), expected) < 2e-6);

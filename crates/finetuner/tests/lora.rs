@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::{Cpu, Gradients, Tape, Tensor};
 use finetuner::artifact::{ModelFolder, Weights};
-use finetuner::encoder::{Encoder, EncoderOptions, LoraOptions, ModelOptions, Role, TextModel, source};
+use finetuner::data::Modality;
+use finetuner::encoder::{Encoder, EncoderOptions, LoraOptions, Model, ModelOptions, Role, source};
 use finetuner::event::Event;
 use finetuner::spec::{RunSpec, parse_options};
 use finetuner::tokens::PackedBatch;
@@ -63,7 +64,7 @@ fn difference(got: &[f32], expected: &[f32]) -> f32 {
 
 fn pooled(encoder: &Encoder, batch: &PackedBatch) -> Vec<f32> {
     let mut tape = Tape::inference(&Cpu, &encoder.parameters);
-    encoder.forward(&mut tape, batch, None).unwrap().value().data().to_vec()
+    encoder.forward(&mut tape, &batch.clone().into(), None).unwrap().value().data().to_vec()
 }
 
 /// The adapted encoder of a case with the golden matrices.
@@ -89,7 +90,7 @@ fn values_and_gradients_equal_peft() {
         let mut encoder = adapted(case, family, options);
         let mut gradients = Gradients::new(&encoder.parameters);
         let mut tape = Tape::recording(&Cpu, &encoder.parameters);
-        let embeddings = encoder.forward(&mut tape, &batch, None).unwrap();
+        let embeddings = encoder.forward(&mut tape, &batch.clone().into(), None).unwrap();
         let error = difference(embeddings.value().data(), &f32s(&expected, "pooled.mean"));
         assert!(error < 5e-6, "{case}: {error}");
         let upstream = Tensor::from_vec(upstream, embeddings.value().shape()).unwrap();
@@ -176,14 +177,14 @@ impl Place {
         spec
     }
 
-    fn open(&self, name: &str) -> TextModel {
+    fn open(&self, name: &str) -> Model {
         let source = source::resolve(&self.path(name).display().to_string()).unwrap();
-        TextModel::open(source.open().unwrap(), &ModelOptions::default()).unwrap()
+        Model::open(source.open().unwrap(), &ModelOptions::default()).unwrap()
     }
 
     fn embeddings(&self, name: &str) -> Vec<f32> {
         let texts = ["my card", "wire transfer please", "identity"];
-        self.open(name).embed(&Cpu, &texts, Role::Plain, |_| Ok(())).unwrap().0
+        self.open(name).embed(&Cpu, &texts, (Modality::Text, Role::Plain), |_| Ok(())).unwrap().0
     }
 }
 

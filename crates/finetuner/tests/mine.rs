@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use engine::Cpu;
 use finetuner::artifact::ModelFolder;
 use finetuner::data::read;
-use finetuner::encoder::{CrossEncoder, ModelOptions, TextModel};
+use finetuner::encoder::{CrossEncoder, Model, ModelOptions};
 use finetuner::mine::{Format, MineOptions, Pool, SynthesisOptions, mine, relations_table, synthesize, table};
 use serde_json::Value;
 
@@ -16,8 +16,8 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-fn model() -> TextModel {
-    TextModel::open(ModelFolder::open(&golden("mine/model")).unwrap(), &ModelOptions::default()).unwrap()
+fn model() -> Model {
+    Model::open(ModelFolder::open(&golden("mine/model")).unwrap(), &ModelOptions::default()).unwrap()
 }
 
 fn cross_encoder() -> CrossEncoder {

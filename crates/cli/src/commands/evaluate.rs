@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
         return tell(measurement, arguments.json, terminal);
     }
     let model = arguments.model.open(terminal)?;
-    let total = target.texts();
+    let total = target.items();
     let progress = |done: usize| {
         terminal.progress("evaluate", done, total, None);
         Ok(())

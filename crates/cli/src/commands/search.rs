@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use engine::Cpu;
 use finetuner::Error;
-use finetuner::encoder::{Role, TextModel};
+use finetuner::data::Modality;
+use finetuner::encoder::{Model, Role};
 use finetuner::evaluate::{Hit, Similarity};
 use serde_json::{Value, json};
 
@@ -66,12 +67,12 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
 struct Index {
     corpus: Texts,
     documents: Vec<f32>,
-    model: TextModel,
+    model: Model,
 }
 
 impl Index {
     fn search(&self, query: &str, top: usize) -> Result<Vec<Hit>> {
-        let (query, _) = self.model.embed(&Cpu, &[query], Role::Query, |_| Ok(()))?;
+        let (query, _) = self.model.embed(&Cpu, &[query], (Modality::Text, Role::Query), |_| Ok(()))?;
         let hits = Similarity::Cosine.top_k(&query, &self.documents, self.model.encoder.dimension(), top, None)?;
         Ok(hits.into_iter().flatten().collect())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use finetuner::artifact::{ArtifactWriter, ModelFolder};
-use finetuner::encoder::{EncoderOptions, ModelOptions, TextModel};
+use finetuner::encoder::{EncoderOptions, Model, ModelOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -160,7 +160,7 @@ fn write_model(source: &Path, target: &Path) {
     std::fs::write(source.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     let encoder = EncoderOptions { random: true, seed: 7, ..EncoderOptions::default() };
     let options = ModelOptions { encoder, ..ModelOptions::default() };
-    let model = TextModel::open(ModelFolder::open(source).unwrap(), &options).unwrap();
+    let model = Model::open(ModelFolder::open(source).unwrap(), &options).unwrap();
     let output = finetuner::artifact::Output::claim(target, false).unwrap();
     let mut writer = ArtifactWriter::new(&output).unwrap();
     model.save(&mut writer, None).unwrap();

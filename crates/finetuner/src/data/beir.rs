@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::collect::score;
 use super::read::{read_text, utf8};
-use super::{Dataset, Example, Kind, Texts};
+use super::{Dataset, Example, Items, Kind};
 use crate::error::{Error, Result};
 
 /// One split of a folder.
@@ -104,7 +104,7 @@ impl Beir {
 /// Training pairs: a query with each document judged relevant (grade above 0). Empty documents are left out.
 pub(super) fn read_pairs(folder: &Path, split: Option<&str>) -> Result<Dataset> {
     let beir = Beir::read(folder, split, false)?;
-    let mut texts = Texts::default();
+    let mut items = Items::default();
     let (mut examples, mut lines) = (Vec::new(), Vec::new());
     let mut empty = 0;
     let judged = beir.judgements.iter().zip(&beir.lines);
@@ -112,8 +112,8 @@ pub(super) fn read_pairs(folder: &Path, split: Option<&str>) -> Result<Dataset> 
         match beir.documents[document as usize].as_str() {
             "" => empty += 1,
             document => {
-                let anchor = texts.intern(&beir.queries[query as usize]);
-                examples.push(Example::Pair { anchor, positive: texts.intern(document) });
+                let anchor = items.intern(&beir.queries[query as usize]);
+                examples.push(Example::Pair { anchor, positive: items.intern(document) });
                 lines.push(*line);
             }
         }
@@ -125,7 +125,7 @@ pub(super) fn read_pairs(folder: &Path, split: Option<&str>) -> Result<Dataset> 
     let left_out = if empty > 0 { format!("; {empty} left out for an empty document") } else { String::new() };
     Ok(Dataset {
         kind: Kind::Pairs,
-        texts,
+        items,
         decision: format!(
             "`{}{split}`: {} examples read as pairs; query and relevant document of a BEIR folder{left_out}",
             folder.display(),

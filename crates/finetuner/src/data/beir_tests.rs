@@ -31,7 +31,7 @@ fn relevant_documents_become_pairs_with_title_and_text() {
             .examples
             .iter()
             .map(|example| match example {
-                Example::Pair { anchor, positive } => (data.texts.get(*anchor), data.texts.get(*positive)),
+                Example::Pair { anchor, positive } => (data.items.get(*anchor), data.items.get(*positive)),
                 other => panic!("{other:?}"),
             })
             .collect();

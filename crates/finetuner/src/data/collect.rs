@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::columns::Role;
-use super::{Dataset, EmptyRow, Example, Kind, TextId, Texts};
+use super::{Dataset, EmptyRow, Example, ItemId, Items, Kind};
 use crate::error::{Error, Result};
 
 /// One value of a row.
@@ -20,7 +20,7 @@ pub(super) struct Cell<'a> {
 pub(super) struct Collector<'a> {
     path: &'a Path,
     kind: Kind,
-    texts: Texts,
+    items: Items,
     examples: Vec<Example>,
     ids: Vec<String>,
     lines: Vec<u64>,
@@ -34,7 +34,7 @@ impl<'a> Collector<'a> {
         Collector {
             path,
             kind,
-            texts: Texts::default(),
+            items: Items::default(),
             examples: Vec::new(),
             ids: Vec::new(),
             lines: Vec::new(),
@@ -89,9 +89,9 @@ impl<'a> Collector<'a> {
                 }
             }
             Kind::Labelled => {
-                let text = self.item(line, cells)?;
+                let item = self.item(line, cells)?;
                 let label = self.label(line, self.one(line, cells, &[Role::Label])?)?;
-                self.examples.push(Example::Labelled { text, label });
+                self.examples.push(Example::Labelled { item, label });
             }
             Kind::Scored => {
                 let first = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
@@ -101,8 +101,8 @@ impl<'a> Collector<'a> {
                 self.examples.push(Example::Scored { first, second, score });
             }
             Kind::Single => {
-                let text = self.item(line, cells)?;
-                self.examples.push(Example::Single { text });
+                let item = self.item(line, cells)?;
+                self.examples.push(Example::Single { item });
             }
         }
         Ok(())
@@ -151,7 +151,7 @@ impl<'a> Collector<'a> {
                 self.kind
             ),
             kind: self.kind,
-            texts: self.texts,
+            items: self.items,
             ids: if self.ids.len() == self.examples.len() { self.ids } else { Vec::new() },
             examples: self.examples,
             path: self.path.to_owned(),
@@ -167,8 +167,8 @@ impl<'a> Collector<'a> {
         found.copied().ok_or_else(|| self.missing(line, cells, roles[0]))
     }
 
-    fn all(&mut self, line: u64, cells: &[Cell<'_>], role: Role) -> Result<Vec<TextId>> {
-        let found: Vec<TextId> =
+    fn all(&mut self, line: u64, cells: &[Cell<'_>], role: Role) -> Result<Vec<ItemId>> {
+        let found: Vec<ItemId> =
             cells.iter().filter(|cell| cell.role == role).map(|cell| self.text(line, *cell)).collect::<Result<_>>()?;
         if found.is_empty() { Err(self.missing(line, cells, role)) } else { Ok(found) }
     }
@@ -218,7 +218,7 @@ impl<'a> Collector<'a> {
     }
 
     /// The text of a labelled or single row; a title is put before it, as in BEIR corpora.
-    fn item(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<TextId> {
+    fn item(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<ItemId> {
         let cell = self.one(line, cells, &[Role::Text, Role::Anchor, Role::Positive])?;
         match cells.iter().find(|cell| cell.role == Role::Title) {
             Some(title) => {
@@ -229,10 +229,10 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn text(&mut self, line: u64, cell: Cell<'_>) -> Result<TextId> {
+    fn text(&mut self, line: u64, cell: Cell<'_>) -> Result<ItemId> {
         match cell.value.trim() {
             "" => Err(Error::data(self.path, line, format!("expected a text in column `{}`, got none", cell.column))),
-            text => Ok(self.texts.intern(text)),
+            text => Ok(self.items.intern(text)),
         }
     }
 

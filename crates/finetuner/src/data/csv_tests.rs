@@ -1,5 +1,5 @@
 use super::super::random::Random;
-use super::super::{Example, TextId};
+use super::super::{Example, ItemId};
 use super::*;
 
 fn data(text: &str) -> Result<Dataset> {
@@ -7,7 +7,7 @@ fn data(text: &str) -> Result<Dataset> {
 }
 
 fn texts(dataset: &Dataset) -> Vec<&str> {
-    (0..dataset.texts.len() as u32).map(|id| dataset.texts.get(TextId(id))).collect()
+    (0..dataset.items.len() as u32).map(|id| dataset.items.get(ItemId(id))).collect()
 }
 
 fn fails(text: &str, kind: Option<Kind>, expected: &str) {
@@ -94,7 +94,7 @@ fn the_header_decides_the_kind_and_the_order_of_columns() {
     let dataset = data("negative2,query,document,negative1\nn2,q,d,n1\n").unwrap();
     assert_eq!(dataset.kind, Kind::Triplets);
     let Example::Triplet { anchor, positive, negatives, .. } = &dataset.examples[0] else { panic!("{dataset:?}") };
-    assert_eq!((dataset.texts.get(*anchor), dataset.texts.get(*positive), negatives.len()), ("q", "d", 2));
+    assert_eq!((dataset.items.get(*anchor), dataset.items.get(*positive), negatives.len()), ("q", "d", 2));
     let dataset = data("package,section,positive,anchor,more\np,s,d,q,m\n").unwrap();
     assert_eq!((dataset.kind, texts(&dataset)), (Kind::Pairs, vec!["q", "d"]));
 }

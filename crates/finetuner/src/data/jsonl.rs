@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(data.kind, Kind::Triplets);
         assert_eq!(data.examples.len(), 2);
         let Example::Triplet { positive, negatives, .. } = &data.examples[1] else { panic!("{data:?}") };
-        assert_eq!(data.texts.get(*positive), "b");
+        assert_eq!(data.items.get(*positive), "b");
         assert_eq!(negatives.len(), 2);
     }
 
@@ -148,7 +148,7 @@ mod tests {
     fn a_corpus_of_titles_and_texts_is_read_as_single_texts_with_ids() {
         let data = rows("{\"_id\": \"7\", \"title\": \"T\", \"text\": \"body\"}", None).unwrap();
         assert_eq!((data.kind, data.ids.as_slice()), (Kind::Single, &["7".to_owned()][..]));
-        assert!(data.texts.find("T body").is_some());
+        assert!(data.items.find("T body").is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which texts are known to match: the connected parts of "belongs with".
 
-use super::{Dataset, Example, TextId};
+use super::{Dataset, Example, ItemId};
 
 /// A label for every text of a data set; texts of one label are known to match, directly or through others.
 ///
@@ -17,19 +17,19 @@ impl LabelGraph {
     /// Joins the anchor and positive of pairs and triplets, and the texts of one class. A text that stands in two
     /// classes joins them. Scored pairs and single texts join nothing.
     pub fn from_dataset(dataset: &Dataset) -> LabelGraph {
-        let mut class_texts: Vec<Option<TextId>> = vec![None; dataset.label_names.len()];
+        let mut class_texts: Vec<Option<ItemId>> = vec![None; dataset.label_names.len()];
         let matches = dataset.examples.iter().filter_map(|example| match example {
             Example::Pair { anchor, positive } | Example::Triplet { anchor, positive, .. } => {
                 Some((*anchor, *positive))
             }
-            Example::Labelled { text, label } => Some((*class_texts[*label as usize].get_or_insert(*text), *text)),
+            Example::Labelled { item, label } => Some((*class_texts[*label as usize].get_or_insert(*item), *item)),
             Example::Scored { .. } | Example::Single { .. } => None,
         });
-        LabelGraph::from_matches(dataset.texts.len(), matches)
+        LabelGraph::from_matches(dataset.items.len(), matches)
     }
 
     /// Joins the two texts of each match; `texts` is the number of all texts.
-    pub fn from_matches(texts: usize, matches: impl IntoIterator<Item = (TextId, TextId)>) -> LabelGraph {
+    pub fn from_matches(texts: usize, matches: impl IntoIterator<Item = (ItemId, ItemId)>) -> LabelGraph {
         let mut parents: Vec<u32> = (0..texts as u32).collect();
         for (first, second) in matches {
             let (first, second) = (root(&mut parents, first.0), root(&mut parents, second.0));
@@ -47,7 +47,7 @@ impl LabelGraph {
     }
 
     /// The label of a text, in `0..count`, numbered by first appearance.
-    pub fn label(&self, text: TextId) -> u32 {
+    pub fn label(&self, text: ItemId) -> u32 {
         self.labels[text.0 as usize]
     }
 
@@ -83,7 +83,7 @@ mod tests {
 
     fn same(rows: &str, first: &str, second: &str) -> bool {
         let (dataset, graph) = graph(rows);
-        let label = |text| graph.label(dataset.texts.find(text).unwrap());
+        let label = |text| graph.label(dataset.items.find(text).unwrap());
         label(first) == label(second)
     }
 
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn labels_are_dense_and_follow_first_appearance() {
         let (dataset, graph) = graph("A,B\nC,D\nE,F\nG,C\n");
-        let labels: Vec<u32> = (0..dataset.texts.len() as u32).map(|text| graph.label(TextId(text))).collect();
+        let labels: Vec<u32> = (0..dataset.items.len() as u32).map(|text| graph.label(ItemId(text))).collect();
         assert_eq!(labels, [0, 0, 1, 1, 2, 2, 1]);
         assert_eq!(graph.count(), 3);
     }
@@ -156,8 +156,8 @@ mod tests {
         for seed in 0..200 {
             let mut random = Random::new(seed, 0);
             let texts = 2 + random.below(12);
-            let matches: Vec<(TextId, TextId)> = (0..random.below(12))
-                .map(|_| (TextId(random.below(texts) as u32), TextId(random.below(texts) as u32)))
+            let matches: Vec<(ItemId, ItemId)> = (0..random.below(12))
+                .map(|_| (ItemId(random.below(texts) as u32), ItemId(random.below(texts) as u32)))
                 .collect();
             let mut reach: Vec<Vec<bool>> = (0..texts).map(|row| (0..texts).map(|at| at == row).collect()).collect();
             for (first, second) in &matches {
@@ -177,7 +177,7 @@ mod tests {
             assert_eq!(graph, backwards, "the order of rows does not matter (seed {seed})");
             for from in 0..texts {
                 for to in 0..texts {
-                    let equal = graph.label(TextId(from as u32)) == graph.label(TextId(to as u32));
+                    let equal = graph.label(ItemId(from as u32)) == graph.label(ItemId(to as u32));
                     assert_eq!(equal, reach[from][to], "seed {seed}, texts {from} and {to}");
                 }
             }

@@ -5,6 +5,7 @@ mod beir;
 mod collect;
 mod columns;
 mod csv;
+mod item;
 mod jsonl;
 mod label_graph;
 pub mod lint;
@@ -17,8 +18,8 @@ mod split;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
+pub use item::{ItemId, Items, Modality};
 pub use label_graph::LabelGraph;
 pub use order::{Mix, Order, Sampler};
 pub use read::{inspect, read, read_corpus};
@@ -27,116 +28,59 @@ pub use split::hold_out;
 
 use crate::error::{Error, Result, nearest};
 
-/// A text of a [`Dataset`], equal texts having equal ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TextId(pub u32);
-
-/// Every distinct text of a data set, once.
-#[derive(Debug, Clone, Default)]
-pub struct Texts {
-    texts: Vec<Arc<str>>,
-    ids: HashMap<Arc<str>, TextId>,
-}
-
-impl Texts {
-    /// The id of a text, adding it if it is new.
-    pub fn intern(&mut self, text: &str) -> TextId {
-        if let Some(&id) = self.ids.get(text) {
-            return id;
-        }
-        self.share(text.into())
-    }
-
-    /// As [`Texts::intern`], without a copy of the text.
-    fn share(&mut self, text: Arc<str>) -> TextId {
-        if let Some(&id) = self.ids.get(&text) {
-            return id;
-        }
-        let id = TextId(u32::try_from(self.texts.len()).expect("fewer than 2^32 texts"));
-        self.texts.push(text.clone());
-        self.ids.insert(text, id);
-        id
-    }
-
-    /// The text of an id of this collection.
-    pub fn get(&self, id: TextId) -> &str {
-        &self.texts[id.0 as usize]
-    }
-
-    /// The id of a text that is already here.
-    pub fn find(&self, text: &str) -> Option<TextId> {
-        self.ids.get(text).copied()
-    }
-
-    /// All texts in the order of their ids.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.texts.iter().map(AsRef::as_ref)
-    }
-
-    /// How many distinct texts there are.
-    pub fn len(&self) -> usize {
-        self.texts.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
-    }
-}
-
 /// One row of training data. All rows of a data set are of one kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Example {
-    /// Two texts that belong together.
+    /// Two items that belong together.
     Pair {
         /// The query.
-        anchor: TextId,
+        anchor: ItemId,
         /// What it should find.
-        positive: TextId,
+        positive: ItemId,
     },
-    /// An anchor, its positive and one or more texts that do not match.
+    /// An anchor, its positive and one or more items that do not match.
     Triplet {
         /// The query.
-        anchor: TextId,
+        anchor: ItemId,
         /// What it should find.
-        positive: TextId,
+        positive: ItemId,
         /// What it should not find.
-        negatives: Vec<TextId>,
+        negatives: Vec<ItemId>,
         /// What a teacher says: its score of the positive and then of each negative, or for each negative the margin
         /// by which the positive's score is above it. Empty for [`Kind::Triplets`].
         scores: Vec<f32>,
     },
-    /// A text and the class it belongs to.
+    /// An item and the class it belongs to.
     Labelled {
         /// The item.
-        text: TextId,
+        item: ItemId,
         /// Index into [`Dataset::label_names`].
         label: u32,
     },
-    /// Two texts and how similar they are.
+    /// Two items and how similar they are.
     Scored {
-        /// The first text.
-        first: TextId,
-        /// The second text.
-        second: TextId,
+        /// The first item.
+        first: ItemId,
+        /// The second item.
+        second: ItemId,
         /// Higher is more similar.
         score: f32,
     },
-    /// A text alone.
+    /// An item alone.
     Single {
         /// The item.
-        text: TextId,
+        item: ItemId,
     },
 }
 
 impl Example {
-    /// Its texts, column by column.
-    pub fn texts(&self) -> impl Iterator<Item = TextId> {
-        let (first, second, more): (TextId, Option<TextId>, &[TextId]) = match self {
+    /// Its items, column by column.
+    pub fn items(&self) -> impl Iterator<Item = ItemId> {
+        let (first, second, more): (ItemId, Option<ItemId>, &[ItemId]) = match self {
             Example::Pair { anchor, positive } => (*anchor, Some(*positive), &[]),
             Example::Triplet { anchor, positive, negatives, .. } => (*anchor, Some(*positive), negatives),
             Example::Scored { first, second, .. } => (*first, Some(*second), &[]),
-            Example::Labelled { text, .. } | Example::Single { text } => (*text, None, &[]),
+            Example::Labelled { item, .. } | Example::Single { item } => (*item, None, &[]),
         };
         std::iter::once(first).chain(second).chain(more.iter().copied())
     }
@@ -200,13 +144,13 @@ pub struct EmptyRow {
     pub problem: String,
 }
 
-/// Examples of one kind over one collection of texts.
+/// Examples of one kind over one collection of items.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// The kind of every example.
     pub kind: Kind,
-    /// The distinct texts.
-    pub texts: Texts,
+    /// The distinct items.
+    pub items: Items,
     /// The rows, in file order.
     pub examples: Vec<Example>,
     /// The `id` of each example's row where the file has such a column, else empty.
@@ -253,14 +197,14 @@ impl Dataset {
         }
     }
 
-    /// The examples at these places, in this order, over their own texts (shared, not copied). Label indices and names
+    /// The examples at these places, in this order, over their own items (shared, not copied). Label indices and names
     /// stay as they are, so parts of one data set agree on them.
     ///
     /// # Panics
     /// If a place is not below the number of examples.
     pub fn select(&self, places: &[u32]) -> Dataset {
-        let mut texts = Texts::default();
-        let mut share = |id: TextId| texts.share(self.texts.texts[id.0 as usize].clone());
+        let mut items = Items::default();
+        let mut share = |id: ItemId| items.share_from(&self.items, id);
         let examples = places.iter().map(|&place| match &self.examples[place as usize] {
             Example::Pair { anchor, positive } => Example::Pair { anchor: share(*anchor), positive: share(*positive) },
             Example::Triplet { anchor, positive, negatives, scores } => Example::Triplet {
@@ -269,17 +213,17 @@ impl Dataset {
                 negatives: negatives.iter().map(|negative| share(*negative)).collect(),
                 scores: scores.clone(),
             },
-            Example::Labelled { text, label } => Example::Labelled { text: share(*text), label: *label },
+            Example::Labelled { item, label } => Example::Labelled { item: share(*item), label: *label },
             Example::Scored { first, second, score } => {
                 Example::Scored { first: share(*first), second: share(*second), score: *score }
             }
-            Example::Single { text } => Example::Single { text: share(*text) },
+            Example::Single { item } => Example::Single { item: share(*item) },
         });
         let examples = examples.collect();
         let ids = if self.ids.is_empty() { &[][..] } else { places };
         Dataset {
             kind: self.kind,
-            texts,
+            items,
             examples,
             ids: ids.iter().map(|&place| self.ids[place as usize].clone()).collect(),
             path: self.path.clone(),

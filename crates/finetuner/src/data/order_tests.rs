@@ -162,7 +162,7 @@ fn pairs_in_turn_bring_two_of_a_class_and_every_item_at_most_once() {
 
 #[test]
 fn without_duplicates_no_text_comes_twice_in_a_batch() {
-    let texts: Vec<Vec<TextId>> = (0..40).map(|row| vec![TextId(row), TextId(100 + row / 8)]).collect();
+    let texts: Vec<Vec<ItemId>> = (0..40).map(|row| vec![ItemId(row), ItemId(100 + row / 8)]).collect();
     let order = Order::new(Sampler::NoDuplicates, &[0; 40], || texts.clone(), 16, 3);
     let batches = order.batches(0);
     assert_eq!((batches.len(), counts(&batches).len()), (8, 40));

@@ -133,7 +133,7 @@ fn columns_of_unknown_names_are_not_looked_at() {
     writer.close().unwrap();
     let data = read(&path, None).unwrap();
     assert_eq!((data.kind, data.examples.len()), (Kind::Single, 2));
-    assert_eq!(data.texts.iter().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(data.items.iter().collect::<Vec<_>>(), ["a", "b"]);
 }
 
 #[test]

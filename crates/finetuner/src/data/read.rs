@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// - a folder, or `DIR:split`: BEIR; each query with every document judged relevant.
 ///
 /// The kind is `kind` where given, else it is taken from the names in the header (or the keys of the first object),
-/// else from the number of columns; [`Dataset::decision`] says how it was decided. Texts lose the white space around
+/// else from the number of columns; [`Dataset::decision`] says how it was decided. Items lose the white space around
 /// them. Names (in any case): `anchor query question sentence1 text1`, `positive document answer sentence2 text2`,
 /// `negative negative1 …`, `text item sentence`, `label category class`, `score similarity`, `id`, `title`.
 ///

@@ -1,4 +1,4 @@
-use super::super::{Example, TextId};
+use super::super::{Example, ItemId};
 use super::*;
 
 /// A file of the development data, or `None` (with the reason printed) where it is not at hand.
@@ -55,7 +55,7 @@ fn a_text_file_holds_one_text_a_line_and_none_is_empty() {
     let (_folder, path) = written("lines.txt", b"first, with comma\r\nsecond\n");
     let data = read(&path, None).unwrap();
     assert_eq!((data.kind, data.examples.len()), (Kind::Single, 2));
-    assert_eq!(data.texts.get(TextId(0)), "first, with comma");
+    assert_eq!(data.items.get(ItemId(0)), "first, with comma");
     assert_eq!(error("lines.txt", b"a\n\nb\n", None), "lines.txt:2: expected a text in column `1`, got none");
     assert_eq!(error("lines.txt", b"", None), "lines.txt: holds no examples");
 }
@@ -84,10 +84,10 @@ fn the_packages_example_is_read_from_its_headers() {
     let train = read(&folder.join("train.csv"), None).unwrap();
     assert_eq!((train.kind, train.examples.len(), train.ids.len()), (Kind::Pairs, 3200, 3200));
     let index = read(&folder.join("index.csv"), None).unwrap();
-    assert_eq!((index.kind, index.texts.len(), index.ids.len()), (Kind::Single, 3800, 3800));
+    assert_eq!((index.kind, index.items.len(), index.ids.len()), (Kind::Single, 3800, 3800));
     for example in &train.examples {
         let Example::Pair { positive, .. } = example else { panic!("{example:?}") };
-        assert!(index.texts.find(train.texts.get(*positive)).is_none(), "a training document is in the index");
+        assert!(index.items.find(train.items.get(*positive)).is_none(), "a training document is in the index");
     }
 }
 

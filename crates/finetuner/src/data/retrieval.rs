@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::address::Address;
 use super::beir::Beir;
 use super::random::Random;
-use super::{Dataset, Example, Kind, LabelGraph, TextId, read};
+use super::{Dataset, Example, ItemId, Items, Kind, LabelGraph, Modality, read};
 use crate::error::{Error, Result};
 
 /// In a description, where queries do not find themselves.
@@ -17,8 +17,10 @@ const EXCLUDED: &str = ", the query itself excluded";
 pub struct RetrievalSet {
     /// One id a query: the data's own, else its number from 1.
     pub query_ids: Vec<String>,
-    /// The queries that have at least one relevant document.
+    /// The queries that have at least one relevant document: texts, or addresses of pictures.
     pub queries: Vec<String>,
+    /// What the queries are.
+    pub query_modality: Modality,
     /// The file of the queries; of a BEIR folder the judgements.
     pub query_path: PathBuf,
     /// The line on which each query first occurs.
@@ -27,10 +29,12 @@ pub struct RetrievalSet {
     pub document_ids: Vec<String>,
     /// The index. A BEIR corpus may hold empty documents; they stay, so that figures compare.
     pub documents: Vec<String>,
+    /// What the documents are.
+    pub document_modality: Modality,
     /// For each query: (document, grade above 0), by document.
     pub relevant: Vec<Vec<(u32, f32)>>,
     /// For each query: the document that is the query itself and must not be returned. Where it is given at all,
-    /// queries and documents are texts of one sort.
+    /// queries and documents are items of one sort.
     pub exclude: Option<Vec<Option<u32>>>,
     /// Queries left out because nothing in the index is relevant to them.
     pub without_relevant: usize,
@@ -119,6 +123,8 @@ impl RetrievalSet {
         let set = RetrievalSet {
             query_ids: ids(queries),
             queries: items.iter().map(|(text, _)| (*text).to_owned()).collect(),
+            query_modality: only_modality(queries, "query_data", |example| example.items().next())?,
+            document_modality: only_modality(documents, "index_data", |example| example.items().next())?,
             query_path: queries.path.clone(),
             query_lines: queries.lines.clone(),
             document_ids: ids(documents),
@@ -144,26 +150,32 @@ impl RetrievalSet {
         if let Some(index) = index {
             let ids = ids(index);
             for (place, example) in index.examples.iter().enumerate() {
-                for text in document_texts(example) {
-                    documents.add(index.texts.get(text), || ids[place].clone());
+                for item in searched(example) {
+                    documents.add(&index.items, item, || ids[place].clone())?;
                 }
             }
         }
         for (place, example) in queries.examples.iter().enumerate() {
-            for text in document_texts(example) {
-                let number = documents.texts.len() + 1;
+            for item in searched(example) {
+                let number = documents.contents.len() + 1;
                 let own = queries.ids.get(place).filter(|_| !matches!(example, Example::Triplet { .. }));
-                documents.add(queries.texts.get(text), || own.cloned().unwrap_or_else(|| number.to_string()));
+                documents.add(&queries.items, item, || own.cloned().unwrap_or_else(|| number.to_string()))?;
             }
         }
 
         let mut of_label: HashMap<u32, Vec<u32>> = HashMap::new();
-        for (document, text) in (0..).zip(&documents.texts) {
-            if let Some(known) = queries.texts.find(text) {
+        let modality = documents.modality.unwrap_or_default();
+        for (document, content) in (0..).zip(&documents.contents) {
+            if let Some(known) = queries.items.find_as(modality, content) {
                 of_label.entry(graph.label(known)).or_default().push(document);
             }
         }
-        let mut set = RetrievalSet { query_path: queries.path.clone(), ..RetrievalSet::default() };
+        let mut set = RetrievalSet {
+            query_path: queries.path.clone(),
+            query_modality: only_modality(queries, "query_data", |example| example.items().next())?,
+            document_modality: modality,
+            ..RetrievalSet::default()
+        };
         let mut exclude = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for (place, example) in queries.examples.iter().enumerate() {
@@ -171,19 +183,19 @@ impl RetrievalSet {
             if !seen.insert(*anchor) {
                 continue;
             }
-            let text = queries.texts.get(*anchor);
-            let itself = documents.places.get(text).copied();
+            let content = queries.items.get(*anchor);
+            let itself = documents.places.get(content).copied().filter(|_| set.query_modality == modality);
             let of_label = of_label.get(&graph.label(*anchor)).map(Vec::as_slice).unwrap_or_default();
             let relevant = of_label.iter().filter(|document| Some(**document) != itself);
             set.relevant.push(relevant.map(|document| (*document, 1.0)).collect());
             set.query_ids.push(queries.ids.get(place).cloned().unwrap_or_else(|| (set.queries.len() + 1).to_string()));
-            set.queries.push(text.to_owned());
+            set.queries.push(content.to_owned());
             set.query_lines.push(queries.lines[place]);
             exclude.push(itself);
         }
         set.exclude = exclude.iter().any(Option::is_some).then_some(exclude);
         set.document_ids = documents.ids;
-        set.documents = documents.texts;
+        set.documents = documents.contents;
         set.finish("relevant: documents that the pairs connect with the query")
     }
 
@@ -252,35 +264,56 @@ impl RetrievalSet {
 /// Distinct documents in order of first appearance.
 #[derive(Default)]
 struct Documents {
-    texts: Vec<String>,
+    contents: Vec<String>,
+    /// That of all of them.
+    modality: Option<Modality>,
     ids: Vec<String>,
     places: HashMap<String, u32>,
 }
 
 impl Documents {
-    fn add(&mut self, text: &str, id: impl FnOnce() -> String) {
-        if !self.places.contains_key(text) {
-            self.places.insert(text.to_owned(), self.texts.len() as u32);
-            self.texts.push(text.to_owned());
+    fn add(&mut self, items: &Items, item: ItemId, id: impl FnOnce() -> String) -> Result<()> {
+        let (modality, content) = (items.modality(item), items.get(item));
+        if *self.modality.get_or_insert(modality) != modality {
+            return Err(mixed("index_data"));
+        }
+        if !self.places.contains_key(content) {
+            self.places.insert(content.to_owned(), self.contents.len() as u32);
+            self.contents.push(content.to_owned());
             self.ids.push(id());
         }
+        Ok(())
     }
 }
 
-/// The texts of an example that are searched: all but an anchor.
-fn document_texts(example: &Example) -> Vec<TextId> {
+/// What these items of all examples are.
+///
+/// # Errors
+/// [`Error::Spec`] where some are texts and some pictures.
+fn only_modality(dataset: &Dataset, field: &str, item: impl Fn(&Example) -> Option<ItemId>) -> Result<Modality> {
+    let mut modalities = dataset.examples.iter().filter_map(item).map(|item| dataset.items.modality(item));
+    let first = modalities.next().unwrap_or_default();
+    if modalities.all(|modality| modality == first) { Ok(first) } else { Err(mixed(field)) }
+}
+
+fn mixed(field: &str) -> Error {
+    Error::spec(field, "expected texts or pictures in a column, got both")
+}
+
+/// The items of an example that are searched: all but an anchor.
+fn searched(example: &Example) -> Vec<ItemId> {
     match example {
         Example::Pair { positive, .. } => vec![*positive],
         Example::Triplet { positive, negatives, .. } => std::iter::once(positive).chain(negatives).copied().collect(),
-        Example::Labelled { text, .. } | Example::Single { text } => vec![*text],
+        Example::Labelled { item, .. } | Example::Single { item } => vec![*item],
         Example::Scored { first, second, .. } => vec![*first, *second],
     }
 }
 
 fn labelled<'a>(dataset: &'a Dataset, field: &str) -> Result<Vec<(&'a str, &'a str)>> {
     let item = |example: &Example| match example {
-        Example::Labelled { text, label } => {
-            Ok((dataset.texts.get(*text), dataset.label_names[*label as usize].as_str()))
+        Example::Labelled { item, label } => {
+            Ok((dataset.items.get(*item), dataset.label_names[*label as usize].as_str()))
         }
         _ => Err(Error::spec(field, format!("expected labelled data, got {}", dataset.kind))),
     };

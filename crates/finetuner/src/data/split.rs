@@ -1,7 +1,7 @@
 //! Holding out a share of the examples for validation.
 
 use super::random::Random;
-use super::{Dataset, Example, LabelGraph, TextId};
+use super::{Dataset, Example, ItemId, LabelGraph};
 use crate::error::{Error, Result};
 
 /// Splits a data set into (training, held out); the held-out part is about `share` of the examples, at least
@@ -59,7 +59,7 @@ pub fn hold_out(dataset: &Dataset, share: f64, seed: u64) -> Result<(Dataset, Da
 
 /// Places of examples that must stay together.
 fn groups(dataset: &Dataset) -> Vec<Vec<u32>> {
-    let texts_of = |example: &Example| -> Option<(TextId, TextId)> {
+    let texts_of = |example: &Example| -> Option<(ItemId, ItemId)> {
         match example {
             Example::Pair { anchor, positive } | Example::Triplet { anchor, positive, .. } => {
                 Some((*anchor, *positive))
@@ -68,7 +68,7 @@ fn groups(dataset: &Dataset) -> Vec<Vec<u32>> {
             Example::Labelled { .. } | Example::Single { .. } => None,
         }
     };
-    let graph = LabelGraph::from_matches(dataset.texts.len(), dataset.examples.iter().filter_map(texts_of));
+    let graph = LabelGraph::from_matches(dataset.items.len(), dataset.examples.iter().filter_map(texts_of));
     let mut connected: Vec<Vec<u32>> = vec![Vec::new(); graph.count()];
     let mut groups = Vec::new();
     for (place, example) in (0..).zip(&dataset.examples) {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn texts(dataset: &Dataset) -> HashSet<&str> {
-        (0..dataset.texts.len() as u32).map(|id| dataset.texts.get(TextId(id))).collect()
+        (0..dataset.items.len() as u32).map(|id| dataset.items.get(ItemId(id))).collect()
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         for part in [train, held] {
             for (id, example) in part.ids.iter().zip(&part.examples) {
                 let Example::Pair { anchor, .. } = example else { panic!("{example:?}") };
-                assert_eq!(id[1..], part.texts.get(*anchor)[1..]);
+                assert_eq!(id[1..], part.items.get(*anchor)[1..]);
             }
         }
     }

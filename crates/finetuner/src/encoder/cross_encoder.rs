@@ -5,6 +5,7 @@ use engine::{Device, Packing, Parameters, Tape};
 use serde_json::Value;
 
 use super::family::{Family, TransformerConfig};
+use super::lora::Lora;
 use super::transformer::{Affine, Transformer, linear, parameters};
 use super::weights::{Loader, Origin};
 use crate::artifact::ModelFolder;
@@ -96,7 +97,7 @@ impl CrossEncoder {
     pub fn forward(&self, device: &dyn Device, batch: &PackedBatch) -> Result<Vec<f32>> {
         let mut tape = Tape::inference(device, &self.parameters);
         let packing = Packing::new(&batch.offsets, &batch.examples);
-        let tokens = self.transformer.forward(&mut tape, batch, &packing, None)?;
+        let tokens = self.transformer.forward(&mut tape, batch, &packing, &Lora::default(), None)?;
         let first = tape.pool(Pooling::Cls, &tokens, &packing)?;
         let (affine, activation) = self.dense;
         let (weight, bias) = parameters(&tape, affine);

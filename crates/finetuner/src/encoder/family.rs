@@ -182,6 +182,11 @@ impl TransformerConfig {
         Ok(result)
     }
 
+    /// The largest of the dropout rates.
+    pub fn dropout(&self) -> f32 {
+        self.hidden_dropout.max(self.attention_output_dropout).max(self.attention_dropout)
+    }
+
     /// The longest text in tokens that the position table serves.
     pub fn longest(&self) -> usize {
         self.positions.saturating_sub(self.first_position)

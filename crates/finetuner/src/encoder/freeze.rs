@@ -10,7 +10,7 @@ impl Encoder {
     /// # Errors
     /// [`Error::Spec`] for another word or a layer the model does not have.
     pub fn freeze(&mut self, what: &str) -> Result<()> {
-        let layers = self.config().layers;
+        let layers = self.layers();
         let mut frozen = vec![false; layers + 2];
         for part in what.split(',').map(str::trim) {
             match part.split_once(':') {

@@ -11,10 +11,10 @@ impl Encoder {
     /// A new head has no start to go back to, so it stays as it ended. Of an adapter only `B`, which starts as 0, is
     /// scaled, so `alpha` multiplies what the adapter adds. 0 gives the start back, 1 the end.
     pub fn interpolate(&mut self, start: &[Tensor], end: &[Tensor], alpha: f64) {
-        let new = |id| self.new_head.is_some_and(|(_, weight, bias)| weight == id || bias == Some(id));
         for (index, id) in self.parameters.ids().enumerate() {
             let (start, end) = (&start[index], &end[index]);
-            let as_it_ended = new(id) || self.transformer.lora.is_down(id);
+            let new = self.towers.iter().any(|tower| tower.is_new(id));
+            let as_it_ended = new || self.lora.is_down(id);
             let parameter = self.parameters.get_mut(id);
             if as_it_ended || !parameter.trainable {
                 parameter.value = end.clone();

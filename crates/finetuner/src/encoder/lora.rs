@@ -15,7 +15,7 @@ use engine::random::{Dropout, Key};
 use engine::{Packing, ParameterId, Parameters, Tape, Tensor, Var};
 
 pub use self::options::{LoraOptions, Save, Targets};
-use super::{Encoder, Named};
+use super::{Backbone, Encoder, Named, Tower};
 use crate::artifact::adapter::{LowRank, adapter_names};
 use crate::error::{Error, Result, nearest};
 
@@ -81,8 +81,8 @@ impl Encoder {
         let linears = self.linears();
         let targets = match &options.targets {
             Targets::QueryAndValue => {
-                let names = self.config().family.names();
-                vec![names.query.to_owned(), names.value.to_owned()]
+                let backbones = self.towers.iter().map(Tower::backbone);
+                backbones.flat_map(Backbone::query_and_value).map(str::to_owned).collect()
             }
             Targets::AllLinear => linears.iter().map(|(module, ..)| module.clone()).collect(),
             Targets::Named(names) => names.clone(),
@@ -97,9 +97,9 @@ impl Encoder {
             let problem = format!("`targets`: the model has no linear layer `{missing}`{}", nearest(missing, known));
             return Err(Error::spec("lora", problem));
         }
-        let head = self.config().layers + 1;
-        for (parameter, &depth) in self.parameters.iter_mut().zip(&self.depths) {
-            parameter.trainable &= depth >= head;
+        let heads: Vec<bool> = self.parameters.ids().map(|id| self.is_dense(id)).collect();
+        for (parameter, head) in self.parameters.iter_mut().zip(heads) {
+            parameter.trainable &= head;
         }
         let key = Key::new(seed).part(0x10fa);
         let mut adapters = Vec::new();
@@ -118,7 +118,7 @@ impl Encoder {
             self.depths.extend([depth, depth]);
             adapters.push(Adapter { module, weight, elements, down, up });
         }
-        self.transformer.lora = Lora { scale: options.scale() as f32, dropout: options.dropout, adapters };
+        self.lora = Lora { scale: options.scale() as f32, dropout: options.dropout, adapters };
         Ok(())
     }
 
@@ -128,17 +128,17 @@ impl Encoder {
             let parameter = self.parameters.get(id);
             (parameter.name.as_str(), parameter.value.shape(), parameter.value.data())
         };
-        self.transformer.lora.adapters.iter().flat_map(|adapter| [of(adapter.down), of(adapter.up)]).collect()
+        self.lora.adapters.iter().flat_map(|adapter| [of(adapter.down), of(adapter.up)]).collect()
     }
 
     /// The ends of the adapted layers' names that name them and no others: the part after the layer's number where all
     /// layers are adapted alike, else the whole names.
     pub fn adapted_modules(&self) -> Vec<String> {
-        let adapters = &self.transformer.lora.adapters;
-        let names = self.config().family.names();
+        let adapters = &self.lora.adapters;
+        let layers: Vec<&str> = self.towers.iter().map(|tower| tower.backbone().layer_prefix()).collect();
         let part = |module: &str| {
-            let (_, part) = module.strip_prefix(names.layer)?.split_once('.')?;
-            Some(part.to_owned())
+            let inside = layers.iter().find_map(|layer| module.strip_prefix(layer))?;
+            inside.split_once('.').map(|(_, part)| part.to_owned())
         };
         let mut parts: Vec<String> = adapters.iter().filter_map(|adapter| part(&adapter.module)).collect();
         parts.sort();
@@ -149,7 +149,7 @@ impl Encoder {
 
     /// Adds the adapters to the weights and forgets them.
     pub fn merge_lora(&mut self) {
-        let Lora { scale, adapters, .. } = std::mem::take(&mut self.transformer.lora);
+        let Lora { scale, adapters, .. } = std::mem::take(&mut self.lora);
         for adapter in adapters {
             let matrix = |id: ParameterId| self.parameters.get(id).value.data().to_vec();
             let (down, up) = (matrix(adapter.down), matrix(adapter.up));
@@ -182,7 +182,8 @@ impl Encoder {
 
     /// Name, parameter, elements of it and shape of every linear layer of the transformer.
     fn linears(&self) -> Vec<(String, ParameterId, Range<usize>, Vec<usize>)> {
-        let weights = self.transformer.linear_weights();
+        let weights: Vec<ParameterId> =
+            self.towers.iter().flat_map(|tower| tower.backbone().linear_weights()).collect();
         let stored = self.stored.iter().filter(|stored| weights.contains(&stored.parameter));
         let of = |stored: &super::Stored| {
             let module = stored.name.strip_suffix(".weight")?.to_owned();

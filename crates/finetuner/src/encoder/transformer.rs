@@ -17,7 +17,7 @@ pub(crate) type Affine = (ParameterId, ParameterId);
 
 /// The parameters of a stack of transformer layers over word and position embeddings.
 #[derive(Debug)]
-pub(crate) struct Transformer {
+pub struct Transformer {
     pub(crate) config: TransformerConfig,
     words: ParameterId,
     positions: ParameterId,
@@ -26,7 +26,6 @@ pub(crate) struct Transformer {
     /// `[buckets, heads]`
     relative_bias: Option<ParameterId>,
     layers: Vec<Layer>,
-    pub(crate) lora: Lora,
 }
 
 #[derive(Debug)]
@@ -73,8 +72,7 @@ impl Transformer {
                 output_norm: norm(loader, &name(names.output_norm), hidden)?,
             });
         }
-        let lora = Lora::default();
-        Ok(Transformer { config, words, positions, token_types, embedding_norm, relative_bias, layers, lora })
+        Ok(Transformer { config, words, positions, token_types, embedding_norm, relative_bias, layers })
     }
 
     /// The weights of all linear layers.
@@ -89,6 +87,7 @@ impl Transformer {
         tape: &mut Tape<'_>,
         batch: &PackedBatch,
         packing: &Packing,
+        lora: &Lora,
         key: Option<Key>,
     ) -> Result<Var> {
         let config = &self.config;
@@ -102,7 +101,7 @@ impl Transformer {
         let bias = self.relative_bias(tape, packing)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let sites = 1 + 3 * index;
-            let qkv = self.linear(tape, &x, layer.query_key_value, packing, key)?;
+            let qkv = adapted(tape, &x, layer.query_key_value, packing, (lora, key))?;
             let options = AttentionOptions {
                 heads: config.heads,
                 causal: false,
@@ -111,25 +110,18 @@ impl Transformer {
             };
             let attended = tape.attention(&qkv, packing, bias.as_ref(), options)?;
             drop(qkv);
-            let attended = self.linear(tape, &attended, layer.attention_output, packing, key)?;
+            let attended = adapted(tape, &attended, layer.attention_output, packing, (lora, key))?;
             let (weight, offset) = parameters(tape, layer.attention_norm);
             let dropout = site(sites + 1, config.attention_output_dropout);
             x = tape.add_norm(&attended, Some(&x), &weight, &offset, eps, dropout, packing)?;
             drop(attended);
 
-            let fed = self.feed_forward(tape, &x, layer, packing, key)?;
+            let fed = self.feed_forward(tape, &x, layer, packing, (lora, key))?;
             let (weight, offset) = parameters(tape, layer.output_norm);
             let dropout = site(sites + 2, config.hidden_dropout);
             x = tape.add_norm(&fed, Some(&x), &weight, &offset, eps, dropout, packing)?;
         }
         Ok(x)
-    }
-
-    /// A linear layer, with what adapters add.
-    fn linear(&self, tape: &mut Tape<'_>, x: &Var, layer: Affine, packing: &Packing, key: Option<Key>) -> Result<Var> {
-        let (weight, offset) = parameters(tape, layer);
-        let y = tape.linear(x, &weight, Some(&offset))?;
-        self.lora.add(tape, (x, y), layer.0, packing, key)
     }
 
     /// The feed-forward part in one operation, or in its parts where one of them has an adapter.
@@ -139,13 +131,13 @@ impl Transformer {
         x: &Var,
         layer: &Layer,
         packing: &Packing,
-        key: Option<Key>,
+        (lora, key): (&Lora, Option<Key>),
     ) -> Result<Var> {
         let activation = self.config.activation;
-        if self.lora.adapts(layer.up.0) || self.lora.adapts(layer.down.0) {
-            let middle = self.linear(tape, x, layer.up, packing, key)?;
+        if lora.adapts(layer.up.0) || lora.adapts(layer.down.0) {
+            let middle = adapted(tape, x, layer.up, packing, (lora, key))?;
             let middle = tape.activation(activation, &middle)?;
-            return self.linear(tape, &middle, layer.down, packing, key);
+            return adapted(tape, &middle, layer.down, packing, (lora, key));
         }
         let (up, down) = (parameters(tape, layer.up), parameters(tape, layer.down));
         Ok(tape.feed_forward(x, (&up.0, &up.1), (&down.0, &down.1), activation)?)
@@ -195,6 +187,19 @@ fn relative_bucket(distance: i64, buckets: usize) -> u32 {
         (exact + (share * (half - exact) as f32) as usize).min(half - 1)
     };
     (offset + bucket) as u32
+}
+
+/// A linear layer, with what adapters add.
+fn adapted(
+    tape: &mut Tape<'_>,
+    x: &Var,
+    layer: Affine,
+    packing: &Packing,
+    (lora, key): (&Lora, Option<Key>),
+) -> Result<Var> {
+    let (weight, offset) = parameters(tape, layer);
+    let y = tape.linear(x, &weight, Some(&offset))?;
+    lora.add(tape, (x, y), layer.0, packing, key)
 }
 
 pub(crate) fn parameters(tape: &Tape<'_>, (weight, bias): Affine) -> (Var, Var) {

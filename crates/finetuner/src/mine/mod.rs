@@ -14,8 +14,9 @@ pub use self::options::{MineOptions, Sampling};
 pub use self::pool::Pool;
 pub use self::synthesis::{Relation, SynthesisOptions, relations_table, synthesize};
 pub use self::table::{Format, Table, table};
+use crate::data::Modality;
 use crate::data::random::Random;
-use crate::encoder::{CrossEncoder, Role, TextModel};
+use crate::encoder::{CrossEncoder, Model, Role};
 use crate::error::Result;
 use crate::evaluate::{Hit, Similarity};
 
@@ -70,7 +71,7 @@ pub struct Skipped {
 /// [`crate::Error::Spec`] for options that contradict each other; those of the models; that of `progress`.
 pub fn mine(
     pool: &Pool,
-    model: &TextModel,
+    model: &Model,
     cross_encoder: Option<&CrossEncoder>,
     device: &dyn Device,
     options: &MineOptions,
@@ -79,11 +80,12 @@ pub fn mine(
     options.check(cross_encoder.is_some())?;
     let dimension = model.encoder.dimension();
     let total = pool.documents.len();
-    let (documents, _) =
-        model.embed(device, &pool.documents, Role::Document, |done| progress("embed documents", done, total))?;
+    let (documents, _) = model.embed(device, &pool.documents, (Modality::Text, Role::Document), |done| {
+        progress("embed documents", done, total)
+    })?;
     let total = pool.queries.len();
-    let (queries, _) =
-        model.embed(device, &pool.queries, Role::Query, |done| progress("embed queries", done, total))?;
+    let (queries, _) = model
+        .embed(device, &pool.queries, (Modality::Text, Role::Query), |done| progress("embed queries", done, total))?;
 
     let range = options.range(pool.most_positives(), cross_encoder.is_some())?;
     let mut random = Random::new(options.seed, 0);

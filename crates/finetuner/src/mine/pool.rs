@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::data::{Dataset, Example, LabelGraph, TextId, inspect, read, read_corpus};
+use crate::data::{Dataset, Example, ItemId, LabelGraph, inspect, read, read_corpus};
 use crate::error::{Error, Result};
 
 /// Queries with at least one positive each, over distinct documents.
@@ -33,7 +33,7 @@ impl Pool {
         if let Some(corpus) = corpus {
             match read_corpus(corpus)? {
                 Some(more) => documents.extend(more),
-                None => documents.extend(inspect(corpus, None)?.texts.iter().map(str::to_owned)),
+                None => documents.extend(inspect(corpus, None)?.items.iter().map(str::to_owned)),
             }
         }
         Pool::from_dataset(&read(data, None)?, documents.iter().map(String::as_str))
@@ -45,7 +45,7 @@ impl Pool {
     /// # Errors
     /// [`Error::Spec`] for other kinds of data.
     pub fn from_dataset<'a>(dataset: &Dataset, corpus: impl IntoIterator<Item = &'a str>) -> Result<Pool> {
-        let rows: Vec<(TextId, TextId, &[TextId])> = dataset
+        let rows: Vec<(ItemId, ItemId, &[ItemId])> = dataset
             .examples
             .iter()
             .filter_map(|example| match example {
@@ -62,12 +62,12 @@ impl Pool {
             documents.add(text);
         }
         let mut pool = Pool::default();
-        let mut places: HashMap<TextId, usize> = HashMap::new();
+        let mut places: HashMap<ItemId, usize> = HashMap::new();
         let graph = LabelGraph::from_dataset(dataset);
         for (anchor, positive, _) in &rows {
-            let document = documents.add(dataset.texts.get(*positive));
+            let document = documents.add(dataset.items.get(*positive));
             let query = *places.entry(*anchor).or_insert_with(|| {
-                pool.queries.push(dataset.texts.get(*anchor).to_owned());
+                pool.queries.push(dataset.items.get(*anchor).to_owned());
                 pool.positives.push(Vec::new());
                 pool.query_labels.push(graph.label(*anchor));
                 pool.queries.len() - 1
@@ -77,9 +77,9 @@ impl Pool {
             }
         }
         for negative in rows.iter().flat_map(|(.., negatives)| *negatives) {
-            documents.add(dataset.texts.get(*negative));
+            documents.add(dataset.items.get(*negative));
         }
-        let label = |text: &String| dataset.texts.find(text).map(|text| graph.label(text));
+        let label = |text: &String| dataset.items.find(text).map(|text| graph.label(text));
         pool.document_labels = documents.texts.iter().map(label).collect();
         pool.documents = documents.texts;
         for label in pool.document_labels.iter().flatten() {

@@ -6,8 +6,9 @@ use engine::Device;
 use serde_json::json;
 
 use super::Table;
+use crate::data::Modality;
 use crate::data::random::Random;
-use crate::encoder::{CrossEncoder, Role, TextModel};
+use crate::encoder::{CrossEncoder, Model, Role};
 use crate::error::{Error, Result};
 use crate::evaluate::Similarity;
 
@@ -63,7 +64,7 @@ pub struct Relation {
 pub fn synthesize(
     queries: &[&str],
     documents: &[&str],
-    encoders: &[TextModel],
+    encoders: &[Model],
     cross_encoder: &CrossEncoder,
     device: &dyn Device,
     options: &SynthesisOptions,
@@ -106,7 +107,7 @@ pub fn synthesize(
 fn relate(
     queries: &[&str],
     documents: &[&str],
-    encoders: &[TextModel],
+    encoders: &[Model],
     device: &dyn Device,
     options: &SynthesisOptions,
     progress: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
@@ -115,10 +116,12 @@ fn relate(
     for encoder in encoders {
         let dimension = encoder.encoder.dimension();
         let total = documents.len();
-        let (index, _) =
-            encoder.embed(device, documents, Role::Document, |done| progress("embed documents", done, total))?;
-        let (own, _) =
-            encoder.embed(device, queries, Role::Query, |done| progress("embed queries", done, queries.len()))?;
+        let (index, _) = encoder.embed(device, documents, (Modality::Text, Role::Document), |done| {
+            progress("embed documents", done, total)
+        })?;
+        let (own, _) = encoder.embed(device, queries, (Modality::Text, Role::Query), |done| {
+            progress("embed queries", done, queries.len())
+        })?;
         for (block, start) in own.chunks(QUERIES_AT_ONCE * dimension).zip((0..).step_by(QUERIES_AT_ONCE)) {
             let hits = Similarity::Cosine.top_k(block, &index, dimension, options.candidates + 1, None)?;
             for (query, hits) in (start..).zip(hits) {

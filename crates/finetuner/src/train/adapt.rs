@@ -3,7 +3,7 @@
 use super::recorder::Recorder;
 use crate::artifact::AdapterRecord;
 use crate::encoder::source::ModelSource;
-use crate::encoder::{LoraOptions, Save, TextModel};
+use crate::encoder::{LoraOptions, Model, Save};
 use crate::error::{Error, Result};
 use crate::spec::RunSpec;
 
@@ -16,7 +16,7 @@ use crate::spec::RunSpec;
 pub(crate) fn adapt(
     spec: &RunSpec,
     source: &ModelSource,
-    model: &mut TextModel,
+    model: &mut Model,
     recorder: &mut Recorder<'_>,
 ) -> Result<Option<AdapterRecord>> {
     let lora = LoraOptions::read(&spec.lora)?;

@@ -1,4 +1,4 @@
-//! From example numbers to what a step needs: packed tokens, columns, labels and scores.
+//! From example numbers to what a step needs: packed inputs, columns, labels and scores.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -6,17 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::guide::Guide;
-use crate::data::{Dataset, Example, Kind, LabelGraph, TextId};
-use crate::encoder::{Prompts, Role, TextModel};
+use crate::data::{Dataset, Example, ItemId, Kind, LabelGraph, Modality};
+use crate::encoder::{Input, Model, Prepared, Preprocessor, Role};
 use crate::error::{Error, Result};
 use crate::objective::{BatchLayout, Needs};
-use crate::tokens::{PackedBatch, Tokenizer, pack, pack_by_length};
 
 /// One batch, ready for the encoder.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
     /// Rows in order, in micro-batches of the token budget.
-    pub(crate) micro_batches: Vec<PackedBatch>,
+    pub(crate) micro_batches: Vec<Input>,
     pub(crate) layout: BatchLayout,
     /// Which of the run's data sets it is of.
     pub(crate) dataset: usize,
@@ -29,14 +28,13 @@ pub(crate) struct Batch {
     pub(crate) truncated: usize,
 }
 
-/// The different texts of a batch, ready for a guide.
+/// The different items of a batch, ready for a guide.
 #[derive(Debug, Clone)]
 pub(crate) struct Guided {
-    /// Texts by falling length.
-    pub(crate) micro_batches: Vec<PackedBatch>,
-    /// How many texts there are.
-    pub(crate) texts: usize,
-    /// The text of each row of the batch.
+    pub(crate) inputs: Vec<Input>,
+    /// How many items there are.
+    pub(crate) items: usize,
+    /// The item of each row of the batch.
     pub(crate) rows: Vec<u32>,
 }
 
@@ -48,19 +46,18 @@ const GUIDE_TOKENS: usize = 4096;
 pub(crate) struct Batcher {
     dataset: Arc<Dataset>,
     graph: Arc<LabelGraph>,
-    tokenizer: Arc<Tokenizer>,
-    prompts: Prompts,
+    preprocessor: Preprocessor,
     /// Negatives that every example has; more are left out so that all columns are full.
     negatives: usize,
-    /// Texts alone are embedded twice, each time under other dropout masks (SimCSE).
+    /// Items alone are embedded twice, each time under other dropout masks (SimCSE).
     views: usize,
-    /// The tokenizer and the prompts of a guide.
-    guide: Option<(Arc<Tokenizer>, Prompts)>,
+    /// What prepares items for a guide.
+    guide: Option<Preprocessor>,
     micro_batch_tokens: usize,
 }
 
 impl Batcher {
-    pub(crate) fn new(dataset: Arc<Dataset>, needs: Needs, model: &TextModel, micro_batch_tokens: usize) -> Self {
+    pub(crate) fn new(dataset: Arc<Dataset>, needs: Needs, model: &Model, micro_batch_tokens: usize) -> Self {
         let negatives = dataset.examples.iter().map(|example| match example {
             Example::Triplet { negatives, .. } => negatives.len(),
             _ => 0,
@@ -70,8 +67,7 @@ impl Batcher {
             views: if matches!(needs, Needs::Guide | Needs::Any) { 1 } else { 2 },
             graph: Arc::new(LabelGraph::from_dataset(&dataset)),
             dataset,
-            tokenizer: model.tokenizer.clone(),
-            prompts: model.prompts().clone(),
+            preprocessor: model.preprocessor.clone(),
             guide: None,
             micro_batch_tokens,
         }
@@ -79,8 +75,7 @@ impl Batcher {
 
     /// With everything ready for a guide.
     pub(crate) fn guided_by(self, guide: Option<&Guide>) -> Self {
-        let parts = |guide: &Guide| (guide.model.tokenizer.clone(), guide.model.prompts().clone());
-        Batcher { guide: guide.map(parts), ..self }
+        Batcher { guide: guide.map(|guide| guide.model.preprocessor.clone()), ..self }
     }
 
     pub(crate) fn dataset(&self) -> &Dataset {
@@ -97,25 +92,25 @@ impl Batcher {
             Example::Labelled { label, .. } => *label,
             Example::Pair { anchor, .. } | Example::Triplet { anchor, .. } => self.graph.label(*anchor),
             Example::Scored { first, .. } => self.graph.label(*first),
-            Example::Single { text } => self.graph.label(*text),
+            Example::Single { item } => self.graph.label(*item),
         }
     }
 
-    /// The texts of every example.
-    pub(crate) fn texts(&self) -> Vec<Vec<TextId>> {
-        self.dataset.examples.iter().map(|example| example.texts().collect()).collect()
+    /// The items of every example.
+    pub(crate) fn items(&self) -> Vec<Vec<ItemId>> {
+        self.dataset.examples.iter().map(|example| example.items().collect()).collect()
     }
 
     /// The batch of these examples. Rows stand column by column: all anchors, all positives, all first negatives …
     pub(crate) fn batch(&self, examples: &[u32]) -> Result<Batch> {
-        let mut columns: Vec<Vec<(TextId, Role)>> = Vec::new();
+        let mut columns: Vec<Vec<(ItemId, Role)>> = Vec::new();
         let mut labels = Vec::new();
         let mut scores = Vec::new();
-        let mut put = |column: usize, text: TextId, role: Role| {
+        let mut put = |column: usize, item: ItemId, role: Role| {
             if columns.len() <= column {
                 columns.resize(column + 1, Vec::new());
             }
-            columns[column].push((text, role));
+            columns[column].push((item, role));
         };
         for &example in examples {
             match &self.dataset.examples[example as usize] {
@@ -131,8 +126,8 @@ impl Batcher {
                     }
                     scores.extend_from_slice(taught);
                 }
-                Example::Labelled { text, label } => {
-                    put(0, *text, Role::Plain);
+                Example::Labelled { item, label } => {
+                    put(0, *item, Role::Plain);
                     labels.push(*label);
                 }
                 Example::Scored { first, second, score } => {
@@ -141,27 +136,23 @@ impl Batcher {
                     scores.push(*score);
                 }
                 // Dropout masks are drawn by row, so the two views differ, and are the same however the batch is cut.
-                Example::Single { text } => (0..self.views).for_each(|view| put(view, *text, Role::Plain)),
+                Example::Single { item } => (0..self.views).for_each(|view| put(view, *item, Role::Plain)),
             }
         }
-        let texts: Vec<(TextId, Role)> = columns.iter().flatten().copied().collect();
+        let items: Vec<(ItemId, Role)> = columns.iter().flatten().copied().collect();
         if self.dataset.kind != Kind::Labelled {
-            labels = texts.iter().map(|(text, _)| self.graph.label(*text)).collect();
+            labels = items.iter().map(|(item, _)| self.graph.label(*item)).collect();
         }
-        // On the calling thread: the pool's own threads are busy with the step, and may be waiting for this batch.
-        let sequence = |(text, role): &(TextId, Role)| {
-            self.tokenizer.encode_text(&self.prompts.apply(*role, self.dataset.texts.get(*text)))
-        };
-        let sequences = texts.iter().map(sequence).collect::<Result<Vec<_>>>()?;
-        let rows: Vec<u32> = (0..sequences.len() as u32).collect();
-        let micro_batches = pack(&sequences, &rows, self.micro_batch_tokens);
+        let content = |(item, role): &(ItemId, Role)| self.content(*item, *role);
+        let contents: Vec<_> = items.iter().map(content).collect();
+        let Prepared { inputs, truncated } = self.preprocessor.prepare(&contents, self.micro_batch_tokens)?;
         Ok(Batch {
-            tokens: micro_batches.iter().map(PackedBatch::tokens).sum(),
-            truncated: sequences.iter().filter(|sequence| sequence.truncated).count(),
+            tokens: inputs.iter().map(Input::tokens).sum(),
+            truncated,
             dataset: 0,
-            guided: self.guide.as_ref().map(|guide| self.guided(guide, &texts)).transpose()?,
+            guided: self.guide.as_ref().map(|guide| self.guided(guide, &items)).transpose()?,
             views: self.dataset.kind == Kind::Single && self.views > 1,
-            micro_batches,
+            micro_batches: inputs,
             layout: BatchLayout {
                 columns: columns.iter().map(Vec::len).collect(),
                 labels,
@@ -172,21 +163,26 @@ impl Batcher {
         })
     }
 
-    fn guided(&self, (tokenizer, prompts): &(Arc<Tokenizer>, Prompts), texts: &[(TextId, Role)]) -> Result<Guided> {
+    fn content(&self, item: ItemId, role: Role) -> (Modality, &str, Role) {
+        (self.dataset.items.modality(item), self.dataset.items.get(item), role)
+    }
+
+    fn guided(&self, guide: &Preprocessor, items: &[(ItemId, Role)]) -> Result<Guided> {
         let mut places = HashMap::new();
-        let mut sequences = Vec::new();
-        let mut rows = Vec::with_capacity(texts.len());
-        for &(text, role) in texts {
-            let place = match places.entry((text, role)) {
+        let mut contents = Vec::new();
+        let mut rows = Vec::with_capacity(items.len());
+        for &(item, role) in items {
+            let place = match places.entry((item, role)) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => {
-                    sequences.push(tokenizer.encode_text(&prompts.apply(role, self.dataset.texts.get(text)))?);
-                    *new.insert(sequences.len() as u32 - 1)
+                    contents.push(self.content(item, role));
+                    *new.insert(contents.len() as u32 - 1)
                 }
             };
             rows.push(place);
         }
-        Ok(Guided { micro_batches: pack_by_length(&sequences, GUIDE_TOKENS), texts: sequences.len(), rows })
+        let inputs = guide.prepare(&contents, GUIDE_TOKENS)?.inputs;
+        Ok(Guided { inputs, items: contents.len(), rows })
     }
 }
 
@@ -297,8 +293,8 @@ pub(crate) fn check_data(loss: &str, needs: Needs, dataset: &Dataset) -> Result<
                 let problem = format!(
                     "`{loss}` learns from pairs scored 0 or 1, but `{}` and `{}` are scored {score}; `CoSENTLoss` and \
                      `CosineSimilarityLoss` learn from any scores",
-                    dataset.texts.get(*first),
-                    dataset.texts.get(*second)
+                    dataset.items.get(*first),
+                    dataset.items.get(*second)
                 );
                 return Err(Error::spec("loss", problem));
             }

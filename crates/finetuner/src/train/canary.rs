@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::measure::{Measurement, Target};
 use crate::data::RetrievalSet;
-use crate::encoder::TextModel;
+use crate::encoder::Model;
 use crate::error::Result;
 use crate::evaluate::{Bootstrap, Evaluation, Interval, K, Similarity};
 
@@ -40,14 +40,14 @@ pub(crate) struct Canary {
 
 impl Canary {
     /// Measures the untouched model.
-    pub(crate) fn new(model: &TextModel, device: &dyn Device) -> Result<Self> {
+    pub(crate) fn new(model: &Model, device: &dyn Device) -> Result<Self> {
         let target = Target::Retrieval(sentences());
         let before = measure(&target, model, device)?;
         Ok(Canary { target, before })
     }
 
     /// Measures the trained model.
-    pub(crate) fn compare(&self, model: &TextModel, device: &dyn Device) -> Result<Forgetting> {
+    pub(crate) fn compare(&self, model: &Model, device: &dyn Device) -> Result<Forgetting> {
         Ok(Forgetting::new(&self.before, &measure(&self.target, model, device)?))
     }
 }
@@ -77,7 +77,7 @@ impl Forgetting {
     }
 }
 
-fn measure(target: &Target, model: &TextModel, device: &dyn Device) -> Result<Evaluation> {
+fn measure(target: &Target, model: &Model, device: &dyn Device) -> Result<Evaluation> {
     match target.measure(model, device, Similarity::Cosine, K, |_| Ok(()))? {
         Measurement::Retrieval(evaluation) => Ok(evaluation),
         Measurement::Scored(_) => unreachable!("sentences are searched (bug)"),

@@ -9,12 +9,12 @@ use super::measure::Target;
 use super::recorder::Recorder;
 use crate::data::lint::{Finding, Lengths, Severity, Subject, sample};
 use crate::data::{Dataset, Kind, hold_out, inspect, read_retrieval};
-use crate::encoder::source;
+use crate::encoder::{Model, source};
 use crate::error::{Error, Result};
 use crate::spec::RunSpec;
 use crate::tokens::Tokenizer;
 
-/// Texts whose tokens are counted.
+/// Items whose tokens are counted.
 const COUNTED: usize = 2000;
 
 /// What was found in the data of a run.
@@ -34,7 +34,7 @@ impl Check {
 }
 
 /// Looks over the data that a spec names, as a run would read it, but for rows without a text: they are found, not
-/// refused. Texts are measured with the tokenizer of the spec's model; its weights are not read.
+/// refused. Items are measured with the tokenizer of the spec's model; its weights are not read.
 ///
 /// # Errors
 /// What keeps the data from being read at all; [`Error::Model`] without a tokenizer.
@@ -80,7 +80,7 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
 /// Tokens of a sample of the texts.
 fn lengths(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<Lengths> {
     let ids = sample(dataset, COUNTED);
-    let texts: Vec<&str> = ids.iter().map(|id| dataset.texts.get(*id)).collect();
+    let texts: Vec<&str> = ids.iter().map(|id| dataset.items.get(*id)).collect();
     let tokens = ids.into_iter().zip(tokenizer.lengths(&texts)?).collect();
     Ok(Lengths { limit: tokenizer.max_length(), tokens })
 }
@@ -89,7 +89,7 @@ fn lengths(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<Lengths> {
 ///
 /// # Errors
 /// [`Error::Spec`] for warnings where the spec is `strict`.
-pub(super) fn tell(spec: &RunSpec, data: &Data, tokenizer: &Tokenizer, recorder: &mut Recorder<'_>) -> Result<()> {
+pub(super) fn tell(spec: &RunSpec, data: &Data, model: &Model, recorder: &mut Recorder<'_>) -> Result<()> {
     // Queries that were drawn from the evaluation data need not be looked at twice.
     let drawn = |path: &Path| data.sets.iter().filter_map(TrainingSet::held_out).any(|held_out| held_out.path == path);
     let sets = data.measures.iter().filter_map(|measure| match &measure.target {
@@ -99,7 +99,7 @@ pub(super) fn tell(spec: &RunSpec, data: &Data, tokenizer: &Tokenizer, recorder:
     let queries: Vec<_> = sets.collect();
     let mut findings = Vec::new();
     for set in &data.sets {
-        let lengths = lengths(&set.train, tokenizer)?;
+        let lengths = lengths(&set.train, model.preprocessor.tokenizer()?)?;
         let evaluation = set.held_out();
         let subject =
             Subject { train: &set.train, evaluation, queries: &queries, index: None, lengths: Some(&lengths) };

@@ -11,7 +11,7 @@ use super::measure::Target;
 use super::recorder::Recorder;
 use super::watch::Measure;
 use crate::data::{Dataset, Example, Kind, Order, Sampler, hold_out, read, read_retrieval};
-use crate::encoder::TextModel;
+use crate::encoder::Model;
 use crate::error::{Error, Result};
 use crate::objective::{self, Needs, Objective};
 use crate::spec::RunSpec;
@@ -73,7 +73,7 @@ impl TrainingSet {
     }
 }
 
-/// The kind to read held-out data as: that of the training data. Texts alone say nothing of what matches, so data of any
+/// The kind to read held-out data as: that of the training data. Items alone say nothing of what matches, so data of any
 /// kind may measure what they taught.
 pub(super) fn held_out_kind(asked: Option<Kind>, train: &Dataset) -> Option<Kind> {
     asked.or(Some(train.kind)).filter(|kind| *kind != Kind::Single)
@@ -152,7 +152,7 @@ pub(crate) fn training_order(
     recorder: &mut Recorder<'_>,
 ) -> Result<Order> {
     let sampler = sampler(spec, objective, batcher.dataset().kind);
-    let order = Order::new(sampler, &batcher.labels(), || batcher.texts(), spec.batch_size, spec.seed);
+    let order = Order::new(sampler, &batcher.labels(), || batcher.items(), spec.batch_size, spec.seed);
     let mut epochs = (0..spec.epochs as u64).map(|epoch| order.batches(epoch));
     if !epochs.any(|batches| batches.iter().any(|batch| batcher.teaches(batch, objective.needs()))) {
         return Err(batcher.unusable(&spec.train_data, spec.batch_size, objective.needs()));
@@ -168,7 +168,7 @@ pub(crate) fn validation_batches(
     spec: &RunSpec,
     objective: &Objective,
     mut dataset: Dataset,
-    (model, guide): (&TextModel, Option<&Guide>),
+    (model, guide): (&Model, Option<&Guide>),
     recorder: &mut Recorder<'_>,
 ) -> Result<Vec<Batch>> {
     check_data(&spec.loss, objective.needs(), &dataset)?;
@@ -192,7 +192,7 @@ pub(crate) fn validation_batches(
     let batcher = Batcher::new(Arc::new(dataset), objective.needs(), model, spec.micro_batch_tokens);
     let batcher = batcher.guided_by(guide);
     let sampler = sampler(spec, objective, batcher.dataset().kind);
-    let order = Order::new(sampler, &batcher.labels(), || batcher.texts(), spec.batch_size, spec.seed);
+    let order = Order::new(sampler, &batcher.labels(), || batcher.items(), spec.batch_size, spec.seed);
     order.batches(0).iter().map(|examples| batcher.batch(examples)).collect()
 }
 
@@ -235,9 +235,8 @@ fn decided_loss(mut spec: RunSpec, kind: Kind, recorder: &mut Recorder<'_>) -> R
 ///
 /// # Errors
 /// [`Error::Spec`] for texts alone and a model without dropout.
-pub(crate) fn check_views(spec: &RunSpec, objective: &Objective, kind: Kind, model: &TextModel) -> Result<()> {
-    let config = model.encoder.config();
-    let dropout = config.hidden_dropout.max(config.attention_output_dropout).max(config.attention_dropout);
+pub(crate) fn check_views(spec: &RunSpec, objective: &Objective, kind: Kind, model: &Model) -> Result<()> {
+    let dropout = model.encoder.main_tower().backbone().dropout();
     if kind == Kind::Single && objective.needs() != Needs::Guide && dropout == 0.0 {
         let problem = format!(
             "texts alone are learnt from two dropout views of each, but `{}` has no dropout, so that the views would be \

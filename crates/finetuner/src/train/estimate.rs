@@ -6,7 +6,7 @@ use engine::{Device, Tape};
 
 use super::course::Course;
 use super::learner::Learner;
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Tower};
 use crate::error::Result;
 use crate::spec::RunSpec;
 
@@ -37,7 +37,7 @@ pub(crate) fn estimate(
         let batch = make((*dataset, places[..places.len().min(EXAMPLES)].to_vec()))?;
         whole += places.len();
         tokens += batch.tokens;
-        rows += batch.micro_batches.iter().map(crate::tokens::PackedBatch::len).sum::<usize>();
+        rows += batch.micro_batches.iter().map(crate::encoder::Input::len).sum::<usize>();
         examples += batch.examples;
     }
     let Some((dataset, first)) = batches.first().filter(|_| examples > 0 && tokens > 0) else { return Ok(None) };
@@ -79,16 +79,12 @@ pub(crate) fn estimate(
 }
 
 impl Encoder {
-    /// Bytes that a training pass of so many tokens holds: of every layer above the lowest that learns its queries, keys
-    /// and values, the output of attention, the value between the feed-forward layers and two normalised rows; and what
-    /// the backward pass of one layer takes beside.
+    /// Bytes that a training pass of so many tokens holds, of the tower that holds most.
     pub(crate) fn activation_bytes(&self, tokens: usize) -> usize {
-        let config = self.config();
         let trained = self.parameters.iter().zip(self.depths()).filter(|(parameter, _)| parameter.trainable);
-        let lowest = trained.map(|(_, &depth)| depth).min().unwrap_or(config.layers + 1).max(1);
-        let layer = 6 * config.hidden + config.intermediate;
-        let layers = (config.layers + 1).saturating_sub(lowest);
-        4 * tokens * (layers * layer + layer + 2 * config.hidden)
+        let lowest = trained.map(|(_, &depth)| depth).min();
+        let held = |tower: &Tower| tower.backbone().held(lowest.unwrap_or(tower.backbone().layers() + 1));
+        4 * tokens * self.towers().iter().map(held).max().unwrap_or_default()
     }
 }
 

@@ -3,20 +3,20 @@
 use engine::{Device, Tensor};
 
 use super::batch::Batch;
-use crate::encoder::{ModelOptions, TextModel, source};
+use crate::encoder::{Model, ModelOptions, source};
 use crate::error::{Error, Result};
 
 /// The run's `guide`.
 #[derive(Debug)]
 pub(crate) struct Guide {
-    pub(crate) model: TextModel,
+    pub(crate) model: Model,
 }
 
 impl Guide {
     /// Opens the model that `loss` asks for; `None` where no loss asks for one.
     ///
     /// # Errors
-    /// [`Error::Spec`] if a guide is needed and not given, or given and not needed; else as [`TextModel::open`].
+    /// [`Error::Spec`] if a guide is needed and not given, or given and not needed; else as [`Model::open`].
     pub(crate) fn open(guide: Option<&str>, loss: Option<&str>) -> Result<Option<Self>> {
         match (guide, loss) {
             (None, None) => Ok(None),
@@ -28,21 +28,21 @@ impl Guide {
                 Err(Error::spec("guide", problem))
             }
             (Some(guide), Some(_)) => {
-                let model = TextModel::open(source::resolve(guide)?.open()?, &ModelOptions::default())?;
+                let model = Model::open(source::resolve(guide)?.open()?, &ModelOptions::default())?;
                 Ok(Some(Guide { model }))
             }
         }
     }
 
-    /// Puts its embedding of every row into the batch; nothing is recorded. Equal texts are embedded once.
+    /// Puts its embedding of every row into the batch; nothing is recorded. Equal items are embedded once.
     ///
     /// # Errors
     /// As [`Encoder::embed`](crate::encoder::Encoder::embed).
     pub(crate) fn embed(&self, device: &dyn Device, batch: &mut Batch) -> Result<()> {
         let Some(guided) = batch.guided.take() else { return Ok(()) };
         let width = self.model.encoder.dimension();
-        let embeddings = self.model.encoder.embed(device, guided.micro_batches, guided.texts)?;
-        let row = |text: &u32| embeddings[*text as usize * width..][..width].iter().copied();
+        let embeddings = self.model.encoder.embed(device, guided.inputs, guided.items)?;
+        let row = |item: &u32| embeddings[*item as usize * width..][..width].iter().copied();
         let rows: Vec<f32> = guided.rows.iter().flat_map(row).collect();
         batch.layout.guide = Some(Tensor::from_vec(rows, &[guided.rows.len(), width])?);
         Ok(())

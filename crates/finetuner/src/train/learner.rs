@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::batch::Batch;
 use super::step;
-use crate::encoder::TextModel;
+use crate::encoder::Model;
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Role};
 use crate::optim::{Optimizer, Schedule};
@@ -15,7 +15,7 @@ use crate::spec::RunSpec;
 /// The model and the objectives in training.
 #[derive(Debug)]
 pub(crate) struct Learner {
-    pub(crate) model: TextModel,
+    pub(crate) model: Model,
     /// One for each data set.
     criteria: Vec<Criterion>,
     gradients: Gradients,
@@ -38,7 +38,7 @@ struct Criterion {
 impl Learner {
     /// # Errors
     /// [`Error::Spec`] for optimisers and options that do not exist or do not fit.
-    pub(crate) fn new(spec: &RunSpec, model: TextModel, objectives: Vec<Objective>) -> Result<Self> {
+    pub(crate) fn new(spec: &RunSpec, model: Model, objectives: Vec<Objective>) -> Result<Self> {
         let learns = objectives.iter().any(Objective::learns);
         let criterion = |(place, objective): (usize, Objective)| {
             let (optimizer, learning_rate) = loss_optimizer(spec, &objective, learns)?;

@@ -2,8 +2,8 @@
 
 use engine::Device;
 
-use crate::data::{Dataset, Example, Kind, RetrievalSet};
-use crate::encoder::{Role, TextModel};
+use crate::data::{Dataset, Example, ItemId, Kind, Modality, RetrievalSet};
+use crate::encoder::{Model, Role};
 use crate::error::Result;
 use crate::evaluate::{Correlation, Evaluation, Similarity, depth};
 
@@ -56,22 +56,22 @@ impl Target {
         }
     }
 
-    /// How many texts a measurement embeds.
-    pub fn texts(&self) -> usize {
+    /// How many items a measurement embeds.
+    pub fn items(&self) -> usize {
         match self {
             Target::Retrieval(set) => set.queries.len() + set.documents.len(),
-            Target::Scored(dataset) => dataset.texts.len(),
+            Target::Scored(dataset) => dataset.items.len(),
         }
     }
 
-    /// Measures a model, looking at `k` hits. `progress` hears the number of texts embedded, and ends the measurement
+    /// Measures a model, looking at `k` hits. `progress` hears the number of items embedded, and ends the measurement
     /// with its error where it has one.
     ///
     /// # Errors
     /// [`crate::Error::Evaluation`] for embeddings that are not finite; that of `progress`.
     pub fn measure(
         &self,
-        model: &TextModel,
+        model: &Model,
         device: &dyn Device,
         similarity: Similarity,
         k: usize,
@@ -82,18 +82,29 @@ impl Target {
             Target::Retrieval(set) => {
                 let plain = set.exclude.is_some();
                 let role = |role| if plain { Role::Plain } else { role };
-                let (documents, _) = model.embed(device, &set.documents, role(Role::Document), &mut progress)?;
+                let documents = (set.document_modality, role(Role::Document));
+                let queries = (set.query_modality, role(Role::Query));
+                let (documents, _) = model.embed(device, &set.documents, documents, &mut progress)?;
                 let done = set.documents.len();
-                let (queries, _) =
-                    model.embed(device, &set.queries, role(Role::Query), |more| progress(done + more))?;
+                let (queries, _) = model.embed(device, &set.queries, queries, |more| progress(done + more))?;
                 let deep = depth(&set.relevant, k);
                 let hits = similarity.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
                 Ok(Measurement::Retrieval(Evaluation::new(&hits, &set.relevant, k)?))
             }
             Target::Scored(dataset) => {
-                let texts: Vec<&str> = dataset.texts.iter().collect();
-                let (embeddings, _) = model.embed(device, &texts, Role::Plain, &mut progress)?;
-                let row = |id: crate::data::TextId| &embeddings[id.0 as usize * dimension..][..dimension];
+                let mut embeddings = vec![0.0; dataset.items.len() * dimension];
+                let mut done = 0;
+                for modality in Modality::ALL {
+                    let ids: Vec<ItemId> = dataset.items.ids(modality).collect();
+                    let contents: Vec<&str> = ids.iter().map(|id| dataset.items.get(*id)).collect();
+                    let column = (modality, Role::Plain);
+                    let (own, _) = model.embed(device, &contents, column, |more| progress(done + more))?;
+                    done += ids.len();
+                    for (id, row) in ids.iter().zip(own.chunks_exact(dimension)) {
+                        embeddings[id.0 as usize * dimension..][..dimension].copy_from_slice(row);
+                    }
+                }
+                let row = |id: ItemId| &embeddings[id.0 as usize * dimension..][..dimension];
                 let pairs: Vec<(f64, f64)> = dataset
                     .examples
                     .iter()

@@ -54,7 +54,7 @@ pub use self::report::{Further, Report};
 use self::state::{Kept, State};
 use self::watch::{Due, Measured, Watch, best_monitor};
 use crate::artifact::{AdapterRecord, ArtifactWriter, Output, RunRecord};
-use crate::encoder::{EncoderOptions, ModelOptions, TextModel, source};
+use crate::encoder::{EncoderOptions, Model, ModelOptions, source};
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
 use crate::objective::Sizes;
@@ -192,7 +192,7 @@ fn run(
         _ => spec.clone(),
     };
     let model_source = source::resolve(&spec.model)?;
-    let mut model = TextModel::open(model_source.open()?, &model_options(spec)?)?;
+    let mut model = Model::open(model_source.open()?, &model_options(spec)?)?;
     let adapter = adapt::adapt(spec, &model_source, &mut model, recorder)?;
     let asking = data.sets.iter().zip(&objectives).find(|(_, objective)| objective.needs_guide());
     let guide = Guide::open(spec.guide.as_deref(), asking.map(|(set, _)| set.spec.loss.as_str()))?;
@@ -201,16 +201,8 @@ fn run(
         let sizes = Sizes { dimension: model.encoder.dimension(), classes: set.train.classes() };
         objective.prepare(sizes, spec.seed)?;
     }
-    recorder.info(format!(
-        "model: `{}`, {} layers of {}, embeddings of {}, texts cut at {} tokens, on {}",
-        spec.model,
-        model.encoder.config().layers,
-        model.encoder.config().hidden,
-        model.encoder.dimension(),
-        model.tokenizer.max_length(),
-        device.name(),
-    ))?;
-    check::tell(spec, &data, &model.tokenizer, recorder)?;
+    recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name(),))?;
+    check::tell(spec, &data, &model, recorder)?;
 
     let (mut sets, mut validation) = (Vec::new(), Vec::new());
     for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
@@ -448,7 +440,7 @@ fn model_options(spec: &RunSpec) -> Result<ModelOptions> {
 fn save(
     spec: &RunSpec,
     output: &Output,
-    model: &TextModel,
+    model: &Model,
     (repository, adapter): (Option<&str>, Option<&AdapterRecord>),
     report: &Report,
     recorder: &mut Recorder<'_>,
@@ -458,15 +450,16 @@ fn save(
     let mut writer = ArtifactWriter::new(output)?;
     model.save(&mut writer, adapter)?;
     writer.json("report.json", &report_json)?;
+    let layout = model.encoder.main_tower().layout();
     let record = RunRecord {
         name: output.folder().file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned()),
         base_model: spec.model.clone(),
         base_model_id: repository.map(str::to_owned),
         base_licence: None,
         dimension: model.encoder.dimension(),
-        max_length: model.tokenizer.max_length(),
-        pooling: model.encoder.layout().pooling.name().to_owned(),
-        normalised: model.encoder.layout().steps.contains(&crate::artifact::Step::Normalise),
+        max_length: model.preprocessor.tokenizer()?.max_length(),
+        pooling: layout.pooling.name().to_owned(),
+        normalised: layout.steps.contains(&crate::artifact::Step::Normalise),
         data: vec![report.data.clone()],
         spec: spec_json.clone(),
         report: report_json,

@@ -3,8 +3,8 @@
 use engine::Device;
 
 use super::measure::{Measurement, Target};
-use crate::data::Example;
-use crate::encoder::{CrossEncoder, Role, TextModel};
+use crate::data::{Example, Modality};
+use crate::encoder::{CrossEncoder, Model, Role};
 use crate::error::{Error, Result};
 use crate::evaluate::{Correlation, Evaluation, Similarity, depth};
 
@@ -18,7 +18,7 @@ impl Target {
     pub fn measure_cross_encoder(
         &self,
         cross_encoder: &CrossEncoder,
-        first: Option<&TextModel>,
+        first: Option<&Model>,
         device: &dyn Device,
         k: usize,
         rerank: usize,
@@ -31,7 +31,7 @@ impl Target {
                     .iter()
                     .filter_map(|example| match example {
                         Example::Scored { first, second, score } => {
-                            Some(((dataset.texts.get(*first), dataset.texts.get(*second)), f64::from(*score)))
+                            Some(((dataset.items.get(*first), dataset.items.get(*second)), f64::from(*score)))
                         }
                         _ => None,
                     })
@@ -51,12 +51,14 @@ impl Target {
                 let plain = set.exclude.is_some();
                 let role = |role| if plain { Role::Plain } else { role };
                 let (dimension, total) = (first.encoder.dimension(), set.documents.len());
-                let (documents, _) = first.embed(device, &set.documents, role(Role::Document), |done| {
-                    progress("embed documents", done, total)
-                })?;
+                let (documents, _) =
+                    first.embed(device, &set.documents, (Modality::Text, role(Role::Document)), |done| {
+                        progress("embed documents", done, total)
+                    })?;
                 let total = set.queries.len();
-                let (queries, _) = first
-                    .embed(device, &set.queries, role(Role::Query), |done| progress("embed queries", done, total))?;
+                let (queries, _) = first.embed(device, &set.queries, (Modality::Text, role(Role::Query)), |done| {
+                    progress("embed queries", done, total)
+                })?;
                 let deep = depth(&set.relevant, k).max(rerank);
                 let mut hits =
                     Similarity::Cosine.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;

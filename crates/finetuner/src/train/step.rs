@@ -1,15 +1,15 @@
 //! The gradients of one batch, whatever its size.
 //!
-//! A batch that fits one micro-batch goes forward and backward once. A larger one goes through the gradient cache (Gao
-//! et al. 2021, arXiv 2101.06983): embed every micro-batch without a tape, take the gradient of the loss in each
-//! embedding over the whole batch, then run every micro-batch again with a tape and feed it its embeddings' gradients.
-//! Dropout masks depend on step, example and position only, so both passes draw the same.
+//! A batch that fits one micro-batch (of two towers: one each) goes forward and backward once. A larger one goes through
+//! the gradient cache (Gao et al. 2021, arXiv 2101.06983): embed every micro-batch without a tape, take the gradient of
+//! the loss in each embedding over the whole batch, then run every micro-batch again with a tape and feed it its
+//! embeddings' gradients. Dropout masks depend on step, example and position only, so both passes draw the same.
 
 use engine::random::Key;
 use engine::{Device, Gradients, Tape, Tensor};
 
 use super::batch::Batch;
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Input};
 use crate::error::Result;
 use crate::objective::{Objective, Remembered};
 
@@ -32,9 +32,15 @@ pub(crate) fn gradients(
     dropout: Option<Key>,
     gradients: &mut Gradients,
 ) -> Result<Found> {
-    if let [only] = &batch.micro_batches[..] {
+    if one_pass(&batch.micro_batches) {
         let mut tape = Tape::recording(device, &encoder.parameters);
-        let embeddings = encoder.forward(&mut tape, only, dropout)?;
+        let parts = batch.micro_batches.iter().map(|input| encoder.forward(&mut tape, input, dropout));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let embeddings = match &parts[..] {
+            [only] => only.clone(),
+            parts => tape.stacked(&parts.iter().collect::<Vec<_>>())?,
+        };
+        drop(parts);
         let computed = objective.compute(&mut tape, &embeddings, &batch.layout)?;
         drop(embeddings);
         let loss = f64::from(computed.loss.value().item());
@@ -75,6 +81,11 @@ pub(crate) fn loss(encoder: &Encoder, device: &dyn Device, objective: &Objective
     let mut tape = Tape::inference(device, &encoder.parameters);
     let embeddings = tape.constant(embeddings);
     Ok(f64::from(objective.loss(&mut tape, &embeddings, &batch.layout)?.value().item()))
+}
+
+/// Whether a batch goes forward and backward at once: it has one micro-batch for each tower.
+fn one_pass(inputs: &[Input]) -> bool {
+    inputs.len() == 1 || inputs.len() == 2 && inputs[0].modality() != inputs[1].modality()
 }
 
 /// The embeddings of every row, nothing recorded.

@@ -13,7 +13,7 @@ use super::recorder::Recorder;
 use super::report::Compared;
 use super::state::{Kept, State};
 use super::step;
-use crate::encoder::TextModel;
+use crate::encoder::Model;
 use crate::error::{Error, Result};
 use crate::spec::RunSpec;
 
@@ -66,7 +66,7 @@ impl Watch<'_> {
     /// [`Error::Stopped`] if the run was told to stop.
     pub(crate) fn measure(
         &mut self,
-        model: &TextModel,
+        model: &Model,
         (phase, due): (&str, Due),
         recorder: &mut Recorder<'_>,
     ) -> Result<Measured> {
@@ -76,7 +76,7 @@ impl Watch<'_> {
                 return Ok(None);
             }
             let (similarity, limit) = (measure.options.similarity(), measure.options.limit);
-            let total = measure.target.texts();
+            let total = measure.target.items();
             let found = measure.target.measure(model, self.device, similarity, limit, |done| {
                 recorder.progress(phase, done, total, None);
                 self.go_on()
@@ -155,7 +155,7 @@ impl Watch<'_> {
     pub(crate) fn tell(
         &self,
         state: &mut State,
-        model: &TextModel,
+        model: &Model,
         (loss, measured): (Option<f64>, &Measured),
         between_epochs: bool,
         recorder: &mut Recorder<'_>,

@@ -10,8 +10,8 @@ pub(super) fn single_items(dataset: &Dataset, words: &Words) -> Option<Finding> 
     // The first row of each class, and whether a second text followed.
     let mut classes: Vec<Option<(usize, u64, bool)>> = vec![None; dataset.label_names.len()];
     for (row, example) in dataset.examples.iter().enumerate() {
-        let Example::Labelled { text, label } = example else { continue };
-        let text = words.get(*text);
+        let Example::Labelled { item, label } = example else { continue };
+        let text = words.get(*item);
         match &mut classes[*label as usize] {
             Some((_, first, several)) => *several |= *first != text,
             class => *class = Some((row, text, false)),
@@ -19,9 +19,9 @@ pub(super) fn single_items(dataset: &Dataset, words: &Words) -> Option<Finding> 
     }
     let mut tally = Tally::default();
     for (row, ..) in classes.into_iter().flatten().filter(|(.., several)| !several) {
-        if let Example::Labelled { text, label } = &dataset.examples[row] {
+        if let Example::Labelled { item, label } = &dataset.examples[row] {
             tally
-                .add(|| Place::of(dataset, row, *text, format!("alone in `{}`", dataset.label_names[*label as usize])));
+                .add(|| Place::of(dataset, row, *item, format!("alone in `{}`", dataset.label_names[*label as usize])));
         }
     }
     let all = dataset.label_names.len();
@@ -46,9 +46,9 @@ pub(super) fn similar_labels(dataset: &Dataset) -> Option<Finding> {
     for (name, row) in dataset.label_names.iter().zip(rows) {
         let first = *known.entry(normal(name)).or_insert(name);
         if let (true, Some(row)) = (first != name, row)
-            && let Example::Labelled { text, .. } = &dataset.examples[row]
+            && let Example::Labelled { item, .. } = &dataset.examples[row]
         {
-            tally.add(|| Place::of(dataset, row, *text, format!("`{name}`, elsewhere `{first}`")));
+            tally.add(|| Place::of(dataset, row, *item, format!("`{name}`, elsewhere `{first}`")));
         }
     }
     tally.finding(

@@ -25,17 +25,17 @@ fn labels(dataset: &Dataset, words: &Words) -> Option<Finding> {
         row: usize,
         counted: bool,
     }
-    let mut firsts: HashMap<u64, First> = HashMap::with_capacity(dataset.texts.len());
+    let mut firsts: HashMap<u64, First> = HashMap::with_capacity(dataset.items.len());
     let mut tally = Tally::default();
     for (row, example) in dataset.examples.iter().enumerate() {
-        let Example::Labelled { text, label } = example else { continue };
-        let first = firsts.entry(words.get(*text)).or_insert(First { label: *label, row, counted: false });
+        let Example::Labelled { item, label } = example else { continue };
+        let first = firsts.entry(words.get(*item)).or_insert(First { label: *label, row, counted: false });
         if first.label != *label && !first.counted {
             first.counted = true;
             tally.add(|| {
                 let name = |label: u32| &dataset.label_names[label as usize];
                 let (here, there) = (name(*label), name(first.label));
-                Place::of(dataset, row, *text, format!("`{here}`, but `{there}` on line {}", dataset.lines[first.row]))
+                Place::of(dataset, row, *item, format!("`{here}`, but `{there}` on line {}", dataset.lines[first.row]))
             });
         }
     }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{Dataset, Example, Finding, Place, Severity, Tally, TextId, Words, count, leading_text};
+use super::{Dataset, Example, Finding, ItemId, Place, Severity, Tally, Words, count, leading_text};
 
 /// What a row says: its texts as `of` sees them, with label or score. The two texts of a score have no order.
-fn key(example: &Example, of: impl Fn(TextId) -> u64) -> u64 {
+fn key(example: &Example, of: impl Fn(ItemId) -> u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     match example {
         Example::Pair { anchor, positive } => (of(*anchor), of(*positive)).hash(&mut hasher),
@@ -15,12 +15,12 @@ fn key(example: &Example, of: impl Fn(TextId) -> u64) -> u64 {
             (of(*anchor), of(*positive)).hash(&mut hasher);
             negatives.iter().for_each(|negative| of(*negative).hash(&mut hasher));
         }
-        Example::Labelled { text, label } => (of(*text), label).hash(&mut hasher),
+        Example::Labelled { item, label } => (of(*item), label).hash(&mut hasher),
         Example::Scored { first, second, score } => {
             let (first, second) = (of(*first), of(*second));
             (first.min(second), first.max(second), score.to_bits()).hash(&mut hasher);
         }
-        Example::Single { text } => of(*text).hash(&mut hasher),
+        Example::Single { item } => of(*item).hash(&mut hasher),
     }
     hasher.finish()
 }

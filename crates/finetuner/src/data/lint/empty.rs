@@ -1,7 +1,7 @@
 //! Rows that say nothing.
 
 use super::{Dataset, Finding, Place, SHOWN, Severity, Tally, count, first_rows};
-use crate::data::TextId;
+use crate::data::ItemId;
 
 /// Rows without a text or a label.
 pub(super) fn rows(dataset: &Dataset) -> Option<Finding> {
@@ -24,11 +24,11 @@ pub(super) fn rows(dataset: &Dataset) -> Option<Finding> {
     })
 }
 
-/// Texts without a letter or a digit.
+/// Items without a letter or a digit.
 pub(super) fn wordless(dataset: &Dataset) -> Option<Finding> {
     let without = |text: &str| !text.chars().any(char::is_alphanumeric);
-    let found: Vec<TextId> =
-        (0..).zip(dataset.texts.iter()).filter(|(_, text)| without(text)).map(|(id, _)| TextId(id)).collect();
+    let found: Vec<ItemId> =
+        (0..).zip(dataset.items.iter()).filter(|(_, text)| without(text)).map(|(id, _)| ItemId(id)).collect();
     let mut tally = Tally::default();
     for (row, text) in first_rows(dataset, &found[..found.len().min(SHOWN)]).into_iter().zip(&found) {
         tally.add(|| Place::of(dataset, row, *text, ""));

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use whatlang::Lang;
 
-use super::{Dataset, Finding, Place, SHOWN, Severity, TextId, first_rows, sample};
+use super::{Dataset, Finding, ItemId, Place, SHOWN, Severity, first_rows, sample};
 
-/// Texts looked at.
+/// Items looked at.
 const SAMPLE: usize = 1000;
 
 /// Shorter texts are not judged: three words of a name are no language.
@@ -22,10 +22,10 @@ const SMALLEST_SHARE: f64 = 0.02;
 /// A note where there are two languages or more, by letter trigrams (the `whatlang` crate). That a language is there needs
 /// answers it is sure of; shares count its guesses at these languages too, which it is less often sure of in some.
 pub(super) fn find(dataset: &Dataset) -> Option<Finding> {
-    let mut languages: BTreeMap<&'static str, (Vec<TextId>, usize)> = BTreeMap::new();
+    let mut languages: BTreeMap<&'static str, (Vec<ItemId>, usize)> = BTreeMap::new();
     let mut all_sure = 0;
     for id in sample(dataset, SAMPLE) {
-        let text = dataset.texts.get(id);
+        let text = dataset.items.get(id);
         let text = text.char_indices().nth(MOST_LETTERS).map_or(text, |(end, _)| &text[..end]);
         if text.chars().filter(|letter| letter.is_alphabetic()).count() < FEWEST_LETTERS {
             continue;
@@ -40,8 +40,8 @@ pub(super) fn find(dataset: &Dataset) -> Option<Finding> {
         }
     }
     let fewest = (SMALLEST_SHARE * f64::from(all_sure)).max(2.0);
-    let is_there = |sure: &[TextId]| sure.len() as f64 >= fewest;
-    let mut mix: Vec<(&str, TextId, usize)> = languages
+    let is_there = |sure: &[ItemId]| sure.len() as f64 >= fewest;
+    let mut mix: Vec<(&str, ItemId, usize)> = languages
         .into_iter()
         .filter(|(_, (sure, _))| is_there(sure))
         .map(|(name, (sure, guessed))| (name, sure[0], guessed))
@@ -57,7 +57,7 @@ pub(super) fn find(dataset: &Dataset) -> Option<Finding> {
     let details: serde_json::Map<_, _> =
         mix.iter().map(|(name, _, guessed)| ((*name).into(), json!(share(*guessed)))).collect();
     // One text of every language but the first.
-    let shown: Vec<(&str, TextId)> = mix.iter().skip(1).take(SHOWN).map(|(name, text, _)| (*name, *text)).collect();
+    let shown: Vec<(&str, ItemId)> = mix.iter().skip(1).take(SHOWN).map(|(name, text, _)| (*name, *text)).collect();
     let rows = first_rows(dataset, &shown.iter().map(|(_, text)| *text).collect::<Vec<_>>());
     let places = rows.into_iter().zip(&shown).map(|(row, (name, text))| Place::of(dataset, row, *text, *name));
     Some(Finding {

@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 use super::normal::fingerprint;
 use super::{
     Dataset, Example, Finding, Kind, Place, RetrievalSet, Severity, Tally, Words, count, leading_text, shorten,
-    texts_of,
 };
 
 const CONSEQUENCE: &str = "What the model has seen in training it will find in the evaluation too, so the result looks \
@@ -14,16 +13,16 @@ const CONSEQUENCE: &str = "What the model has seen in training it will find in t
 
 /// The row of the training data that holds each text.
 fn training_texts(train: &Dataset, words: &Words) -> HashMap<u64, usize> {
-    let mut rows = HashMap::with_capacity(train.texts.len());
+    let mut rows = HashMap::with_capacity(train.items.len());
     for (row, example) in train.examples.iter().enumerate() {
-        for text in texts_of(example) {
+        for text in example.items() {
             rows.entry(words.get(text)).or_insert(row);
         }
     }
     rows
 }
 
-/// Texts alone teach nothing about what matches.
+/// Items alone teach nothing about what matches.
 fn severity(train: &Dataset) -> Severity {
     if train.kind == Kind::Single { Severity::Note } else { Severity::Warning }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Dataset, Finding, Place, SHOWN, Severity, TextId, first_rows};
+use super::{Dataset, Finding, ItemId, Place, SHOWN, Severity, first_rows};
 
 /// Above this share of cut texts the finding is a warning.
 const MUCH: f64 = 0.05;
@@ -12,8 +12,8 @@ const MUCH: f64 = 0.05;
 pub struct Lengths {
     /// Tokens a text is cut to.
     pub limit: usize,
-    /// Texts and their tokens: all of them, or a sample.
-    pub tokens: Vec<(TextId, usize)>,
+    /// Items and their tokens: all of them, or a sample.
+    pub tokens: Vec<(ItemId, usize)>,
 }
 
 /// The distribution as a note, or as a warning if more than 5 % of the texts are cut.
@@ -22,9 +22,9 @@ pub(super) fn find(dataset: &Dataset, lengths: &Lengths) -> Finding {
     let mut sorted: Vec<usize> = lengths.tokens.iter().map(|(_, tokens)| *tokens).collect();
     sorted.sort_unstable();
     let quantile = |share: f64| sorted.get(((sorted.len() as f64 - 1.0) * share) as usize).copied().unwrap_or(0);
-    let cut: Vec<TextId> = lengths.tokens.iter().filter(|(_, tokens)| *tokens > limit).map(|(text, _)| *text).collect();
+    let cut: Vec<ItemId> = lengths.tokens.iter().filter(|(_, tokens)| *tokens > limit).map(|(text, _)| *text).collect();
     let share = cut.len() as f64 / sorted.len().max(1) as f64;
-    let all = match dataset.texts.len() {
+    let all = match dataset.items.len() {
         all if all == sorted.len() => format!("{all} texts"),
         all => format!("a sample of {} of {all} texts", sorted.len()),
     };

@@ -103,7 +103,7 @@ fn items_and_queries_that_were_trained_on_are_leaks_and_an_index_is_not() {
 fn many_cut_texts_are_a_warning_and_few_a_note() {
     let train = data(&(0..40).fold("text\n".to_owned(), |rows, number| format!("{rows}text {number}\n")));
     let finding = |limit: usize| {
-        let tokens = (0..40).map(|id| (TextId(id), id as usize + 1)).collect();
+        let tokens = (0..40).map(|id| (ItemId(id), id as usize + 1)).collect();
         length::find(&train, &Lengths { limit, tokens })
     };
     let note = finding(39);

@@ -1,6 +1,6 @@
 //! What in the data could mislead, found before a run starts.
 //!
-//! Every rule is a function of its own file, linear in rows and letters. Texts count as equal "in their words" if they
+//! Every rule is a function of its own file, linear in rows and letters. Items count as equal "in their words" if they
 //! differ only in case, punctuation and spaces.
 
 mod classes;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::length::Lengths;
 use self::normal::Words;
-use super::{Dataset, Example, Kind, RetrievalSet, TextId};
+use super::{Dataset, Example, ItemId, Kind, RetrievalSet};
 
 /// Examples shown of a finding.
 const SHOWN: usize = 3;
@@ -158,11 +158,11 @@ impl Finding {
 
 impl Place {
     /// The row of an example, shown by one of its texts.
-    fn of(dataset: &Dataset, example: usize, text: TextId, note: impl Into<String>) -> Self {
+    fn of(dataset: &Dataset, example: usize, text: ItemId, note: impl Into<String>) -> Self {
         Place {
             path: dataset.path.display().to_string(),
             line: dataset.lines[example],
-            text: shorten(dataset.texts.get(text)),
+            text: shorten(dataset.items.get(text)),
             note: note.into(),
         }
     }
@@ -197,23 +197,12 @@ impl Tally {
 }
 
 /// The text of a row that stands for it: the item, or the anchor.
-fn leading_text(example: &Example) -> TextId {
+fn leading_text(example: &Example) -> ItemId {
     match example {
         Example::Pair { anchor, .. } | Example::Triplet { anchor, .. } => *anchor,
-        Example::Labelled { text, .. } | Example::Single { text } => *text,
+        Example::Labelled { item, .. } | Example::Single { item } => *item,
         Example::Scored { first, .. } => *first,
     }
-}
-
-/// Every text of a row.
-fn texts_of(example: &Example) -> impl Iterator<Item = TextId> {
-    let (first, second, rest): (TextId, Option<TextId>, &[TextId]) = match example {
-        Example::Pair { anchor, positive } => (*anchor, Some(*positive), &[]),
-        Example::Triplet { anchor, positive, negatives, .. } => (*anchor, Some(*positive), negatives),
-        Example::Labelled { text, .. } | Example::Single { text } => (*text, None, &[]),
-        Example::Scored { first, second, .. } => (*first, Some(*second), &[]),
-    };
-    std::iter::once(first).chain(second).chain(rest.iter().copied())
 }
 
 /// One line of at most 80 letters.
@@ -230,18 +219,18 @@ fn count(number: usize, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
-/// Texts of a sample spread evenly over a data set, at most `limit`.
-pub fn sample(dataset: &Dataset, limit: usize) -> Vec<TextId> {
-    let all = dataset.texts.len();
+/// Items of a sample spread evenly over a data set, at most `limit`.
+pub fn sample(dataset: &Dataset, limit: usize) -> Vec<ItemId> {
+    let all = dataset.items.len();
     let taken = all.min(limit);
-    (0..taken).map(|place| TextId((place * all / taken) as u32)).collect()
+    (0..taken).map(|place| ItemId((place * all / taken) as u32)).collect()
 }
 
 /// For each of these texts the first row that holds it.
-fn first_rows(dataset: &Dataset, texts: &[TextId]) -> Vec<usize> {
+fn first_rows(dataset: &Dataset, texts: &[ItemId]) -> Vec<usize> {
     let mut rows = vec![None; texts.len()];
     for (row, example) in dataset.examples.iter().enumerate() {
-        for text in texts_of(example) {
+        for text in example.items() {
             if let Some(at) = texts.iter().position(|wanted| *wanted == text) {
                 rows[at].get_or_insert(row);
             }

@@ -1,8 +1,8 @@
-//! Texts by their words: case, punctuation and spaces left out.
+//! Items by their words: case, punctuation and spaces left out.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{Dataset, TextId};
+use super::{Dataset, ItemId};
 
 /// Whether a letter says something: all but white space and punctuation. Signs and emoji do (`C++`, `€5`, `50%`).
 fn counts(letter: char) -> bool {
@@ -42,10 +42,10 @@ pub(super) struct Words(Vec<u64>);
 
 impl Words {
     pub(super) fn of(dataset: &Dataset) -> Self {
-        Words(dataset.texts.iter().map(fingerprint).collect())
+        Words(dataset.items.iter().map(fingerprint).collect())
     }
 
-    pub(super) fn get(&self, text: TextId) -> u64 {
+    pub(super) fn get(&self, text: ItemId) -> u64 {
         self.0[text.0 as usize]
     }
 }

@@ -7,7 +7,7 @@ mod no_duplicates;
 use std::collections::{BinaryHeap, HashMap};
 
 pub use self::mix::Mix;
-use super::TextId;
+use super::ItemId;
 use super::random::Random;
 
 /// How examples are put into batches.
@@ -55,7 +55,7 @@ enum Plan {
     Class { classes: Vec<Vec<u32>>, per_batch: usize, items: usize },
     MPerClass { classes: Vec<Vec<u32>>, per_batch: usize, items: usize },
     GroupByLabel { classes: Vec<Vec<u32>>, batch_size: usize },
-    NoDuplicates { texts: Vec<Vec<TextId>>, batch_size: usize },
+    NoDuplicates { texts: Vec<Vec<ItemId>>, batch_size: usize },
 }
 
 impl Order {
@@ -68,7 +68,7 @@ impl Order {
     pub fn new(
         sampler: Sampler,
         labels: &[u32],
-        texts: impl FnOnce() -> Vec<Vec<TextId>>,
+        texts: impl FnOnce() -> Vec<Vec<ItemId>>,
         batch_size: usize,
         seed: u64,
     ) -> Order {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::super::TextId;
+use super::super::ItemId;
 use super::super::random::Random;
 
 /// The examples in a random order, each in the first batch that is open and has none of its texts; what was passed over
@@ -11,17 +11,17 @@ use super::super::random::Random;
 ///
 /// `texts` holds every example's texts. The same as looking through all that remains for every batch, but an example
 /// that is passed over waits aside for the text it shares, so that many equal texts cost no more than different ones.
-pub(super) fn batches(texts: &[Vec<TextId>], batch_size: usize, random: &mut Random) -> Vec<Vec<u32>> {
+pub(super) fn batches(texts: &[Vec<ItemId>], batch_size: usize, random: &mut Random) -> Vec<Vec<u32>> {
     let mut order: Vec<u32> = (0..texts.len() as u32).collect();
     random.shuffle(&mut order);
     // Places in the order; with the text that an example waited for.
-    let mut line: BinaryHeap<Reverse<(usize, Option<TextId>)>> =
+    let mut line: BinaryHeap<Reverse<(usize, Option<ItemId>)>> =
         (0..order.len()).map(|at| Reverse((at, None))).collect();
-    let mut waiting: HashMap<TextId, BinaryHeap<Reverse<usize>>> = HashMap::new();
+    let mut waiting: HashMap<ItemId, BinaryHeap<Reverse<usize>>> = HashMap::new();
     let mut batches = Vec::new();
     while !line.is_empty() {
         let mut batch = Vec::with_capacity(batch_size.min(order.len()));
-        let mut held: HashSet<TextId> = HashSet::new();
+        let mut held: HashSet<ItemId> = HashSet::new();
         while batch.len() < batch_size {
             let Some(Reverse((at, waited_for))) = line.pop() else { break };
             let own = &texts[order[at] as usize];
@@ -40,7 +40,7 @@ pub(super) fn batches(texts: &[Vec<TextId>], batch_size: usize, random: &mut Ran
             }
         }
         batches.push(batch);
-        let mut held: Vec<TextId> = held.into_iter().collect();
+        let mut held: Vec<ItemId> = held.into_iter().collect();
         held.sort_unstable();
         held.into_iter().for_each(|text| call(&mut waiting, text, &mut line));
     }
@@ -49,9 +49,9 @@ pub(super) fn batches(texts: &[Vec<TextId>], batch_size: usize, random: &mut Ran
 
 /// Puts the first of those that wait for a text back in line.
 fn call(
-    waiting: &mut HashMap<TextId, BinaryHeap<Reverse<usize>>>,
-    text: TextId,
-    line: &mut BinaryHeap<Reverse<(usize, Option<TextId>)>>,
+    waiting: &mut HashMap<ItemId, BinaryHeap<Reverse<usize>>>,
+    text: ItemId,
+    line: &mut BinaryHeap<Reverse<(usize, Option<ItemId>)>>,
 ) {
     if let Some(Reverse(at)) = waiting.get_mut(&text).and_then(BinaryHeap::pop) {
         line.push(Reverse((at, Some(text))));
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     /// Looks through all that remains for every batch.
-    fn naive(texts: &[Vec<TextId>], batch_size: usize, random: &mut Random) -> Vec<Vec<u32>> {
+    fn naive(texts: &[Vec<ItemId>], batch_size: usize, random: &mut Random) -> Vec<Vec<u32>> {
         let mut remaining: Vec<u32> = (0..texts.len() as u32).collect();
         random.shuffle(&mut remaining);
         let mut batches = Vec::new();
@@ -83,9 +83,9 @@ mod tests {
         batches
     }
 
-    fn random_texts(seed: u64, examples: usize, distinct: usize, columns: usize) -> Vec<Vec<TextId>> {
+    fn random_texts(seed: u64, examples: usize, distinct: usize, columns: usize) -> Vec<Vec<ItemId>> {
         let mut random = Random::new(seed, 0);
-        (0..examples).map(|_| (0..columns).map(|_| TextId(random.below(distinct) as u32)).collect()).collect()
+        (0..examples).map(|_| (0..columns).map(|_| ItemId(random.below(distinct) as u32)).collect()).collect()
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
         for batch in &batches {
             let mut held = HashSet::new();
             for &example in batch {
-                let own: HashSet<TextId> = texts[example as usize].iter().copied().collect();
+                let own: HashSet<ItemId> = texts[example as usize].iter().copied().collect();
                 assert!(own.into_iter().all(|text| held.insert(text)), "{batch:?}");
             }
         }
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn one_text_everywhere_takes_no_longer_than_many() {
         // Quadratic time would be minutes.
-        let texts: Vec<Vec<TextId>> = (0..100_000).map(|row| vec![TextId(0), TextId(row + 1)]).collect();
+        let texts: Vec<Vec<ItemId>> = (0..100_000).map(|row| vec![ItemId(0), ItemId(row + 1)]).collect();
         assert_eq!(batches(&texts, 64, &mut Random::new(0, 0)).len(), 100_000);
     }
 }

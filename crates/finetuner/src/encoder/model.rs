@@ -1,22 +1,22 @@
-//! A text model, ready to use: files, tokenizer and encoder together.
-
-use std::sync::Arc;
+//! A model, ready to use: files, what prepares items for it, and encoder together.
 
 use engine::Device;
 
-use super::{Encoder, EncoderOptions};
+use super::preprocessor::{Prepared, Preprocessor};
+use super::{Backbone, Encoder, EncoderOptions};
 use crate::artifact::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::artifact::{AdapterRecord, ArtifactWriter, ModelFolder, NamedTensor};
+use crate::data::Modality;
 use crate::error::{Error, Result};
-use crate::tokens::{Tokenizer, pack_by_length};
+use crate::tokens::Tokenizer;
 
-/// Texts that are tokenised at once when embedding many: enough to sort by length, few enough to hold in memory.
-const TEXTS_AT_ONCE: usize = 4096;
+/// Items that are prepared at once when embedding many: enough to sort by length, few enough to hold in memory.
+const ITEMS_AT_ONCE: usize = 4096;
 
 /// Tokens that the encoder sees at once when nothing is recorded.
 const TOKENS_AT_ONCE: usize = 4096;
 
-/// What a text is for; models may put a prompt before it.
+/// What an item is for; models may put a prompt before a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A question: the first column of pairs, and the queries of a search.
@@ -40,16 +40,15 @@ pub struct ModelOptions {
     pub document_prompt: Option<String>,
 }
 
-/// A text model: texts in, embeddings out.
+/// A model: items in, embeddings out.
 #[derive(Debug)]
-pub struct TextModel {
+pub struct Model {
     /// Its files.
     pub folder: ModelFolder,
-    /// Shared, because batches are tokenised on another thread.
-    pub tokenizer: Arc<Tokenizer>,
+    /// What turns items into its inputs.
+    pub preprocessor: Preprocessor,
     /// Its weights.
     pub encoder: Encoder,
-    prompts: Prompts,
 }
 
 /// The texts put before queries, documents and others.
@@ -61,6 +60,22 @@ pub struct Prompts {
 }
 
 impl Prompts {
+    /// Those that were asked for, else the model's own.
+    fn new(folder: &ModelFolder, options: &ModelOptions) -> Self {
+        let default = folder.default_prompt.as_ref().and_then(|name| folder.prompts.get(name)).cloned();
+        let plain = default.unwrap_or_default();
+        let prompt = |asked: &Option<String>, own: Option<&str>| match (asked, own) {
+            (Some(asked), _) => asked.clone(),
+            (None, Some(own)) => own.to_owned(),
+            (None, None) => plain.clone(),
+        };
+        Prompts {
+            query: prompt(&options.query_prompt, folder.query_prompt()),
+            document: prompt(&options.document_prompt, folder.document_prompt()),
+            plain,
+        }
+    }
+
     /// The text with its prompt.
     pub fn apply(&self, role: Role, text: &str) -> String {
         let prompt = match role {
@@ -72,21 +87,23 @@ impl Prompts {
     }
 }
 
-impl TextModel {
+impl Model {
     /// Opens a model's files.
     ///
     /// # Errors
     /// [`Error::Model`] if they are missing or damaged, [`Error::Spec`] for a length the model cannot read.
     pub fn open(folder: ModelFolder, options: &ModelOptions) -> Result<Self> {
         let encoder = Encoder::open(&folder, &options.encoder)?;
-        let longest = encoder.config().longest();
+        let Backbone::Text(transformer) = encoder.main_tower().backbone();
+        let config = &transformer.config;
+        let longest = config.longest();
         let max_length = options.max_length.unwrap_or(folder.max_length.min(longest));
         if max_length > longest {
             let problem = format!("is {max_length}, but `{}` reads at most {longest} tokens", folder.files.name());
             return Err(Error::spec("max_length", problem));
         }
         let tokenizer = Tokenizer::from_bytes(&folder.files.name(), &folder.tokenizer()?, max_length)?;
-        let vocabulary = encoder.config().vocabulary;
+        let vocabulary = config.vocabulary;
         if tokenizer.vocabulary_size() > vocabulary {
             let problem = format!(
                 "the tokenizer knows {} tokens, but the weights only {vocabulary}",
@@ -94,28 +111,21 @@ impl TextModel {
             );
             return Err(Error::model(folder.files.name(), problem));
         }
-        let default = folder.default_prompt.as_ref().and_then(|name| folder.prompts.get(name)).cloned();
-        let plain = default.unwrap_or_default();
-        let prompt = |asked: &Option<String>, own: Option<&str>| match (asked, own) {
-            (Some(asked), _) => asked.clone(),
-            (None, Some(own)) => own.to_owned(),
-            (None, None) => plain.clone(),
-        };
-        let prompts = Prompts {
-            query: prompt(&options.query_prompt, folder.query_prompt()),
-            document: prompt(&options.document_prompt, folder.document_prompt()),
-            plain,
-        };
-        let tokenizer = Arc::new(tokenizer.lowercase(folder.lowercase));
-        Ok(TextModel { folder, tokenizer, encoder, prompts })
+        let tokenizer = tokenizer.lowercase(folder.lowercase);
+        let preprocessor = Preprocessor::of_texts(folder.files.name(), tokenizer, Prompts::new(&folder, options));
+        Ok(Model { folder, preprocessor, encoder })
     }
 
-    /// What is put before texts.
-    pub fn prompts(&self) -> &Prompts {
-        &self.prompts
+    /// One phrase on its shape.
+    pub fn description(&self) -> String {
+        let tower = self.encoder.main_tower();
+        let (layers, width) = (tower.backbone().layers(), tower.backbone().width());
+        let cut = self.preprocessor.tokenizer().map(|tokenizer| tokenizer.max_length());
+        let cut = cut.map_or(String::new(), |limit| format!(", texts cut at {limit} tokens"));
+        format!("{layers} layers of {width}, embeddings of {}{cut}", self.encoder.dimension())
     }
 
-    /// Embeddings `[texts, dimension]`, and how many texts were cut. `progress` hears the number of texts done before
+    /// Embeddings `[items, dimension]`, and how many texts were cut. `progress` hears the number of items done before
     /// each batch, and ends the work with its error where it has one.
     ///
     /// # Errors
@@ -123,28 +133,26 @@ impl TextModel {
     pub fn embed<T: AsRef<str>>(
         &self,
         device: &dyn Device,
-        texts: &[T],
-        role: Role,
+        items: &[T],
+        column: (Modality, Role),
         mut progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<(Vec<f32>, usize)> {
-        let mut embeddings = Vec::with_capacity(texts.len() * self.encoder.dimension());
-        let mut truncated = 0;
-        for (chunk, texts) in texts.chunks(TEXTS_AT_ONCE).enumerate() {
-            let prompted: Vec<String> = texts.iter().map(|text| self.prompts.apply(role, text.as_ref())).collect();
-            let prompted: Vec<&str> = prompted.iter().map(String::as_str).collect();
-            let sequences = self.tokenizer.encode(&prompted)?;
-            truncated += sequences.iter().filter(|sequence| sequence.truncated).count();
-            let mut done = chunk * TEXTS_AT_ONCE;
+        let mut embeddings = Vec::with_capacity(items.len() * self.encoder.dimension());
+        let mut all_truncated = 0;
+        for (chunk, items) in items.chunks(ITEMS_AT_ONCE).enumerate() {
+            let Prepared { inputs, truncated } = self.preprocessor.prepare_for_search(items, column, TOKENS_AT_ONCE)?;
+            all_truncated += truncated;
+            let mut done = chunk * ITEMS_AT_ONCE;
             let mut told = Ok(());
-            let batches = pack_by_length(&sequences, TOKENS_AT_ONCE).into_iter().take_while(|batch| {
-                done += batch.len();
+            let inputs = inputs.into_iter().take_while(|input| {
+                done += input.len();
                 told = progress(done);
                 told.is_ok()
             });
-            embeddings.extend(self.encoder.embed(device, batches, texts.len())?);
+            embeddings.extend(self.encoder.embed(device, inputs, items.len())?);
             told?;
         }
-        Ok((embeddings, truncated))
+        Ok((embeddings, all_truncated))
     }
 
     /// Writes everything that other tools need to load the model; with a record, its adapters in place of its weights.
@@ -157,15 +165,18 @@ impl TextModel {
             writer.json("config.json", &self.folder.config)?;
         }
         writer.tokenizer(&self.folder)?;
-        writer.layout(self.encoder.layout(), self.encoder.config().hidden)?;
+        let tower = self.encoder.main_tower();
+        writer.layout(tower.layout(), tower.backbone().width())?;
+        let own = self.preprocessor.prompts()?;
         let mut prompts = self.folder.prompts.clone();
-        for (name, prompt) in [("query", &self.prompts.query), ("document", &self.prompts.document)] {
+        for (name, prompt) in [("query", &own.query), ("document", &own.document)] {
             if !prompt.is_empty() {
                 prompts.insert(name.to_owned(), prompt.clone());
             }
         }
         let default = self.folder.default_prompt.as_deref();
-        writer.limits_and_prompts(self.tokenizer.max_length(), self.folder.lowercase, &prompts, default)?;
+        let max_length = self.preprocessor.tokenizer()?.max_length();
+        writer.limits_and_prompts(max_length, self.folder.lowercase, &prompts, default)?;
         let (file, own) = match adapter {
             Some(record) => {
                 writer.json(ADAPTER_CONFIG, &record.config())?;
@@ -175,10 +186,10 @@ impl TextModel {
         };
         let own: Vec<_> = own.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();
         writer.tensors(file, &own)?;
-        for (position, tensors) in self.encoder.dense_weights() {
+        for (position, tensors) in self.encoder.dense_weights(tower) {
             let tensors: Vec<_> =
                 tensors.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();
-            let name = format!("{}/model.safetensors", self.encoder.layout().folder_of(position));
+            let name = format!("{}/model.safetensors", tower.layout().folder_of(position));
             writer.tensors(&name, &tensors)?;
         }
         Ok(())

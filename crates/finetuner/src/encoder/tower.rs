@@ -1,0 +1,158 @@
+//! One way into the embedding space: a backbone for texts or for pictures, pooling, and what follows.
+
+use engine::device::{Activation, Pooling};
+use engine::random::Key;
+use engine::{Packing, ParameterId, Tape, Var};
+
+use super::backbone::Backbone;
+use super::input::Input;
+use super::lora::Lora;
+use super::weights::{Loader, Origin};
+use super::{EncoderOptions, OwnedTensor};
+use crate::artifact::{self, Dense, Layout, ModelFolder, PoolingMode, Step};
+use crate::data::Modality;
+use crate::error::Result;
+
+/// A dense step's place in the layout, its weight and its bias.
+pub(super) type DenseIds = (usize, ParameterId, Option<ParameterId>);
+
+/// A backbone and what turns its rows into one embedding an item. Towers of one encoder embed into one space.
+#[derive(Debug)]
+pub struct Tower {
+    pub(super) backbone: Backbone,
+    layout: Layout,
+    /// Weight and bias of each dense step, by its position in the layout.
+    pub(super) dense: Vec<DenseIds>,
+    /// The last dense step, where it is new and its first weights are random.
+    pub(super) new_head: Option<DenseIds>,
+    /// Tensors that nothing here uses, such as BERT's pooler: kept as they came, so that the artifact is complete.
+    pub(super) unused: Vec<OwnedTensor>,
+}
+
+impl Tower {
+    /// Loads the steps that follow a backbone.
+    pub(super) fn open<'a>(
+        backbone: Backbone,
+        unused: Vec<OwnedTensor>,
+        model: &'a ModelFolder,
+        options: &EncoderOptions,
+        key: Key,
+        (loader, files): (&mut Loader<'a>, &'a [Option<artifact::Weights>]),
+    ) -> Result<Self> {
+        let mut layout = model.layout.clone();
+        layout.pooling = options.pooling.unwrap_or(layout.pooling);
+        let mut files = files.iter();
+        let mut width = backbone.width();
+        let mut dense = Vec::new();
+        loader.at_depth(backbone.layers() + 1);
+        for (position, step) in layout.steps.iter().enumerate() {
+            let Step::Dense(module, _) = step else { continue };
+            match files.next() {
+                Some(Some(weights)) => loader.continue_from(Origin::Pretrained(weights)),
+                _ => loader.continue_from(Origin::Random { key, deviation: (1.0 / width as f32).sqrt() }),
+            }
+            dense.push(load_dense(loader, position, module)?);
+            width = module.out_features;
+        }
+        let mut new_head = None;
+        if let Some(output_dim) = options.output_dim {
+            // Before a final normalisation, so that its input and not its output is projected.
+            let position = match layout.steps.last() {
+                Some(Step::Normalise) => layout.steps.len() - 1,
+                _ => layout.steps.len(),
+            };
+            let module = Dense {
+                in_features: width,
+                out_features: output_dim,
+                bias: true,
+                activation: artifact::Activation::Identity,
+            };
+            loader.continue_from(Origin::Random { key: key.part(1), deviation: (1.0 / width as f32).sqrt() });
+            layout.steps.insert(position, Step::Dense(module.clone(), String::new()));
+            let head = load_dense(loader, position, &module)?;
+            dense.push(head);
+            new_head = Some(head);
+        }
+        Ok(Tower { backbone, layout, dense, new_head, unused })
+    }
+
+    /// What it reads.
+    pub fn modality(&self) -> Modality {
+        self.backbone.modality()
+    }
+
+    /// The backbone.
+    pub fn backbone(&self) -> &Backbone {
+        &self.backbone
+    }
+
+    /// Pooling and what follows.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Width of the embeddings.
+    pub fn dimension(&self) -> usize {
+        self.layout.output_width(self.backbone.width())
+    }
+
+    /// Embeddings `[items, dimension]`.
+    pub(super) fn forward(&self, tape: &mut Tape<'_>, input: &Input, lora: &Lora, key: Option<Key>) -> Result<Var> {
+        let (rows, packing) = self.backbone.forward(tape, input, lora, key)?;
+        self.embed(tape, &rows, &packing)
+    }
+
+    /// Rows of the backbone to one embedding an item.
+    fn embed(&self, tape: &mut Tape<'_>, rows: &Var, packing: &Packing) -> Result<Var> {
+        let pooling = match self.layout.pooling {
+            PoolingMode::Mean => Pooling::Mean,
+            PoolingMode::Cls => Pooling::Cls,
+            PoolingMode::Max => Pooling::Max,
+            PoolingMode::Last => Pooling::Last,
+            PoolingMode::Gem { p } => Pooling::Gem { p, eps: 1e-6 },
+        };
+        let mut x = tape.pool(pooling, rows, packing)?;
+        for (position, step) in self.layout.steps.iter().enumerate() {
+            x = match step {
+                Step::Normalise => tape.normalize(&x)?,
+                Step::Dense(module, _) => {
+                    let found = self.dense.iter().find(|(at, ..)| *at == position);
+                    let &(_, weight, bias) = found.expect("every dense step was loaded (bug)");
+                    let (weight, bias) = (tape.parameter(weight), bias.map(|bias| tape.parameter(bias)));
+                    let y = tape.linear(&x, &weight, bias.as_ref())?;
+                    tape.activation(activation(module.activation), &y)?
+                }
+            };
+        }
+        Ok(x)
+    }
+
+    /// Whether a parameter is one of a dense step's.
+    pub(super) fn is_dense(&self, id: ParameterId) -> bool {
+        self.dense.iter().any(|&(_, weight, bias)| weight == id || bias == Some(id))
+    }
+
+    /// Whether a parameter is one of the new head's.
+    pub(super) fn is_new(&self, id: ParameterId) -> bool {
+        self.new_head.is_some_and(|(_, weight, bias)| weight == id || bias == Some(id))
+    }
+}
+
+fn load_dense(loader: &mut Loader<'_>, position: usize, module: &Dense) -> Result<DenseIds> {
+    let weight = loader.matrix(&["linear.weight".into()], module.out_features, module.in_features)?;
+    let bias = match module.bias {
+        true => Some(loader.vector(&["linear.bias".into()], module.out_features, 0.0)?),
+        false => None,
+    };
+    Ok((position, weight, bias))
+}
+
+fn activation(activation: artifact::Activation) -> Activation {
+    match activation {
+        artifact::Activation::Identity => Activation::Identity,
+        artifact::Activation::Tanh => Activation::Tanh,
+        artifact::Activation::Relu => Activation::Relu,
+        artifact::Activation::Gelu => Activation::Gelu,
+        artifact::Activation::Sigmoid => Activation::Sigmoid,
+    }
+}
