@@ -19,6 +19,9 @@ OPTIONS = dict(
     precision=dict(choices=("f32", "bf16"), default="f32"),
     documents=dict(type=int, default=0, help="encode only so many documents and skip the metrics; 0: all"),
     save=dict(help="keep the tuned model in this folder"),
+    negatives=dict(type=Path, help="train on this CSV of anchor, positive and negatives instead"),
+    guide=dict(help="GISTEmbedLoss with this model as the guide"),
+    matryoshka=dict(action="store_true", help="MatryoshkaLoss over 384, 256, 128 and 64 dimensions"),
 )
 
 
@@ -36,10 +39,12 @@ def qrels(folder, split):
 
 def main():
     given = measure.arguments(__doc__.splitlines()[0], **OPTIONS)
+    import numpy
     from sentence_transformers import SentenceTransformer
 
     from metrics import metrics, rank
-    from training import in_batch_negatives
+    from sentence_transformers.sentence_transformer import losses
+    from training import train as train_on
 
     corpus = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in lines(given.data / "corpus.jsonl")}
     queries = {row["_id"]: row["text"] for row in lines(given.data / "queries.jsonl")}
@@ -50,6 +55,8 @@ def main():
     for query, document, score in test:
         relevant[query][numbers[document]] = score
 
+    judged = [relevant[query] for query in asked]
+
     model = SentenceTransformer(given.model, device="cpu")
     model.max_seq_length = 256
     texts = list(corpus.values())[: given.documents or None]
@@ -57,17 +64,32 @@ def main():
     def evaluate():
         model.eval()
         with measure.Clock() as clock:
-            index = model.encode(texts, batch_size=32, normalize_embeddings=True)
+            index = model.encode(texts, batch_size=32)
         if given.documents:
             return clock.seconds, None
-        asking = model.encode([queries[query] for query in asked], batch_size=32, normalize_embeddings=True)
-        return clock.seconds, metrics(rank(asking, index, 20), [relevant[query] for query in asked])
+        asking = model.encode([queries[query] for query in asked], batch_size=32)
+        widths = (64, 128, 256) if given.matryoshka else ()
+        found = {width: metrics(rank(cut(asking, width), cut(index, width), 20), judged) for width in (*widths, 384)}
+        return clock.seconds, {**found[384], **{f"ndcg@10 of {width}": found[width]["ndcg@10"] for width in widths}}
+
+    def cut(embeddings, width):
+        part = embeddings[:, :width]
+        return part / numpy.linalg.norm(part, axis=1, keepdims=True)
 
     encode_seconds, before = evaluate()
     encode_peak = measure.peak_bytes()
-    pairs = [(queries[query], corpus[document]) for query, document, _ in train]
-    trained = in_batch_negatives(
-        model, pairs, batch_size=32, learning_rate=2e-5, warmup=0.1, seed=given.seed, steps=given.steps,
+    columns = {"anchor": [queries[query] for query, _, _ in train], "positive": [corpus[name] for _, name, _ in train]}
+    if given.negatives:
+        with open(given.negatives, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+    loss = losses.MultipleNegativesRankingLoss(model, scale=20.0)
+    if given.guide:
+        loss = losses.GISTEmbedLoss(model, SentenceTransformer(given.guide, device="cpu"))
+    if given.matryoshka:
+        loss = losses.MatryoshkaLoss(model, loss, [384, 256, 128, 64])
+    trained = train_on(
+        model, columns, loss, batch_size=32, learning_rate=2e-5, warmup=0.1, seed=given.seed, steps=given.steps,
         precision=given.precision, save=given.save,
     )  # fmt: skip
     _, after = evaluate()

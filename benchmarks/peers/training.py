@@ -1,4 +1,4 @@
-"""sentence-transformers' Trainer as the peer runs use it: pairs, in-batch negatives, one epoch, linear schedule."""
+"""sentence-transformers' Trainer as the peer runs use it: one epoch, linear schedule."""
 
 import sys
 import tempfile
@@ -7,13 +7,20 @@ from contextlib import redirect_stdout
 from measure import Clock, peak_bytes
 
 
-def in_batch_negatives(model, pairs, *, batch_size, learning_rate, warmup, seed, steps=0, precision="f32", save=None):
+def in_batch_negatives(model, pairs, **options):
     """Trains on (anchor, positive) texts with MultipleNegativesRankingLoss, scale 20; returns what it measured."""
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-    data = Dataset.from_dict({"anchor": [pair[0] for pair in pairs], "positive": [pair[1] for pair in pairs]})
+    columns = {"anchor": [pair[0] for pair in pairs], "positive": [pair[1] for pair in pairs]}
+    return train(model, columns, MultipleNegativesRankingLoss(model, scale=20.0), **options)
+
+
+def train(model, columns, loss, *, batch_size, learning_rate, warmup, seed, steps=0, precision="f32", save=None):
+    """Trains on columns of texts (and `score`) with a loss; returns what it measured."""
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    data = Dataset.from_dict(columns)
     with tempfile.TemporaryDirectory() as folder:
         trainer = SentenceTransformerTrainer(
             model=model,
@@ -33,7 +40,7 @@ def in_batch_negatives(model, pairs, *, batch_size, learning_rate, warmup, seed,
                 logging_strategy="no",
             ),
             train_dataset=data,
-            loss=MultipleNegativesRankingLoss(model, scale=20.0),
+            loss=loss,
         )
         # The trainer prints its own summary: stdout is for the result alone.
         with redirect_stdout(sys.stderr), Clock() as clock:
@@ -44,6 +51,6 @@ def in_batch_negatives(model, pairs, *, batch_size, learning_rate, warmup, seed,
         "train_seconds": clock.seconds,
         "train_steps": outcome.global_step,
         "train_loss": outcome.training_loss,
-        "pairs": len(pairs),
+        "rows": len(data),
         "train_peak_bytes": peak_bytes(),
     }

@@ -10,11 +10,13 @@ mod clock;
 mod course;
 mod data;
 mod estimate;
+mod finish;
 mod guide;
 mod interpolate;
 mod learner;
 mod loggers;
 mod measure;
+mod prepare;
 mod progress;
 mod recorder;
 mod report;
@@ -24,41 +26,31 @@ mod step;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use engine::Cpu;
 use engine::random::Key;
-use engine::{Cpu, Device};
 
 use self::advise::Part;
 pub use self::advise::{Advice, Change, ShareResult};
-use self::batch::{Batch, Batcher};
 use self::callbacks::Callbacks;
 use self::canary::Canary;
 pub use self::canary::Forgetting;
 pub use self::check::{Check, check};
 use self::clock::{Clock, taken};
-use self::course::Course;
 pub use self::data::read_target;
-use self::data::{Data, TrainingSet, check_views, training_order, validation_batches};
-use self::guide::Guide;
-use self::interpolate::Interpolation;
-use self::learner::Learner;
-use self::loggers::Loggers;
+use self::finish::{Trained, finish};
 pub use self::measure::{Measurement, Target};
+use self::prepare::Prepared;
 use self::progress::Progress;
 use self::recorder::Recorder;
-use self::report::{Compared, Memory, Training};
 pub use self::report::{Further, Report};
-use self::state::{Kept, State};
-use self::watch::{Due, Measured, Watch, best_monitor};
-use crate::artifact::{AdapterRecord, ArtifactWriter, Output, RunRecord};
-use crate::encoder::{EncoderOptions, Model, ModelOptions, source};
+use self::state::State;
+use self::watch::{Due, Measured, best_monitor};
+use crate::artifact::Output;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
-use crate::objective::Sizes;
-use crate::optim::Schedule;
 use crate::spec::RunSpec;
 use crate::tokens::Prefetch;
 
@@ -178,53 +170,10 @@ fn run(
     let device = Cpu;
     let clock = Clock::start(spec)?;
 
-    // What do we learn from, with what, towards what?
-    let callbacks = Callbacks::parse(&spec.callbacks, &spec.model)?;
-    recorder.attach(Loggers::open(&callbacks.loggers(), spec, output)?);
-    let mut data = Data::read(spec, &callbacks, recorder)?;
-    if scope.share < 1.0 {
-        data = data.share(scope.share, spec.seed)?;
-    }
-    let mut objectives = data.sets.iter().map(TrainingSet::objective).collect::<Result<Vec<_>>>()?;
-    // Of a single data set everything that was decided is in its spec.
-    let spec = &match &data.sets[..] {
-        [only] => only.spec.clone(),
-        _ => spec.clone(),
-    };
-    let model_source = source::resolve(&spec.model)?;
-    let mut model = Model::open(model_source.open()?, &model_options(spec)?)?;
-    let adapter = adapt::adapt(spec, &model_source, &mut model, recorder)?;
-    let asking = data.sets.iter().zip(&objectives).find(|(_, objective)| objective.needs_guide());
-    let guide = Guide::open(spec.guide.as_deref(), asking.map(|(set, _)| set.spec.loss.as_str()))?;
-    for (set, objective) in data.sets.iter().zip(&mut objectives) {
-        check_views(&set.spec, objective, set.train.kind, &model)?;
-        let sizes = Sizes { dimension: model.encoder.dimension(), classes: set.train.classes() };
-        objective.prepare(sizes, spec.seed)?;
-    }
-    recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name(),))?;
-    check::tell(spec, &data, &model, recorder)?;
-
-    let (mut sets, mut validation) = (Vec::new(), Vec::new());
-    for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
-        let batcher = Batcher::new(Arc::new(set.train), objective.needs(), &model, spec.micro_batch_tokens);
-        let guide = guide.as_ref().filter(|_| objective.needs_guide());
-        let batcher = batcher.guided_by(guide);
-        let order = training_order(&set.spec, objective, &batcher, recorder)?;
-        sets.push((batcher, order));
-        if let Some(held_out) = set.validation {
-            let batches = validation_batches(&set.spec, objective, held_out, (&model, guide), recorder)?;
-            validation.extend(batches.into_iter().map(|batch| Batch { dataset, ..batch }));
-        }
-    }
-    if let Some(guide) = &guide {
-        validation.iter_mut().try_for_each(|batch| guide.embed(&device, batch))?;
-    }
-    let course = Course::new(spec, sets);
-    let total_steps = course.steps(spec.epochs);
-    let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
-    let mut learner = Learner::new(spec, model, objectives)?;
-    let mut watch = Watch { device: &device, stop, measures: data.measures, validation, seconds: 0.0 };
-    let interpolation = Interpolation::plan(spec, &callbacks, &watch, &learner, recorder)?;
+    // What learns, from what, towards what?
+    let mut prepared = Prepared::new(spec, scope.share, output, (&device, stop), recorder)?;
+    let Prepared { spec, callbacks, learner, course, total_steps, schedule, guide, watch, .. } = &mut prepared;
+    let (spec, total_steps) = (&*spec, *total_steps);
 
     // The untouched model is measured first, also when a run goes on: the report compares with it.
     let before = watch.measure(&learner.model, ("evaluate before", Due::All), recorder)?;
@@ -236,20 +185,20 @@ fn run(
         (spec.canary && spec.init == "pretrained").then(|| Canary::new(&learner.model, &device)).transpose()?;
     let mut state = State {
         progress: Progress::default(),
-        best: best_monitor(spec, &callbacks, &watch).map(|best| (best, None)),
+        best: best_monitor(spec, callbacks, watch).map(|best| (best, None)),
         early_stopping: callbacks.early_stopping(),
     };
     let by_epoch =
         spec.advise || callbacks.monitors_metric() || state.best.as_ref().is_some_and(|(best, _)| best.is_metric());
     if spec.resume {
-        state.restore(output.folder(), spec, &mut learner)?;
+        state.restore(output.folder(), spec, learner)?;
         recorder.info(format!("resumed at step {} of {total_steps}", state.progress.step))?;
     } else {
-        let loss = watch.validation_loss(&learner)?;
+        let loss = watch.validation_loss(learner)?;
         watch.tell(&mut state, &learner.model, (loss, &before), false, recorder)?;
     }
     let left = total_steps - state.progress.step.min(total_steps);
-    let estimated = estimate::estimate(spec, &device, (&learner, &course), left)?;
+    let estimated = estimate::estimate(spec, &device, (learner, course), left)?;
     estimated.map(|sentence| recorder.info(sentence)).transpose()?;
 
     // Train.
@@ -268,7 +217,7 @@ fn run(
                 let due = Due::Step(state.progress.step);
                 after = match watch.measure(&learner.model, ("evaluate", due), recorder) {
                     Err(Error::Stopped) => {
-                        return state.stop(output, spec, &learner, recorder);
+                        return state.stop(output, spec, learner, recorder);
                     }
                     measured => measured?,
                 };
@@ -288,19 +237,19 @@ fn run(
             let started = Instant::now();
             let step = state.progress.step;
             let dropout = seed.part(step as u64);
-            if let Some(guide) = &guide {
+            if let Some(guide) = guide {
                 guide.embed(&device, &mut batch)?;
             }
-            let (loss, rate) = learner.step(&device, &batch, dropout, (step, &schedule))?;
+            let (loss, rate) = learner.step(&device, &batch, dropout, (step, schedule))?;
             state.progress.count(&batch, loss, started.elapsed());
             recorder.metric("train_loss", step + 1, loss)?;
             recorder.metric("learning_rate", step + 1, rate)?;
             recorder.progress("train", step + 1, total_steps, Some(format!("loss {loss:.4}")));
             if stop.load(Ordering::Relaxed) {
-                return state.stop(output, spec, &learner, recorder);
+                return state.stop(output, spec, learner, recorder);
             }
             if saved.elapsed() > CHECKPOINT_EVERY {
-                state.checkpoint(output, spec, &learner, recorder)?;
+                state.checkpoint(output, spec, learner, recorder)?;
                 saved = Instant::now();
             }
         }
@@ -308,14 +257,14 @@ fn run(
         // Look back at the epoch. A checkpoint of a run that is stopped here is one of the epoch's last step.
         let last = epoch + 1 == spec.epochs || out_of_time;
         let when = if last { ("evaluate after", Due::All) } else { ("evaluate", Due::Epoch) };
-        let looked = watch.validation_loss(&learner).and_then(|loss| {
+        let looked = watch.validation_loss(learner).and_then(|loss| {
             let measured =
                 if by_epoch || last { watch.measure(&learner.model, when, recorder)? } else { Measured::new() };
             Ok((loss, measured))
         });
         let loss = match looked {
             Err(Error::Stopped) => {
-                return state.stop(output, spec, &learner, recorder);
+                return state.stop(output, spec, learner, recorder);
             }
             looked => {
                 let (loss, measured) = looked?;
@@ -342,136 +291,10 @@ fn run(
             halfway = after.first().cloned().flatten();
         }
         if !last {
-            state.checkpoint_epoch(output, spec, (&learner, callbacks.last_k_epochs()), recorder)?;
+            state.checkpoint_epoch(output, spec, (&*learner, callbacks.last_k_epochs()), recorder)?;
             saved = Instant::now();
         }
     }
-    learner.free_gradients();
-
-    // What the data is worth is told by the end of training, whatever is kept.
-    let mut part = None;
-    if spec.advise {
-        let end = match watch.measure(&learner.model, ("evaluate after", Due::All), recorder) {
-            Err(Error::Stopped) => return state.stop(output, spec, &learner, recorder),
-            measured => advise::retrieval(measured?.first().and_then(Option::as_ref))?,
-        };
-        part = Some(Part { share: scope.share, examples: course.examples(), end });
-    }
-
-    // Keep the better weights, or mix them, and compare them with the untouched model.
-    let trained = Kept::of(&learner.model.encoder.parameters, state.progress.step);
-    let mut kept_step = trained.step;
-    if let Some((_, Some(kept))) = &state.best
-        && kept.step != trained.step
-    {
-        kept_step = kept.step;
-        kept.clone().put_back(&mut learner.model.encoder.parameters);
-        after = if kept_step == 0 { before.clone() } else { Measured::new() };
-        recorder.info(format!("keeping the weights of step {kept_step}, which measured best"))?;
-    }
-    let finished = (|| {
-        let mut alpha = None;
-        if let Some(interpolation) = &interpolation {
-            alpha = Some(interpolation.run(&mut learner, &mut watch, recorder)?);
-            after = Measured::new();
-        }
-        if after.len() != before.len() || after.iter().any(Option::is_none) {
-            after = watch.measure(&learner.model, ("evaluate after", Due::All), recorder)?;
-        }
-        Ok(alpha)
-    })();
-    let alpha = match finished {
-        Err(Error::Stopped) => {
-            trained.put_back(&mut learner.model.encoder.parameters);
-            return state.stop(output, spec, &learner, recorder);
-        }
-        finished => finished?,
-    };
-    let mut compared = watch.compare(&before, &after)?.into_iter();
-    let first = compared.next().unwrap_or_else(Compared::nothing);
-    let further = watch.measures.iter().skip(1).zip(compared);
-    let further = further.map(|(measure, compared)| compared.further(&measure.prefix, measure.target.description()));
-    let forgetting = canary.map(|canary| canary.compare(&learner.model, &device)).transpose()?;
-    if let Some(forgetting) = forgetting.as_ref().filter(|forgetting| forgetting.forgot) {
-        recorder.warn(forgetting.conclusion.clone())?;
-    }
-    state.progress.evaluate_seconds += watch.seconds;
-    let mut parts = scope.parts.to_vec();
-    parts.extend(part.clone().filter(|_| !parts.is_empty()));
-    let halfway =
-        halfway.as_ref().map(|halfway| advise::retrieval(Some(halfway))).filter(|_| spec.advise).transpose()?;
-    let report = Report {
-        model: spec.model.clone(),
-        data: course.description(),
-        evaluated_on: watch.measures.first().map(|measure| measure.target.description()),
-        metrics: first.metrics,
-        queries: first.queries,
-        correlation: first.correlation,
-        verdict: first.verdict,
-        conclusion: first.conclusion,
-        further: further.collect(),
-        forgetting,
-        advice: (parts.len() > 1).then(|| Advice::new(&parts, halfway.as_ref())),
-        training: Training { alpha, ..state.progress.training(if alpha == Some(0.0) { 0 } else { kept_step }) },
-        timing: state.progress.timing(),
-        memory: Memory::measure(),
-    };
-    if adapter.is_none() {
-        learner.model.encoder.merge_lora();
-    }
-    save(spec, output, &learner.model, (model_source.repository(), adapter.as_ref()), &report, recorder)?;
-    Ok(Ended::Finished(Box::new(report), part))
-}
-
-fn model_options(spec: &RunSpec) -> Result<ModelOptions> {
-    let pooling = spec.pooling.as_deref().map(crate::artifact::PoolingMode::from_name);
-    let pooling = pooling.transpose().map_err(|problem| Error::spec("pooling", problem))?;
-    let encoder =
-        EncoderOptions { pooling, output_dim: spec.output_dim, random: spec.init == "random", seed: spec.seed };
-    Ok(ModelOptions {
-        encoder,
-        max_length: spec.max_length,
-        query_prompt: spec.query_prompt.clone(),
-        document_prompt: spec.document_prompt.clone(),
-    })
-}
-
-/// Writes the artifact: the model, its card, the report and the events.
-fn save(
-    spec: &RunSpec,
-    output: &Output,
-    model: &Model,
-    (repository, adapter): (Option<&str>, Option<&AdapterRecord>),
-    report: &Report,
-    recorder: &mut Recorder<'_>,
-) -> Result<()> {
-    let spec_json = serde_json::to_value(spec).unwrap_or_default();
-    let report_json = serde_json::to_value(report).unwrap_or_default();
-    let mut writer = ArtifactWriter::new(output)?;
-    model.save(&mut writer, adapter)?;
-    writer.json("report.json", &report_json)?;
-    let layout = model.encoder.main_tower().layout();
-    let record = RunRecord {
-        name: output.folder().file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned()),
-        base_model: spec.model.clone(),
-        base_model_id: repository.map(str::to_owned),
-        base_licence: None,
-        dimension: model.encoder.dimension(),
-        max_length: model.preprocessor.tokenizer()?.max_length(),
-        pooling: layout.pooling.name().to_owned(),
-        normalised: layout.steps.contains(&crate::artifact::Step::Normalise),
-        data: vec![report.data.clone()],
-        spec: spec_json.clone(),
-        report: report_json,
-        versions: vec![("finetuner".into(), env!("CARGO_PKG_VERSION").into())],
-    };
-    writer.bytes("README.md", record.card().as_bytes())?;
-    recorder.state("finished")?;
-    writer.bytes("events.jsonl", &recorder.contents()?)?;
-    writer.finish(&spec_json, Default::default())?;
-    let checkpoint = output.folder().join(state::FILE);
-    if checkpoint.exists() {
-        std::fs::remove_file(&checkpoint).map_err(Error::io("remove", &checkpoint))?;
-    }
-    Ok(())
+    let measured = Trained { before, after, halfway, canary };
+    finish(prepared, measured, state, scope, output, recorder)
 }

@@ -1,0 +1,174 @@
+"""Recipes of Finetuner and of its peers at equal settings, seed after seed, and the means as a table.
+
+    cargo build --release
+    python3 benchmarks/recipes.py --peers .venv/bin/python --model MINILM --data DATA --results recipes.jsonl
+
+DATA holds retrieval/scifact, text-classes/banking77, pairs/stsb and unlabelled/wiki_sentences.txt. Every finished run is a
+line of the results; runs that are there already are not repeated, so that the program may be stopped and go on.
+`--only` picks recipes, `--table` only prints. Times are of training alone and compare where nothing else runs.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+
+LINEAR = ["--optimizer", "AdamW", "--optimizer-options", "weight_decay=0", "--learning-rate", "2e-5", "--epochs", "1",
+          "--scheduler", "linear", "--warmup", "0.1", "--keep", "last"]  # fmt: skip
+SCIFACT = [*LINEAR, "--batch-size", "32", "--max-length", "256"]
+STSB = [*LINEAR, "--max-length", "128"]
+BANKING77 = ["--optimizer", "Adam", "--learning-rate", "2e-5", "--batch-size", "128", "--epochs", "1", "--max-grad-norm",
+             "0", "--max-length", "256", "--keep", "last"]  # fmt: skip
+CENTRES = ["--sampler", "random", "--loss-optimizer", "Adam", "--loss-optimizer-options", "learning_rate=0.01"]
+MATRYOSHKA = "loss=MultipleNegativesRankingLoss,matryoshka_dims=384+256+128+64"
+
+# recipe: (task, our loss and what belongs to it, the peer's flags)
+RECIPES = {
+    "stsb-cosent": ("stsb", ["--loss", "CoSENTLoss", "--batch-size", "32"], ["--loss", "CoSENTLoss"]),
+    "stsb-angle": ("stsb", ["--loss", "AnglELoss", "--batch-size", "32"], ["--loss", "AnglELoss"]),
+    "simcse": ("simcse", ["--loss", "MultipleNegativesRankingLoss", "--batch-size", "64"], []),
+    "banking77-supcon": ("banking77", ["--loss", "SupConLoss"], ["--loss", "SupConLoss"]),
+    "banking77-multi-similarity": ("banking77", ["--loss", "MultiSimilarityLoss"], ["--loss", "MultiSimilarityLoss"]),
+    "banking77-arcface": ("banking77", ["--loss", "ArcFaceLoss", *CENTRES], ["--loss", "ArcFaceLoss"]),
+    "banking77-proxy-anchor": ("banking77", ["--loss", "ProxyAnchorLoss", *CENTRES], ["--loss", "ProxyAnchorLoss"]),
+    "scifact": ("scifact", ["--loss", "MultipleNegativesRankingLoss"], []),
+    "scifact-mined": ("scifact-mined", ["--loss", "MultipleNegativesRankingLoss"], []),
+    "scifact-gist": ("scifact", ["--loss", "GISTEmbedLoss", "--guide", "MODEL"], ["--guide", "MODEL"]),
+    "scifact-matryoshka": ("scifact", ["--loss", "MatryoshkaLoss", "--loss-options", MATRYOSHKA], ["--matryoshka"]),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", required=True, help="the Python of the peers' environment")
+    parser.add_argument("--binary", default=f"{ROOT}/target/release/finetuner")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--results", required=True)
+    parser.add_argument("--threads", default="2")
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--only", default=",".join(RECIPES))
+    parser.add_argument("--sides", default="ours,peer")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+
+    done = read(given.results)
+    if not given.table:
+        for seed in given.seeds.split(","):
+            for recipe in given.only.split(","):
+                for side in given.sides.split(","):
+                    if not any((run["recipe"], run["side"], run["seed"]) == (recipe, side, seed) for run in done):
+                        result = {"ours": ours, "peer": peer}[side](recipe, seed, given)
+                        run = {"recipe": recipe, "side": side, "seed": seed, **result}
+                        done.append(run)
+                        with open(given.results, "a", encoding="utf-8") as file:
+                            file.write(json.dumps(run) + "\n")
+    table(done)
+
+
+def ours(recipe, seed, given):
+    task, loss, _ = RECIPES[recipe]
+    loss = [given.model if word == "MODEL" else word for word in loss]
+    with tempfile.TemporaryDirectory() as folder:
+        scifact, stsb = f"{given.data}/retrieval/scifact", f"{given.data}/pairs/stsb"
+        banking77 = f"{given.data}/text-classes/banking77"
+        data, settings, target = {
+            "scifact": ([f"{scifact}:train"], SCIFACT, ["--data", f"{scifact}:test"]),
+            "scifact-mined": ([mined(given)], SCIFACT, ["--data", f"{scifact}:test"]),
+            "stsb": ([f"{stsb}/stsb-en-train.csv"], STSB, ["--data", f"{stsb}/stsb-en-test.csv"]),
+            "simcse": ([first_lines(given, folder)], STSB, ["--data", f"{stsb}/stsb-en-test.csv"]),
+            "banking77": ([f"{banking77}/train.csv"], BANKING77,
+                          ["--data", f"{banking77}/test.csv", "--index-data", f"{banking77}/train.csv"]),
+        }[task]  # fmt: skip
+        common = ["--threads", given.threads, "--model"]
+        run([given.binary, "fit", *common, given.model, "--seed", seed, "--output", f"{folder}/run", "--train-data", *data,
+             *settings, *loss])  # fmt: skip
+        with open(f"{folder}/run/report.json", encoding="utf-8") as file:
+            report = json.load(file)
+        measured = json.loads(run([given.binary, "evaluate", *common, f"{folder}/run", *target, "--json"]))
+    found = measured.get("metrics", measured)
+    keys = {"mrr": "mrr@20", "map": "map@20", "recall": "recall@20", "ndcg_at_10": "ndcg@10", "spearman": "spearman"}
+    return {"seconds": report["timing"]["train_seconds"], "peak_bytes": report["memory"]["peak_bytes"],
+            **{name: found[key] for key, name in keys.items() if found.get(key) is not None}}  # fmt: skip
+
+
+def peer(recipe, seed, given):
+    task, _, flags = RECIPES[recipe]
+    flags = [given.model if word == "MODEL" else word for word in flags]
+    program, data, extra = {
+        "scifact": ("scifact.py", "retrieval/scifact", []),
+        "scifact-mined": ("scifact.py", "retrieval/scifact", ["--negatives", mined(given)]),
+        "stsb": ("stsb.py", "pairs/stsb", []),
+        "simcse": ("stsb.py", "pairs/stsb", ["--texts", f"{given.data}/unlabelled/wiki_sentences.txt"]),
+        "banking77": ("banking77.py", "text-classes/banking77", []),
+    }[task]
+    line = run([given.peers, f"{HERE}/peers/{program}", "--model", given.model, "--data", f"{given.data}/{data}",
+                "--threads", given.threads, "--seed", seed, *extra, *flags]).splitlines()[-1]  # fmt: skip
+    found = json.loads(line)
+    return {"seconds": found["train_seconds"], "peak_bytes": found["train_peak_bytes"], **found["finetuned"]}
+
+
+def mined(given):
+    """SciFact's training pairs with one mined negative each, the same file for both sides."""
+    path = f"{os.path.splitext(given.results)[0]}.mined.csv"
+    if not os.path.exists(path):
+        scifact = f"{given.data}/retrieval/scifact"
+        run([given.binary, "mine", "--model", given.model, "--data", f"{scifact}:train", "--corpus", scifact, "--output",
+             f"{path}.tmp.csv", "--num-negatives", "1", "--range-min", "10", "--range-max", "50"])  # fmt: skip
+        os.replace(f"{path}.tmp.csv", path)
+        with open(path, newline="", encoding="utf-8") as file:
+            print("mined:", next(csv.reader(file)), file=sys.stderr)
+    return path
+
+
+def first_lines(given, folder, count=10000):
+    """The texts that both sides learn from without labels."""
+    with open(f"{given.data}/unlabelled/wiki_sentences.txt", encoding="utf-8") as file:
+        lines = [line for _, line in zip(range(count), file)]
+    with open(f"{folder}/texts.txt", "w", encoding="utf-8") as file:
+        file.writelines(lines)
+    return f"{folder}/texts.txt"
+
+
+def run(command):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+    return done.stdout.strip()
+
+
+def read(path):
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def table(runs):
+    print("| recipe | metric | peer, each seed | mean | ours, each seed | mean | time | memory |")
+    print("|---|---|---|---|---|---|---|---|")
+    for recipe in RECIPES:
+        sides = {side: [run for run in runs if (run["recipe"], run["side"]) == (recipe, side)] for side in ("peer", "ours")}
+        if not all(sides.values()):
+            continue
+        for metric in ("spearman", "ndcg@10", "mrr@20", "map@20"):
+            values = {side: [run[metric] for run in found if metric in run] for side, found in sides.items()}
+            if not all(values.values()) or (metric == "ndcg@10" and "scifact" not in recipe):
+                continue
+            cells = [f"{', '.join(f'{value:.4f}' for value in values[side])} | {statistics.mean(values[side]):.4f}"
+                     for side in ("peer", "ours")]  # fmt: skip
+            ratios = [statistics.median(run[key] for run in sides["ours"]) / statistics.median(run[key] for run in sides["peer"])
+                      for key in ("seconds", "peak_bytes")]  # fmt: skip
+            print(f"| {recipe} | {metric} | {' | '.join(cells)} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

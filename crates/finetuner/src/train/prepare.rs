@@ -1,0 +1,127 @@
+//! Everything that a run needs before its first step.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use engine::Device;
+
+use super::batch::{Batch, Batcher};
+use super::callbacks::Callbacks;
+use super::course::Course;
+use super::data::{Data, TrainingSet, check_views, training_order, validation_batches};
+use super::guide::Guide;
+use super::interpolate::Interpolation;
+use super::learner::Learner;
+use super::loggers::Loggers;
+use super::recorder::Recorder;
+use super::watch::Watch;
+use super::{adapt, check};
+use crate::artifact::{AdapterRecord, Output, PoolingMode};
+use crate::encoder::{EncoderOptions, Model, ModelOptions, source};
+use crate::error::{Error, Result};
+use crate::objective::Sizes;
+use crate::optim::Schedule;
+use crate::spec::RunSpec;
+
+/// What learns, from what, towards what, and who looks on.
+pub(crate) struct Prepared<'a> {
+    /// Of a single data set everything that was decided is in it.
+    pub(crate) spec: RunSpec,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) learner: Learner,
+    pub(crate) course: Course,
+    pub(crate) total_steps: usize,
+    pub(crate) schedule: Schedule,
+    pub(crate) guide: Option<Guide>,
+    pub(crate) watch: Watch<'a>,
+    pub(crate) interpolation: Option<Interpolation>,
+    /// What the adapter's configuration will say, where the artifact is to hold adapters alone.
+    pub(crate) adapter: Option<AdapterRecord>,
+    /// Where on the hub the model comes from.
+    pub(crate) repository: Option<String>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Reads data and model, and checks that one can be learnt from with the other. `share` is how much of the training
+    /// data is taken.
+    pub(crate) fn new(
+        spec: &RunSpec,
+        share: f64,
+        output: &Output,
+        (device, stop): (&'a dyn Device, &'a AtomicBool),
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Self> {
+        let callbacks = Callbacks::parse(&spec.callbacks, &spec.model)?;
+        recorder.attach(Loggers::open(&callbacks.loggers(), spec, output)?);
+        let mut data = Data::read(spec, &callbacks, recorder)?;
+        if share < 1.0 {
+            data = data.share(share, spec.seed)?;
+        }
+        let mut objectives = data.sets.iter().map(TrainingSet::objective).collect::<Result<Vec<_>>>()?;
+        let spec = match &data.sets[..] {
+            [only] => only.spec.clone(),
+            _ => spec.clone(),
+        };
+        let source = source::resolve(&spec.model)?;
+        let mut model = Model::open(source.open()?, &model_options(&spec)?)?;
+        let adapter = adapt::adapt(&spec, &source, &mut model, recorder)?;
+        let asking = data.sets.iter().zip(&objectives).find(|(_, objective)| objective.needs_guide());
+        let guide = Guide::open(spec.guide.as_deref(), asking.map(|(set, _)| set.spec.loss.as_str()))?;
+        for (set, objective) in data.sets.iter().zip(&mut objectives) {
+            check_views(&set.spec, objective, set.train.kind, &model)?;
+            let sizes = Sizes { dimension: model.encoder.dimension(), classes: set.train.classes() };
+            objective.prepare(sizes, spec.seed)?;
+        }
+        recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name()))?;
+        check::tell(&spec, &data, &model, recorder)?;
+
+        let (mut sets, mut validation) = (Vec::new(), Vec::new());
+        for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
+            let batcher = Batcher::new(Arc::new(set.train), objective.needs(), &model, spec.micro_batch_tokens);
+            let guide = guide.as_ref().filter(|_| objective.needs_guide());
+            let batcher = batcher.guided_by(guide);
+            let order = training_order(&set.spec, objective, &batcher, recorder)?;
+            sets.push((batcher, order));
+            if let Some(held_out) = set.validation {
+                let batches = validation_batches(&set.spec, objective, held_out, (&model, guide), recorder)?;
+                validation.extend(batches.into_iter().map(|batch| Batch { dataset, ..batch }));
+            }
+        }
+        if let Some(guide) = &guide {
+            validation.iter_mut().try_for_each(|batch| guide.embed(device, batch))?;
+        }
+        let course = Course::new(&spec, sets);
+        let total_steps = course.steps(spec.epochs);
+        let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
+        let learner = Learner::new(&spec, model, objectives)?;
+        let watch = Watch { device, stop, measures: data.measures, validation, seconds: 0.0 };
+        let interpolation = Interpolation::plan(&spec, &callbacks, &watch, &learner, recorder)?;
+        let repository = source.repository().map(str::to_owned);
+        Ok(Prepared {
+            spec,
+            callbacks,
+            learner,
+            course,
+            total_steps,
+            schedule,
+            guide,
+            watch,
+            interpolation,
+            adapter,
+            repository,
+        })
+    }
+}
+
+fn model_options(spec: &RunSpec) -> Result<ModelOptions> {
+    let pooling = spec.pooling.as_deref().map(PoolingMode::from_name);
+    let pooling = pooling.transpose().map_err(|problem| Error::spec("pooling", problem))?;
+    let encoder =
+        EncoderOptions { pooling, output_dim: spec.output_dim, random: spec.init == "random", seed: spec.seed };
+    Ok(ModelOptions {
+        encoder,
+        max_length: spec.max_length,
+        query_prompt: spec.query_prompt.clone(),
+        document_prompt: spec.document_prompt.clone(),
+    })
+}
