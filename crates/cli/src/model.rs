@@ -42,6 +42,7 @@ impl ModelArguments {
             max_length: self.max_length,
             query_prompt: self.query_prompt.clone(),
             document_prompt: self.document_prompt.clone(),
+            ..ModelOptions::default()
         };
         Ok(Model::open(source.open()?, &options)?)
     }

@@ -1,4 +1,4 @@
-//! Texts to embed or to search: one a line, one a row, or one an object.
+//! Items to embed or to search: texts, one a line, a row or an object; or pictures of a folder.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,18 +11,19 @@ use finetuner::encoder::{Model, Role};
 
 use crate::terminal::Terminal;
 
-/// Texts in their order, equal ones kept apart.
+/// Texts, or addresses of pictures, in their order, equal ones kept apart.
 pub(crate) struct Texts {
     pub(crate) texts: Vec<String>,
+    pub(crate) modality: Modality,
     /// The data's own ids, or none.
     pub(crate) ids: Option<Vec<String>>,
 }
 
 impl Texts {
-    /// Reads `.txt`, `.csv`, `.jsonl` or `.parquet`, or lines from standard input where the path is `-`.
+    /// Reads `.txt`, `.csv`, `.jsonl`, `.parquet` or a folder of pictures, or lines from standard input where the path is `-`.
     pub(crate) fn read(input: &Path, terminal: &Terminal) -> Result<Self> {
         if input == Path::new("-") {
-            return Ok(Texts { texts: standard_input()?, ids: None });
+            return Ok(Texts { texts: standard_input()?, modality: Modality::Text, ids: None });
         }
         let data = read(input, Some(Kind::Single))?;
         terminal.info(&data.decision);
@@ -30,7 +31,18 @@ impl Texts {
             Example::Single { item } => Some(data.items.get(*item).to_owned()),
             _ => None,
         });
-        Ok(Texts { texts: texts.collect(), ids: (!data.ids.is_empty()).then_some(data.ids) })
+        let texts = texts.collect();
+        let modality = match Modality::ALL.map(|modality| data.items.ids(modality).next().is_some()) {
+            [true, true] => return Err(Error::data(input, None, "expected texts or pictures, got both").into()),
+            [_, pictures] => {
+                if pictures {
+                    Modality::Image
+                } else {
+                    Modality::Text
+                }
+            }
+        };
+        Ok(Texts { texts, modality, ids: (!data.ids.is_empty()).then_some(data.ids) })
     }
 
     /// Embeddings `[texts, dimension]`, and the dimension.
@@ -40,7 +52,7 @@ impl Texts {
             terminal.progress("encode", done, total, None);
             Ok(())
         };
-        let (embeddings, truncated) = model.embed(&Cpu, &self.texts, (Modality::Text, role), progress)?;
+        let (embeddings, truncated) = model.embed(&Cpu, &self.texts, (self.modality, role), progress)?;
         if truncated > 0 {
             let limit = model.preprocessor.tokenizer()?.max_length();
             terminal.warn(&format!("{truncated} of {total} texts were cut at {limit} tokens"));

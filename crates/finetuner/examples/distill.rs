@@ -97,7 +97,7 @@ fn cut(teacher: &Model, layers: &[usize], output: &Output, options: &ModelOption
     let mut config = teacher.folder.config.clone();
     config["num_hidden_layers"] = layers.len().into();
     let mut tensors = Vec::new();
-    for (name, shape, values) in teacher.encoder.weights() {
+    for (name, shape, values) in teacher.encoder.weights(0) {
         let renamed = match name.strip_prefix("encoder.layer.").and_then(|rest| rest.split_once('.')) {
             Some((layer, rest)) => match layers.iter().position(|kept| kept.to_string() == layer) {
                 Some(place) => format!("encoder.layer.{place}.{rest}"),
@@ -126,7 +126,7 @@ fn write(student: &Model, output: &Output) -> Result<(), Failure> {
     student.save(&mut writer, None)?;
     // Trained on short texts, but the positions are the teacher's.
     writer.limits_and_prompts(256, false, &Default::default(), None)?;
-    let weights = student.encoder.weights();
+    let weights = student.encoder.weights(0);
     let small: Vec<_> = weights
         .iter()
         .map(|(name, shape, values)| match shape {

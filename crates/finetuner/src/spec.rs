@@ -57,6 +57,8 @@ macro_rules! run_spec {
 run_spec! {
     /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, or `mini`. Default `mini`.
     model: String = "mini".into(),
+    /// A model of pictures joined with `model`, which then is one of texts: both embed into the space of the texts, the pictures through a new projection.
+    image_model: Option<String> = None,
     /// The examples to learn from: CSV, JSONL, Parquet, lines of text, or a BEIR folder as `DIR:split`.
     train_data: PathBuf = PathBuf::new(),
     /// Several data sets at once in place of `train_data`: a table each, with `train_data` and whatever of `eval_data`, `kind`, `loss`, `batch_size` … is its own.
@@ -79,6 +81,8 @@ run_spec! {
     canary: bool = true,
     /// The loss by name. Default `auto`: `TripletMarginLoss`, or what suits scored pairs (`CoSENTLoss`), a teacher's scores (`MarginMSELoss`) or texts alone (`MultipleNegativesRankingLoss`).
     loss: String = "auto".into(),
+    /// Random views of training pictures: `none`, `simclr` (a random part, mirrored, in other colours, grey or blurred), `supervised` (a random part, mirrored) or `auto`, which is `simclr` for pictures alone and else `none`. Default `auto`.
+    augment: String = "auto".into(),
     /// Options of the loss.
     loss_options: Options = Options::new(),
     /// A model that is not trained, for losses that compare with one: it leaves out false negatives (`GISTEmbedLoss`) or teaches (`EmbedDistillLoss`, `MSELoss`).

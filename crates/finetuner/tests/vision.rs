@@ -178,7 +178,7 @@ fn convolutional_networks_equal_their_libraries() {
         assert!(error < if resnet { 1e-5 } else { 1e-4 }, "{name} training: {error}");
         let observed = tape.take_observed();
         encoder.settle(observed);
-        let after: BTreeMap<_, _> = encoder.weights().into_iter().map(|(name, _, values)| (name, values)).collect();
+        let after: BTreeMap<_, _> = encoder.weights(0).into_iter().map(|(name, _, values)| (name, values)).collect();
         let mut seen = 0;
         for (key, expected) in golden.all("statistic.") {
             let error = difference(after[key], &expected);
@@ -194,11 +194,11 @@ fn weights_are_saved_under_the_names_they_came_with() {
     for name in TRANSFORMERS.into_iter().chain(PAIRS).chain(CONVOLUTIONAL) {
         let encoder = open(name);
         let original = Weights::open(&folder(name)).unwrap();
-        let mut saved: Vec<&str> = encoder.weights().iter().map(|(name, ..)| *name).collect();
+        let mut saved: Vec<&str> = encoder.weights(0).iter().map(|(name, ..)| *name).collect();
         saved.sort_unstable();
         let expected: Vec<&str> = original.names().collect();
         assert_eq!(saved, expected, "{name}");
-        for (tensor, shape, values) in encoder.weights() {
+        for (tensor, shape, values) in encoder.weights(0) {
             assert_eq!(values, original.tensor(tensor, shape).unwrap(), "{name} {tensor}");
         }
     }

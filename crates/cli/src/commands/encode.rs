@@ -1,4 +1,4 @@
-//! `finetuner encode`: texts to embeddings.
+//! `finetuner encode`: texts or pictures to embeddings.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use crate::terminal::Terminal;
 use crate::texts::Texts;
 use crate::vectors::{Target, Vectors};
 
-/// Turn texts into embeddings, one for each, in their order
+/// Turn texts or pictures into embeddings, one for each, in their order
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Texts: one a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`); `-` reads lines from standard input
+    /// Texts: one a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`); a folder of pictures; `-` reads lines from standard input
     #[arg(short, long, value_name = "PATH")]
     input: PathBuf,
     /// `.npy` (float32, without the texts), `.jsonl` or `.parquet`; `-` prints JSON lines

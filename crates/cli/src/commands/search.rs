@@ -1,13 +1,13 @@
-//! `finetuner search`: the most similar texts, exactly.
+//! `finetuner search`: the most similar texts or pictures, exactly.
 
 use std::fmt::Write;
 use std::io::BufRead;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use engine::Cpu;
 use finetuner::Error;
-use finetuner::data::Modality;
+use finetuner::data::{Modality, is_picture};
 use finetuner::encoder::{Model, Role};
 use finetuner::evaluate::{Hit, Similarity};
 use serde_json::{Value, json};
@@ -23,10 +23,10 @@ use crate::texts::Texts;
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`, BEIR corpora too)
+    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`, BEIR corpora too), or a folder of pictures
     #[arg(short, long, value_name = "PATH")]
     input: PathBuf,
-    /// What to look for. Default: each line of standard input
+    /// What to look for: a text, or the path of a picture. Default: each line of standard input
     queries: Vec<String>,
     /// Hits to show for each query
     #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
@@ -72,7 +72,9 @@ struct Index {
 
 impl Index {
     fn search(&self, query: &str, top: usize) -> Result<Vec<Hit>> {
-        let (query, _) = self.model.embed(&Cpu, &[query], (Modality::Text, Role::Query), |_| Ok(()))?;
+        let picture = is_picture(query) && Path::new(query).is_file();
+        let modality = if picture { Modality::Image } else { Modality::Text };
+        let (query, _) = self.model.embed(&Cpu, &[query], (modality, Role::Query), |_| Ok(()))?;
         let hits = Similarity::Cosine.top_k(&query, &self.documents, self.model.encoder.dimension(), top, None)?;
         Ok(hits.into_iter().flatten().collect())
     }

@@ -17,8 +17,10 @@ pub struct RunRecord {
     pub base_licence: Option<String>,
     /// Width of the embeddings.
     pub dimension: usize,
-    /// Tokens a text is cut to.
-    pub max_length: usize,
+    /// `texts`, `pictures` or `texts and pictures`.
+    pub reads: String,
+    /// Tokens a text is cut to, where it reads texts.
+    pub max_length: Option<usize>,
     /// Pooling, by name.
     pub pooling: String,
     /// Whether embeddings have length one.
@@ -49,18 +51,27 @@ impl RunRecord {
         writeln!(card, "\n# {}\n", self.name)?;
         writeln!(
             card,
-            "An embedding model: texts in, vectors of {} numbers out ({} pooling{}), compared by cosine similarity. \
-             Texts are cut to {} tokens. It was fine-tuned from `{}` with Finetuner.",
+            "An embedding model: {} in, vectors of {} numbers out ({} pooling{}), compared by cosine similarity.{} It was \
+             fine-tuned from `{}` with Finetuner.",
+            self.reads,
             self.dimension,
             self.pooling,
             if self.normalised { ", length one" } else { "" },
-            self.max_length,
+            self.max_length.map_or(String::new(), |limit| format!(" Texts are cut to {limit} tokens.")),
             self.base_model,
         )?;
         self.results(card)?;
-        writeln!(card, "\n## Use\n\n```python\nfrom sentence_transformers import SentenceTransformer\n")?;
-        writeln!(card, "model = SentenceTransformer(\"path/to/this/folder\")")?;
-        writeln!(card, "embeddings = model.encode([\"a text\", \"another one\"])\n```")?;
+        writeln!(card, "\n## Use\n")?;
+        if self.reads == "texts" {
+            writeln!(card, "```python\nfrom sentence_transformers import SentenceTransformer\n")?;
+            writeln!(card, "model = SentenceTransformer(\"path/to/this/folder\")")?;
+            writeln!(card, "embeddings = model.encode([\"a text\", \"another one\"])\n```")?;
+        } else {
+            writeln!(
+                card,
+                "```\nfinetuner encode --model path/to/this/folder --input photos/ --output vectors.npy\n```"
+            )?;
+        }
         if self.spec["lora"]["save"] == "adapter" {
             writeln!(card, "\nThis folder holds a LoRA adapter of `{}`; loading it needs `peft`.", self.base_model)?;
         }
@@ -152,7 +163,8 @@ mod tests {
             base_model_id: Some("sentence-transformers/all-MiniLM-L6-v2".into()),
             base_licence: Some("apache-2.0".into()),
             dimension: 384,
-            max_length: 256,
+            reads: "texts".into(),
+            max_length: Some(256),
             pooling: "mean".into(),
             normalised: true,
             data: vec!["pairs.csv: 10 pairs".into()],

@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 /// Texts are cut to this many tokens where neither the tokenizer nor the model names a limit.
 const DEFAULT_MAX_LENGTH: usize = 512;
 
+/// The folders of the two models that a joined pair is saved as.
+pub(crate) const TEXTS: &str = "text";
+pub(crate) const PICTURES: &str = "image";
+
 /// A model in the sentence-transformers layout, or a plain transformers folder (mean pooling, no normalisation).
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
@@ -41,6 +45,8 @@ pub struct ModelFolder {
     pub manifest: Option<Manifest>,
     /// What is added to the weights, in order.
     pub adapters: Vec<AdapterFolder>,
+    /// The model of pictures that this model of texts is joined with.
+    pub pictures: Option<Box<ModelFolder>>,
     /// Where the transformer's weights are, if not in `files`: with the base of an adapter.
     weights: Option<(ModelFiles, String)>,
 }
@@ -52,7 +58,17 @@ impl ModelFolder {
     /// [`Error::Model`] if a file is missing, damaged or of an unsupported kind, or if the last save was interrupted.
     pub fn open(folder: &Path) -> Result<Self> {
         check_whole(folder)?;
+        let [texts, pictures] = [TEXTS, PICTURES].map(|part| folder.join(part));
+        if !folder.join("config.json").is_file() && [&texts, &pictures].into_iter().all(|part| part.is_dir()) {
+            let joined = Self::read(texts.as_path().into())?;
+            return Ok(joined.with_pictures(Self::read(pictures.as_path().into())?));
+        }
         Self::read(folder.into())
+    }
+
+    /// This model of texts joined with a model of pictures.
+    pub fn with_pictures(self, pictures: ModelFolder) -> Self {
+        ModelFolder { pictures: Some(Box::new(pictures)), ..self }
     }
 
     /// Opens a model wherever its files are.
@@ -95,9 +111,29 @@ impl ModelFolder {
             transformer,
             manifest,
             adapters: Vec::new(),
+            pictures: None,
             weights: None,
             files,
         })
+    }
+
+    /// A file of the transformer's own folder.
+    pub(crate) fn inside(&self, file: &str) -> String {
+        join(&self.transformer, file)
+    }
+
+    /// What its configuration is called: open_clip has a name of its own.
+    pub(crate) fn config_file(&self) -> &'static str {
+        if self.is_open_clip() { "open_clip_config.json" } else { "config.json" }
+    }
+
+    /// What its weights are called.
+    pub(crate) fn weights_file(&self) -> &'static str {
+        if self.is_open_clip() { "open_clip_model.safetensors" } else { "model.safetensors" }
+    }
+
+    fn is_open_clip(&self) -> bool {
+        self.config.get("model_cfg").is_some()
     }
 
     /// Whether this is a cross-encoder: a transformer that scores pairs of texts (`…ForSequenceClassification`).

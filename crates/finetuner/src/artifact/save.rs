@@ -36,6 +36,8 @@ pub(crate) const TOKENIZER_FILES: [&str; 10] = [
 pub struct ArtifactWriter<'a> {
     output: &'a Output,
     staging: PathBuf,
+    /// The folder in the artifact that files are written to: of one of a joined pair, else `""`.
+    part: String,
     files: BTreeMap<String, FileRecord>,
 }
 
@@ -50,7 +52,12 @@ impl<'a> ArtifactWriter<'a> {
             std::fs::remove_dir_all(&staging).map_err(Error::io("remove", &staging))?;
         }
         std::fs::create_dir(&staging).map_err(Error::io("create", &staging))?;
-        Ok(ArtifactWriter { output, staging, files: BTreeMap::new() })
+        Ok(ArtifactWriter { output, staging, part: String::new(), files: BTreeMap::new() })
+    }
+
+    /// Files from here on lie in this folder of the artifact; `""` is the artifact itself.
+    pub fn within(&mut self, part: &str) {
+        part.clone_into(&mut self.part);
     }
 
     /// Writes a file from bytes.
@@ -147,15 +154,16 @@ impl<'a> ArtifactWriter<'a> {
     }
 
     fn fill(&mut self, name: &str, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-        assert!(is_inside(name), "artifact file names are relative: bug");
-        let path = self.staging.join(name);
+        let name = join(&self.part, name);
+        assert!(is_inside(&name), "artifact file names are relative: bug");
+        let path = self.staging.join(&name);
         let folder = super::atomic::parent(&path);
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let file = File::create(&path).map_err(Error::io("create", &path))?;
         let mut writer = Hashing::new(BufWriter::with_capacity(1 << 20, file));
         let written = fill(&mut writer).and_then(|()| writer.flush()).and_then(|()| writer.inner.get_ref().sync_all());
         written.map_err(Error::io("write", &path))?;
-        self.files.insert(name.to_owned(), writer.record());
+        self.files.insert(name, writer.record());
         Ok(())
     }
 }

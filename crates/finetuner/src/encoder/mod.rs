@@ -36,12 +36,12 @@ pub use self::input::Input;
 use self::lora::Lora;
 pub use self::lora::{LoraOptions, Save, Targets};
 pub use self::model::{Model, ModelOptions, Prompts, Role};
-pub use self::preprocessor::{Prepared, Preprocessor};
+pub use self::preprocessor::{Prepared, Preprocessor, Wanted};
 use self::shape::Shape;
 pub use self::tower::Tower;
 pub use self::transformer::Transformer;
 use self::weights::{Loader, Origin, Stored};
-use crate::artifact::{ModelFolder, PoolingMode, Step};
+use crate::artifact::{ModelFolder, PoolingMode, Step, Weights};
 use crate::data::Modality;
 use crate::error::{Error, Result};
 use crate::tokens::PackedBatch;
@@ -75,8 +75,8 @@ pub struct Encoder {
     lora: Lora,
     stored: Vec<Stored>,
     depths: Vec<usize>,
-    /// Tensors that nothing here uses, such as BERT's pooler: kept as they came, so that the artifact is complete.
-    unused: Vec<OwnedTensor>,
+    /// Tensors that nothing here uses, such as BERT's pooler: kept as they came, so that the artifact is complete; and their folders.
+    unused: Vec<(usize, OwnedTensor)>,
 }
 
 impl Encoder {
@@ -86,29 +86,15 @@ impl Encoder {
     /// [`crate::Error::Model`] for an unknown family, a missing tensor or one of another shape.
     pub fn open(model: &ModelFolder, options: &EncoderOptions) -> Result<Self> {
         let key = Key::new(options.seed).part(0x1417);
-        let weights = if options.random { None } else { Some(model.weights()?) };
-        let shape = Shape::read(model, weights.as_ref())?;
-        let dense: Vec<_> = model
-            .layout
-            .steps
-            .iter()
-            .filter_map(|step| if let Step::Dense(_, folder) = step { Some(folder) } else { None })
-            .map(|folder| if options.random { Ok(None) } else { model.files.weights(folder).map(Some) })
-            .collect::<Result<_>>()?;
-        let origin = match &weights {
-            Some(weights) => Origin::Pretrained(weights),
-            None => Origin::Random { key, deviation: shape.initializer_range() },
-        };
-        let mut loader = Loader::new(origin, shape.prefix());
-        let parts = shape.load(&mut loader)?;
-        if parts.len() > 1 && (options.output_dim.is_some() || !dense.is_empty()) {
-            let problem =
-                "both towers embed into one space by projections of their own; they take no further dense layers";
-            return Err(Error::model(model.files.name(), problem));
-        }
-        let mut towers = Vec::new();
-        for parts in parts {
-            towers.push(Tower::open(parts, model, options, key, (&mut loader, &dense))?);
+        let main = Files::open(model, options)?;
+        let mut loader = Loader::new(main.origin(key), main.shape.prefix());
+        let mut towers = main.towers(options, key, &mut loader)?;
+        let pictures = model.pictures.as_deref().map(|pictures| Files::open(pictures, options)).transpose()?;
+        if let Some(pictures) = &pictures {
+            let key = key.part(0x7069_6373);
+            loader.next_folder(pictures.origin(key), pictures.shape.prefix());
+            let own = EncoderOptions { output_dim: pictures.projection_to(&towers)?, pooling: None, ..options.clone() };
+            towers.extend(pictures.towers(&own, key, &mut loader)?);
         }
         let Loader { parameters, stored, depths, kept: unused, .. } = loader;
         let mut encoder = Encoder { parameters, towers, lora: Lora::default(), stored, depths, unused };
@@ -190,12 +176,13 @@ impl Encoder {
         Ok(embeddings)
     }
 
-    /// The backbones' tensors as they stand on disk: name, shape, values.
-    pub fn weights(&self) -> Vec<Named<'_>> {
-        let own = self.stored.iter().filter(|stored| !self.is_dense(stored.parameter));
+    /// The backbones' tensors as they stand on disk: name, shape, values. `folder` is 0, or 1 for the pictures of a joined
+    /// pair.
+    pub fn weights(&self, folder: usize) -> Vec<Named<'_>> {
+        let own = self.stored.iter().filter(|stored| stored.folder == folder && !self.is_dense(stored.parameter));
         let own = own.map(|stored| (stored.name.as_str(), &stored.shape[..], stored.values(&self.parameters)));
-        let unused = self.unused.iter();
-        own.chain(unused.map(|(name, shape, values)| (name.as_str(), &shape[..], &values[..]))).collect()
+        let unused = self.unused.iter().filter(|(own, _)| *own == folder);
+        own.chain(unused.map(|(_, (name, shape, values))| (name.as_str(), &shape[..], &values[..]))).collect()
     }
 
     /// The tensors of each dense step of a tower: its position in the layout and name, shape, values.
@@ -236,5 +223,60 @@ impl Encoder {
 
     fn is_dense(&self, id: ParameterId) -> bool {
         self.towers.iter().any(|tower| tower.is_dense(id))
+    }
+}
+
+/// The files of a model, opened.
+struct Files<'a> {
+    model: &'a ModelFolder,
+    shape: Shape,
+    /// `None` for random weights.
+    weights: Option<Weights>,
+    /// Those of each dense module.
+    dense: Vec<Option<Weights>>,
+}
+
+impl<'a> Files<'a> {
+    fn open(model: &'a ModelFolder, options: &EncoderOptions) -> Result<Self> {
+        let weights = if options.random { None } else { Some(model.weights()?) };
+        let shape = Shape::read(model, weights.as_ref())?;
+        let folders = model.layout.steps.iter();
+        let folders = folders.filter_map(|step| if let Step::Dense(_, folder) = step { Some(folder) } else { None });
+        let dense = folders.map(|folder| if options.random { Ok(None) } else { model.files.weights(folder).map(Some) });
+        Ok(Files { model, shape, dense: dense.collect::<Result<_>>()?, weights })
+    }
+
+    fn origin(&self, key: Key) -> Origin<'_> {
+        match &self.weights {
+            Some(weights) => Origin::Pretrained(weights),
+            None => Origin::Random { key, deviation: self.shape.initializer_range() },
+        }
+    }
+
+    fn towers<'f>(&'f self, options: &EncoderOptions, key: Key, loader: &mut Loader<'f>) -> Result<Vec<Tower>> {
+        let parts = self.shape.clone().load(loader)?;
+        if parts.len() > 1 && (options.output_dim.is_some() || !self.dense.is_empty()) {
+            let problem =
+                "both towers embed into one space by projections of their own; they take no further dense layers";
+            return Err(Error::model(self.model.files.name(), problem));
+        }
+        parts.into_iter().map(|parts| Tower::open(parts, self.model, options, key, (loader, &self.dense))).collect()
+    }
+
+    /// The width of a new head that joins pictures to the texts of another model; `None` where they have one already.
+    fn projection_to(&self, towers: &[Tower]) -> Result<Option<usize>> {
+        let [texts] = towers else {
+            let problem = "reads pictures already; leave `image_model` out";
+            return Err(Error::spec("model", problem));
+        };
+        if texts.modality() != Modality::Text || !matches!(self.shape, Shape::Image(_)) {
+            let problem = "joins a model of texts (`model`) with a model of pictures (`image_model`)";
+            return Err(Error::spec("image_model", problem));
+        }
+        let own = self.model.layout.steps.iter().rev().find_map(|step| match step {
+            Step::Dense(module, _) => Some(module.out_features),
+            Step::Normalise => None,
+        });
+        Ok(Some(texts.dimension()).filter(|width| own != Some(*width)))
     }
 }

@@ -2,16 +2,24 @@
 
 use engine::Device;
 
+use super::input::Input;
 use super::preprocessor::{Prepared, Preprocessor};
-use super::{Backbone, Encoder, EncoderOptions, TransformerConfig};
+use super::{Backbone, Encoder, EncoderOptions, Tower, TransformerConfig};
 use crate::artifact::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
-use crate::artifact::{AdapterRecord, ArtifactWriter, ModelFolder, NamedTensor};
+use crate::artifact::{AdapterRecord, ArtifactWriter, Layout, ModelFolder, NamedTensor, PICTURES, TEXTS};
 use crate::data::Modality;
 use crate::error::{Error, Result};
-use crate::tokens::Tokenizer;
+use crate::pixels::{ImageProcessor, Preparer, Sources};
+use crate::tokens::{Prefetch, Tokenizer};
 
 /// Items that are prepared at once when embedding many: enough to sort by length, few enough to hold in memory.
 const ITEMS_AT_ONCE: usize = 4096;
+
+/// Pictures that are read at once: the next ones are read while these are embedded.
+const PICTURES_AT_ONCE: usize = 32;
+
+/// How transformers calls the file that says what is done to pictures.
+const PREPROCESSOR: &str = "preprocessor_config.json";
 
 /// Tokens that the encoder sees at once when nothing is recorded.
 const TOKENS_AT_ONCE: usize = 4096;
@@ -38,6 +46,8 @@ pub struct ModelOptions {
     pub query_prompt: Option<String>,
     /// Put before every document.
     pub document_prompt: Option<String>,
+    /// Where pictures are read from.
+    pub sources: Sources,
 }
 
 /// A model: items in, embeddings out.
@@ -94,30 +104,43 @@ impl Model {
     /// [`Error::Model`] if they are missing or damaged, [`Error::Spec`] for a length the model cannot read.
     pub fn open(folder: ModelFolder, options: &ModelOptions) -> Result<Self> {
         let encoder = Encoder::open(&folder, &options.encoder)?;
-        let texts = match encoder.main_tower().backbone() {
-            Backbone::Text(transformer) => {
-                Some((tokenizer(&folder, &transformer.config, options)?, Prompts::new(&folder, options)))
+        let mut preprocessor = Preprocessor::new(folder.files.name());
+        for tower in encoder.towers() {
+            match tower.backbone() {
+                Backbone::Text(transformer) => {
+                    let tokenizer = tokenizer(&folder, &transformer.config, options)?;
+                    preprocessor = preprocessor.of_texts(tokenizer, Prompts::new(&folder, options));
+                }
+                Backbone::Image(network) => {
+                    let pictures = folder.pictures.as_deref().unwrap_or(&folder);
+                    let processor = image_processor(pictures, network.image_size(), encoder.towers().len() > 1)?;
+                    preprocessor = preprocessor.of_pictures(Preparer::new(processor, options.sources.clone(), 0)?);
+                }
             }
-            Backbone::Image(_) => None,
-        };
-        let preprocessor = Preprocessor::new(folder.files.name(), texts);
+        }
         Ok(Model { folder, preprocessor, encoder })
     }
 
     /// One phrase on its shape.
     pub fn description(&self) -> String {
-        let tower = self.encoder.main_tower();
-        let (layers, width) = (tower.backbone().layers(), tower.backbone().width());
+        let shape = |tower: &Tower| {
+            let backbone = tower.backbone();
+            let (noun, layers, width) = (backbone.modality().noun(), backbone.layers(), backbone.width());
+            format!("{layers} layers of {width} for {noun}s")
+        };
+        let towers: Vec<String> = self.encoder.towers().iter().map(shape).collect();
         let cut = self.preprocessor.tokenizer().map(|tokenizer| tokenizer.max_length());
         let cut = cut.map_or(String::new(), |limit| format!(", texts cut at {limit} tokens"));
-        format!("{layers} layers of {width}, embeddings of {}{cut}", self.encoder.dimension())
+        let size = self.preprocessor.pictures().map(|pictures| pictures.processor().output());
+        let size = size.map_or(String::new(), |(height, width)| format!(", pictures of {height} x {width} pixels"));
+        format!("{}, embeddings of {}{cut}{size}", towers.join(" and "), self.encoder.dimension())
     }
 
     /// Embeddings `[items, dimension]`, and how many texts were cut. `progress` hears the number of items done before
-    /// each batch, and ends the work with its error where it has one.
+    /// each batch, and ends the work with its error where it has one. Pictures are read ahead on other threads.
     ///
     /// # Errors
-    /// [`Error::Model`] if a text has no tokens; that of `progress`.
+    /// [`Error::Model`] if a text has no tokens, [`Error::Picture`] for a picture that cannot be read; that of `progress`.
     pub fn embed<T: AsRef<str>>(
         &self,
         device: &dyn Device,
@@ -126,64 +149,132 @@ impl Model {
         mut progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<(Vec<f32>, usize)> {
         let mut embeddings = Vec::with_capacity(items.len() * self.encoder.dimension());
-        let mut all_truncated = 0;
-        for (chunk, items) in items.chunks(ITEMS_AT_ONCE).enumerate() {
-            let Prepared { inputs, truncated } = self.preprocessor.prepare_for_search(items, column, TOKENS_AT_ONCE)?;
-            all_truncated += truncated;
-            let mut done = chunk * ITEMS_AT_ONCE;
+        let mut truncated = 0;
+        let mut done = 0;
+        let mut take = |prepared: Prepared| -> Result<()> {
+            truncated += prepared.truncated;
+            let items = prepared.inputs.iter().map(Input::len).sum();
             let mut told = Ok(());
-            let inputs = inputs.into_iter().take_while(|input| {
+            let inputs = prepared.inputs.into_iter().take_while(|input| {
                 done += input.len();
                 told = progress(done);
                 told.is_ok()
             });
-            embeddings.extend(self.encoder.embed(device, inputs, items.len())?);
-            told?;
+            embeddings.extend(self.encoder.embed(device, inputs, items)?);
+            told
+        };
+        match column.0 {
+            Modality::Text => {
+                for items in items.chunks(ITEMS_AT_ONCE) {
+                    take(self.preprocessor.prepare_texts(items, column.1, TOKENS_AT_ONCE)?)?;
+                }
+            }
+            Modality::Image => {
+                let chunks: Vec<Vec<String>> = items
+                    .chunks(PICTURES_AT_ONCE)
+                    .map(|own| own.iter().map(|item| item.as_ref().to_owned()).collect())
+                    .collect();
+                let preprocessor = self.preprocessor.clone();
+                let prepare = move |chunk: Vec<String>| preprocessor.prepare_pictures(&chunk, TOKENS_AT_ONCE);
+                for prepared in Prefetch::new(chunks.into_iter().map(prepare), 1) {
+                    take(prepared?)?;
+                }
+            }
         }
-        Ok((embeddings, all_truncated))
+        Ok((embeddings, truncated))
     }
 
-    /// Writes everything that other tools need to load the model; with a record, its adapters in place of its weights.
+    /// Writes everything that other tools need to load the model; with a record, its adapters in place of its weights. A
+    /// joined pair is two models in two folders.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, writer: &mut ArtifactWriter<'_>, adapter: Option<&AdapterRecord>) -> Result<()> {
+        let Some(pictures) = &self.folder.pictures else { return self.save_folder(writer, (&self.folder, 0), adapter) };
+        writer.within(TEXTS);
+        self.save_folder(writer, (&self.folder, 0), adapter)?;
+        writer.within(PICTURES);
+        self.save_folder(writer, (pictures, 1), None)?;
+        writer.within("");
+        Ok(())
+    }
+
+    fn save_folder(
+        &self,
+        writer: &mut ArtifactWriter<'_>,
+        (folder, number): (&ModelFolder, usize),
+        adapter: Option<&AdapterRecord>,
+    ) -> Result<()> {
+        let towers = match &self.folder.pictures {
+            Some(_) => &self.encoder.towers()[number..=number],
+            None => self.encoder.towers(),
+        };
         if adapter.is_none() {
             // Where a folder has one, transformers takes it for a whole model with an adapter beside its weights.
-            writer.json("config.json", &self.folder.config)?;
+            writer.json(folder.config_file(), &folder.config)?;
         }
-        let tower = self.encoder.main_tower();
-        writer.layout(tower.layout(), tower.backbone().width())?;
-        if tower.modality() == Modality::Text {
-            writer.tokenizer(&self.folder)?;
-            let own = self.preprocessor.prompts()?;
-            let mut prompts = self.folder.prompts.clone();
-            for (name, prompt) in [("query", &own.query), ("document", &own.document)] {
-                if !prompt.is_empty() {
-                    prompts.insert(name.to_owned(), prompt.clone());
+        match towers {
+            [tower] => writer.layout(tower.layout(), tower.backbone().width())?,
+            _ => writer.json("modules.json", &Layout::of_clip())?,
+        }
+        for tower in towers {
+            match tower.modality() {
+                Modality::Text => self.save_texts(writer, folder)?,
+                Modality::Image => {
+                    let pictures = self.preprocessor.pictures()?;
+                    writer.json(PREPROCESSOR, &pictures.processor().to_json())?;
                 }
             }
-            let default = self.folder.default_prompt.as_deref();
-            let max_length = self.preprocessor.tokenizer()?.max_length();
-            writer.limits_and_prompts(max_length, self.folder.lowercase, &prompts, default)?;
         }
         let (file, own) = match adapter {
             Some(record) => {
                 writer.json(ADAPTER_CONFIG, &record.config())?;
                 (ADAPTER_WEIGHTS, self.encoder.adapter_weights())
             }
-            None => ("model.safetensors", self.encoder.weights()),
+            None => (folder.weights_file(), self.encoder.weights(number)),
         };
         let own: Vec<_> = own.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();
         writer.tensors(file, &own)?;
-        for (position, tensors) in self.encoder.dense_weights(tower) {
-            let tensors: Vec<_> =
-                tensors.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();
-            let name = format!("{}/model.safetensors", tower.layout().folder_of(position));
-            writer.tensors(&name, &tensors)?;
+        for tower in towers {
+            for (position, tensors) in self.encoder.dense_weights(tower) {
+                let tensors: Vec<_> =
+                    tensors.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();
+                let name = format!("{}/model.safetensors", tower.layout().folder_of(position));
+                writer.tensors(&name, &tensors)?;
+            }
         }
         Ok(())
     }
+
+    fn save_texts(&self, writer: &mut ArtifactWriter<'_>, folder: &ModelFolder) -> Result<()> {
+        writer.tokenizer(folder)?;
+        let own = self.preprocessor.prompts()?;
+        let mut prompts = folder.prompts.clone();
+        for (name, prompt) in [("query", &own.query), ("document", &own.document)] {
+            if !prompt.is_empty() {
+                prompts.insert(name.to_owned(), prompt.clone());
+            }
+        }
+        let max_length = self.preprocessor.tokenizer()?.max_length();
+        writer.limits_and_prompts(max_length, folder.lowercase, &prompts, folder.default_prompt.as_deref())
+    }
+}
+
+/// What is done to pictures: as the model's files say, else as its family was trained.
+fn image_processor(folder: &ModelFolder, size: usize, clip: bool) -> Result<ImageProcessor> {
+    let name = folder.files.name();
+    if let Some(config) = folder.files.json(&folder.inside(PREPROCESSOR))? {
+        return ImageProcessor::from_json(&name, &config);
+    }
+    if folder.config.get("pretrained_cfg").is_some() {
+        return ImageProcessor::from_timm(&name, &folder.config);
+    }
+    let edge = u32::try_from(size).unwrap_or(224);
+    Ok(if clip && folder.pictures.is_none() && folder.config.get("architecture").is_none() {
+        ImageProcessor::clip(edge)
+    } else {
+        ImageProcessor::imagenet(edge * 256 / 224, edge)
+    })
 }
 
 /// The tokenizer of a model's texts, cutting them where the model or the options say.

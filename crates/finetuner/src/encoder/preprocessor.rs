@@ -6,6 +6,7 @@ use super::input::Input;
 use super::model::{Prompts, Role};
 use crate::data::Modality;
 use crate::error::{Error, Result};
+use crate::pixels::{Augmentation, Draw, Order, Preparer};
 use crate::tokens::{TokenSequence, Tokenizer, pack, pack_by_length};
 
 /// Turns items into packed inputs. Cloned into the thread that prepares batches ahead of the step.
@@ -13,6 +14,20 @@ use crate::tokens::{TokenSequence, Tokenizer, pack, pack_by_length};
 pub struct Preprocessor {
     name: String,
     texts: Option<(Arc<Tokenizer>, Prompts)>,
+    pictures: Option<Preparer>,
+}
+
+/// An item that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What it is.
+    pub modality: Modality,
+    /// The text, or the picture's address.
+    pub content: &'a str,
+    /// What a text is for.
+    pub role: Role,
+    /// Which random view of a picture, where pictures are augmented.
+    pub draw: Draw,
 }
 
 /// Items that are ready for an encoder.
@@ -25,8 +40,34 @@ pub struct Prepared {
 }
 
 impl Preprocessor {
-    pub(super) fn new(name: String, texts: Option<(Tokenizer, Prompts)>) -> Self {
-        Preprocessor { name, texts: texts.map(|(tokenizer, prompts)| (Arc::new(tokenizer), prompts)) }
+    pub(super) fn new(name: String) -> Self {
+        Preprocessor { name, texts: None, pictures: None }
+    }
+
+    pub(super) fn of_texts(self, tokenizer: Tokenizer, prompts: Prompts) -> Self {
+        Preprocessor { texts: Some((Arc::new(tokenizer), prompts)), ..self }
+    }
+
+    pub(super) fn of_pictures(self, pictures: Preparer) -> Self {
+        Preprocessor { pictures: Some(pictures), ..self }
+    }
+
+    /// Lets [`Preprocessor::prepare`] draw random views of pictures.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] for options out of range, or a model that reads no pictures.
+    pub fn augment(&mut self, augmentation: Augmentation) -> Result<()> {
+        let pictures = self.pictures()?.clone();
+        self.pictures = Some(pictures.augmented(augmentation)?);
+        Ok(())
+    }
+
+    /// What reads pictures.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] for a model that reads no pictures.
+    pub fn pictures(&self) -> Result<&Preparer> {
+        self.pictures.as_ref().ok_or_else(|| Error::spec("model", format!("`{}` reads no pictures", self.name)))
     }
 
     /// The tokenizer.
@@ -49,53 +90,60 @@ impl Preprocessor {
         self.texts.as_ref().ok_or_else(|| Error::spec("model", format!("`{}` reads no texts", self.name)))
     }
 
-    /// Items in their order, in micro-batches of at most `budget` tokens. On the calling thread: the pool's own threads
-    /// are busy with the step, and may be waiting for this batch.
+    /// Items in their order, in micro-batches of at most `budget` tokens. Texts on the calling thread: the pool's own
+    /// threads are busy with the step, and may be waiting for this batch. Pictures on threads of their own.
     ///
     /// # Errors
-    /// [`Error::Model`] if a text has no tokens; [`Error::Spec`] for items that the model does not read.
-    pub fn prepare(&self, items: &[(Modality, &str, Role)], budget: usize) -> Result<Prepared> {
+    /// [`Error::Model`] if a text has no tokens, [`Error::Picture`] for a picture that cannot be read; [`Error::Spec`] for
+    /// items that the model does not read.
+    pub fn prepare(&self, items: &[Wanted<'_>], budget: usize) -> Result<Prepared> {
         let mut prepared = Prepared::default();
         let mut first = 0;
-        for column in items.chunk_by(|(one, ..), (next, ..)| one == next) {
+        for column in items.chunk_by(|one, next| one.modality == next.modality) {
             let rows: Vec<u32> = (first..first + column.len() as u32).collect();
             first += column.len() as u32;
-            match column[0].0 {
+            match column[0].modality {
                 Modality::Text => {
                     let (tokenizer, prompts) = self.text_parts()?;
-                    let sequence =
-                        |(_, text, role): &(Modality, &str, Role)| tokenizer.encode_text(&prompts.apply(*role, text));
+                    let sequence = |item: &Wanted<'_>| tokenizer.encode_text(&prompts.apply(item.role, item.content));
                     let sequences = column.iter().map(sequence).collect::<Result<Vec<_>>>()?;
                     prepared.truncated += cut(&sequences);
                     prepared.inputs.extend(pack(&sequences, &rows, budget).into_iter().map(Input::Tokens));
                 }
-                Modality::Image => return Err(super::backbone::unreadable(Modality::Text, Modality::Image)),
+                Modality::Image => {
+                    let orders = column.iter().map(|item| Order { address: item.content, draw: Some(item.draw) });
+                    let orders: Vec<Order<'_>> = orders.collect();
+                    let batches = self.pictures()?.prepare(&orders, &rows, budget)?;
+                    prepared.inputs.extend(batches.into_iter().map(Input::Pixels));
+                }
             }
         }
         Ok(prepared)
     }
 
-    /// Items of one modality in whatever order is fastest, on all threads.
+    /// Texts in whatever order is fastest, on all threads.
     ///
     /// # Errors
     /// As [`Preprocessor::prepare`].
-    pub fn prepare_for_search<T: AsRef<str>>(
-        &self,
-        items: &[T],
-        (modality, role): (Modality, Role),
-        budget: usize,
-    ) -> Result<Prepared> {
-        match modality {
-            Modality::Text => {
-                let (tokenizer, prompts) = self.text_parts()?;
-                let prompted: Vec<String> = items.iter().map(|text| prompts.apply(role, text.as_ref())).collect();
-                let prompted: Vec<&str> = prompted.iter().map(String::as_str).collect();
-                let sequences = tokenizer.encode(&prompted)?;
-                let inputs = pack_by_length(&sequences, budget).into_iter().map(Input::Tokens).collect();
-                Ok(Prepared { inputs, truncated: cut(&sequences) })
-            }
-            Modality::Image => Err(super::backbone::unreadable(Modality::Text, Modality::Image)),
-        }
+    pub fn prepare_texts<T: AsRef<str>>(&self, texts: &[T], role: Role, budget: usize) -> Result<Prepared> {
+        let (tokenizer, prompts) = self.text_parts()?;
+        let prompted: Vec<String> = texts.iter().map(|text| prompts.apply(role, text.as_ref())).collect();
+        let prompted: Vec<&str> = prompted.iter().map(String::as_str).collect();
+        let sequences = tokenizer.encode(&prompted)?;
+        let inputs = pack_by_length(&sequences, budget).into_iter().map(Input::Tokens).collect();
+        Ok(Prepared { inputs, truncated: cut(&sequences) })
+    }
+
+    /// Pictures as they are, without random views.
+    ///
+    /// # Errors
+    /// As [`Preprocessor::prepare`].
+    pub fn prepare_pictures<T: AsRef<str>>(&self, addresses: &[T], budget: usize) -> Result<Prepared> {
+        let orders: Vec<Order<'_>> =
+            addresses.iter().map(|address| Order { address: address.as_ref(), draw: None }).collect();
+        let rows: Vec<u32> = (0..addresses.len() as u32).collect();
+        let batches = self.pictures()?.prepare(&orders, &rows, budget)?;
+        Ok(Prepared { inputs: batches.into_iter().map(Input::Pixels).collect(), truncated: 0 })
     }
 }
 

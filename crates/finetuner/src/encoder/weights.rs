@@ -17,12 +17,21 @@ pub(crate) enum Origin<'a> {
     Random { key: Key, deviation: f32 },
 }
 
+impl Origin<'_> {
+    /// Whether names of the checkpoint begin like this.
+    fn names(&self, prefix: &str) -> bool {
+        matches!(self, Origin::Pretrained(weights) if weights.names().any(|name| name.starts_with(prefix)))
+    }
+}
+
 /// A tensor on disk: some rows of a parameter. Query, key and value are three on disk and one in the engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     pub(crate) parameter: ParameterId,
+    /// Which of the model's folders it lies in; a joined pair has two.
+    pub(crate) folder: usize,
     pub(crate) elements: Range<usize>,
 }
 
@@ -50,16 +59,14 @@ pub(crate) struct Loader<'a> {
     /// For each parameter its depth: 0 embeddings, 1… layers, then the head.
     pub(crate) depths: Vec<usize>,
     depth: usize,
-    /// Tensors that nothing here uses, kept as they came, so that the artifact is complete.
-    pub(crate) kept: Vec<OwnedTensor>,
+    /// Tensors that nothing here uses, kept as they came, so that the artifact is complete; and their folders.
+    pub(crate) kept: Vec<(usize, OwnedTensor)>,
+    folder: usize,
 }
 
 impl<'a> Loader<'a> {
     pub(crate) fn new(origin: Origin<'a>, task_prefix: &'static str) -> Self {
-        let prefix = match &origin {
-            Origin::Pretrained(weights) if weights.names().any(|name| name.starts_with(task_prefix)) => task_prefix,
-            _ => "",
-        };
+        let prefix = if origin.names(task_prefix) { task_prefix } else { "" };
         Loader {
             origin,
             prefix,
@@ -69,6 +76,7 @@ impl<'a> Loader<'a> {
             depths: Vec::new(),
             depth: 0,
             kept: Vec::new(),
+            folder: 0,
         }
     }
 
@@ -80,6 +88,16 @@ impl<'a> Loader<'a> {
     /// Parameters added from here on have this depth.
     pub(crate) fn at_depth(&mut self, depth: usize) {
         self.depth = depth;
+    }
+
+    /// Reads the next tensors from another model's folder; their depths begin anew.
+    pub(crate) fn next_folder(&mut self, origin: Origin<'a>, task_prefix: &'static str) {
+        self.continue_from(origin);
+        if self.origin.names(task_prefix) {
+            self.prefix = task_prefix;
+        }
+        self.folder += 1;
+        self.depth = 0;
     }
 
     /// Reads the next tensors from another file, such as a dense module's own.
@@ -112,7 +130,7 @@ impl<'a> Loader<'a> {
         if let (Origin::Pretrained(weights), Some(shape)) = (&self.origin, self.shape(name)) {
             let name = format!("{}{name}", self.scope);
             let values = weights.tensor(&format!("{}{name}", self.prefix), &shape)?;
-            self.kept.push((name, shape, values));
+            self.kept.push((self.folder, (name, shape, values)));
         }
         Ok(())
     }
@@ -189,6 +207,7 @@ impl<'a> Loader<'a> {
             name,
             shape: shape.to_vec(),
             parameter: id,
+            folder: self.folder,
             elements: i * each..(i + 1) * each,
         }));
         Ok(id)

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::guide::Guide;
-use crate::data::{Dataset, Example, ItemId, Kind, LabelGraph, Modality};
-use crate::encoder::{Input, Model, Prepared, Preprocessor, Role};
+use crate::data::{Dataset, Example, ItemId, Kind, LabelGraph};
+use crate::encoder::{Input, Model, Prepared, Preprocessor, Role, Wanted};
 use crate::error::{Error, Result};
 use crate::objective::{BatchLayout, Needs};
+use crate::pixels::Draw;
+use crate::spec::RunSpec;
 
 /// One batch, ready for the encoder.
 #[derive(Debug, Clone)]
@@ -54,10 +56,12 @@ pub(crate) struct Batcher {
     /// What prepares items for a guide.
     guide: Option<Preprocessor>,
     micro_batch_tokens: usize,
+    /// Of random views.
+    seed: u64,
 }
 
 impl Batcher {
-    pub(crate) fn new(dataset: Arc<Dataset>, needs: Needs, model: &Model, micro_batch_tokens: usize) -> Self {
+    pub(crate) fn new(dataset: Arc<Dataset>, needs: Needs, model: &Model, spec: &RunSpec) -> Self {
         let negatives = dataset.examples.iter().map(|example| match example {
             Example::Triplet { negatives, .. } => negatives.len(),
             _ => 0,
@@ -69,7 +73,8 @@ impl Batcher {
             dataset,
             preprocessor: model.preprocessor.clone(),
             guide: None,
-            micro_batch_tokens,
+            micro_batch_tokens: spec.micro_batch_tokens,
+            seed: spec.seed,
         }
     }
 
@@ -101,8 +106,8 @@ impl Batcher {
         self.dataset.examples.iter().map(|example| example.items().collect()).collect()
     }
 
-    /// The batch of these examples. Rows stand column by column: all anchors, all positives, all first negatives …
-    pub(crate) fn batch(&self, examples: &[u32]) -> Result<Batch> {
+    /// The batch of these examples, with the random views that pictures have in this epoch. Rows stand column by column: all anchors, all positives, all first negatives …
+    pub(crate) fn batch(&self, examples: &[u32], epoch: u64) -> Result<Batch> {
         let mut columns: Vec<Vec<(ItemId, Role)>> = Vec::new();
         let mut labels = Vec::new();
         let mut scores = Vec::new();
@@ -143,9 +148,14 @@ impl Batcher {
         if self.dataset.kind != Kind::Labelled {
             labels = items.iter().map(|(item, _)| self.graph.label(*item)).collect();
         }
-        let content = |(item, role): &(ItemId, Role)| self.content(*item, *role);
-        let contents: Vec<_> = items.iter().map(content).collect();
-        let Prepared { inputs, truncated } = self.preprocessor.prepare(&contents, self.micro_batch_tokens)?;
+        let places =
+            columns.iter().enumerate().flat_map(|(view, column)| (0..column.len()).map(move |row| (row, view)));
+        let wanted = |(&(item, role), (row, view)): (&(ItemId, Role), (usize, usize))| {
+            let row = u64::from(examples[row % examples.len()]);
+            self.wanted(item, role, Draw { seed: self.seed, epoch, row, view: view as u64 })
+        };
+        let wanted: Vec<_> = items.iter().zip(places).map(wanted).collect();
+        let Prepared { inputs, truncated } = self.preprocessor.prepare(&wanted, self.micro_batch_tokens)?;
         Ok(Batch {
             tokens: inputs.iter().map(Input::tokens).sum(),
             truncated,
@@ -163,8 +173,9 @@ impl Batcher {
         })
     }
 
-    fn content(&self, item: ItemId, role: Role) -> (Modality, &str, Role) {
-        (self.dataset.items.modality(item), self.dataset.items.get(item), role)
+    fn wanted(&self, item: ItemId, role: Role, draw: Draw) -> Wanted<'_> {
+        let items = &self.dataset.items;
+        Wanted { modality: items.modality(item), content: items.get(item), role, draw }
     }
 
     fn guided(&self, guide: &Preprocessor, items: &[(ItemId, Role)]) -> Result<Guided> {
@@ -175,7 +186,7 @@ impl Batcher {
             let place = match places.entry((item, role)) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => {
-                    contents.push(self.content(item, role));
+                    contents.push(self.wanted(item, role, Draw::default()));
                     *new.insert(contents.len() as u32 - 1)
                 }
             };

@@ -1,5 +1,6 @@
 //! The data of a run looked over before it costs anything: `finetuner check`, and the first thing a run does.
 
+use std::borrow::Borrow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,10 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
     let index = index_data.filter(|path| !learnt(path)).map(|path| inspect(path, None)).transpose()?;
     let model = source::resolve(&spec.model)?.open()?;
     let limit = spec.max_length.unwrap_or(model.max_length);
-    let tokenizer = Tokenizer::from_bytes(&model.files.name(), &model.tokenizer()?, limit)?.lowercase(model.lowercase);
+    let tokenizer = || {
+        let tokenizer = Tokenizer::from_bytes(&model.files.name(), &model.tokenizer()?, limit)?;
+        Ok(tokenizer.lowercase(model.lowercase))
+    };
 
     let (mut data, mut findings) = (Vec::new(), Vec::new());
     for set in sets {
@@ -62,13 +66,13 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
             let (rest, held_out) = hold_out(&train, set.val_split, set.seed)?;
             (train, evaluation) = (Dataset { empty, ..rest }, Some(held_out));
         }
-        let lengths = lengths(&train, &tokenizer)?;
+        let lengths = lengths(&train, tokenizer)?;
         let subject = Subject {
             train: &train,
             evaluation: evaluation.as_ref(),
             queries: &queries.iter().collect::<Vec<_>>(),
             index: index.as_ref(),
-            lengths: Some(&lengths),
+            lengths: lengths.as_ref(),
         };
         findings.extend(subject.findings());
     }
@@ -77,12 +81,17 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
     Ok(Check { data, findings })
 }
 
-/// Tokens of a sample of the texts.
-fn lengths(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<Lengths> {
+/// Tokens of a sample of the texts; `None` where there are none.
+fn lengths<T: Borrow<Tokenizer>>(dataset: &Dataset, tokenizer: impl Fn() -> Result<T>) -> Result<Option<Lengths>> {
     let ids = sample(dataset, COUNTED);
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let tokenizer = tokenizer()?;
+    let tokenizer = tokenizer.borrow();
     let texts: Vec<&str> = ids.iter().map(|id| dataset.items.get(*id)).collect();
     let tokens = ids.into_iter().zip(tokenizer.lengths(&texts)?).collect();
-    Ok(Lengths { limit: tokenizer.max_length(), tokens })
+    Ok(Some(Lengths { limit: tokenizer.max_length(), tokens }))
 }
 
 /// Looks over the data of a run and tells what was found: warnings one by one, notes by their number.
@@ -99,10 +108,10 @@ pub(super) fn tell(spec: &RunSpec, data: &Data, model: &Model, recorder: &mut Re
     let queries: Vec<_> = sets.collect();
     let mut findings = Vec::new();
     for set in &data.sets {
-        let lengths = lengths(&set.train, model.preprocessor.tokenizer()?)?;
+        let lengths = lengths(&set.train, || model.preprocessor.tokenizer())?;
         let evaluation = set.held_out();
         let subject =
-            Subject { train: &set.train, evaluation, queries: &queries, index: None, lengths: Some(&lengths) };
+            Subject { train: &set.train, evaluation, queries: &queries, index: None, lengths: lengths.as_ref() };
         findings.extend(subject.findings());
     }
     let (notes, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.severity == Severity::Note);

@@ -13,8 +13,8 @@ pub(crate) struct Course {
     seed: u64,
 }
 
-/// A batch to be made: its data set and the places of its examples there.
-pub(crate) type Planned = (usize, Vec<u32>);
+/// A batch to be made: its data set, the places of its examples there, and the epoch.
+pub(crate) type Planned = (usize, Vec<u32>, u64);
 
 impl Course {
     pub(crate) fn new(spec: &RunSpec, sets: Vec<(Batcher, Order)>) -> Self {
@@ -27,7 +27,7 @@ impl Course {
         let own: Vec<Vec<Vec<u32>>> = self.sets.iter().map(|(_, order)| order.batches(epoch)).collect();
         let turns = self.mix.turns(&own.iter().map(Vec::len).collect::<Vec<_>>(), self.seed, epoch);
         let mut own: Vec<_> = own.into_iter().map(Vec::into_iter).collect();
-        turns.into_iter().filter_map(|dataset| Some((dataset, own[dataset].next()?))).collect()
+        turns.into_iter().filter_map(|dataset| Some((dataset, own[dataset].next()?, epoch))).collect()
     }
 
     /// The optimiser steps of so many epochs.
@@ -43,7 +43,7 @@ impl Course {
     /// Makes batches, on another thread.
     pub(crate) fn worker(&self) -> impl Fn(Planned) -> Result<Batch> + Send + 'static {
         let batchers: Vec<Batcher> = self.sets.iter().map(|(batcher, _)| batcher.clone()).collect();
-        move |(dataset, examples)| Ok(Batch { dataset, ..batchers[dataset].batch(&examples)? })
+        move |(dataset, examples, epoch)| Ok(Batch { dataset, ..batchers[dataset].batch(&examples, epoch)? })
     }
 
     /// The training data as it was understood.

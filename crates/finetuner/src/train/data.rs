@@ -189,11 +189,11 @@ pub(crate) fn validation_batches(
             dataset = dataset.select(&places);
         }
     }
-    let batcher = Batcher::new(Arc::new(dataset), objective.needs(), model, spec.micro_batch_tokens);
+    let batcher = Batcher::new(Arc::new(dataset), objective.needs(), model, spec);
     let batcher = batcher.guided_by(guide);
     let sampler = sampler(spec, objective, batcher.dataset().kind);
     let order = Order::new(sampler, &batcher.labels(), || batcher.items(), spec.batch_size, spec.seed);
-    order.batches(0).iter().map(|examples| batcher.batch(examples)).collect()
+    order.batches(0).iter().map(|examples| batcher.batch(examples, 0)).collect()
 }
 
 /// `auto` is the class sampler where a loss compares items of a class, and the data says which class each item is of;
@@ -229,23 +229,6 @@ fn decided_loss(mut spec: RunSpec, kind: Kind, recorder: &mut Recorder<'_>) -> R
         recorder.info(format!("loss: `{loss}`, as {why}"))?;
     }
     Ok(spec)
-}
-
-/// Refuses views that would all be the same.
-///
-/// # Errors
-/// [`Error::Spec`] for texts alone and a model without dropout.
-pub(crate) fn check_views(spec: &RunSpec, objective: &Objective, kind: Kind, model: &Model) -> Result<()> {
-    let dropout = model.encoder.main_tower().backbone().dropout();
-    if kind == Kind::Single && objective.needs() != Needs::Guide && dropout == 0.0 {
-        let problem = format!(
-            "texts alone are learnt from two dropout views of each, but `{}` has no dropout, so that the views would be \
-             the same; set `hidden_dropout_prob` in its config.json, as to 0.1",
-            spec.model
-        );
-        return Err(Error::spec("model", problem));
-    }
-    Ok(())
 }
 
 /// Reads what `evaluate` measures: retrieval data with an optional index, or scored pairs.

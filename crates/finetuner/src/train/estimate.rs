@@ -33,20 +33,20 @@ pub(crate) fn estimate(
 ) -> Result<Option<String>> {
     let (mut tokens, mut rows, mut examples, mut whole) = (0, 0, 0, 0);
     let (batches, make) = (course.batches(0), course.worker());
-    for (dataset, places) in batches.iter().take(BATCHES) {
-        let batch = make((*dataset, places[..places.len().min(EXAMPLES)].to_vec()))?;
+    for (dataset, places, epoch) in batches.iter().take(BATCHES) {
+        let batch = make((*dataset, places[..places.len().min(EXAMPLES)].to_vec(), *epoch))?;
         whole += places.len();
         tokens += batch.tokens;
         rows += batch.micro_batches.iter().map(crate::encoder::Input::len).sum::<usize>();
         examples += batch.examples;
     }
-    let Some((dataset, first)) = batches.first().filter(|_| examples > 0 && tokens > 0) else { return Ok(None) };
+    let Some((dataset, first, epoch)) = batches.first().filter(|_| examples > 0 && tokens > 0) else { return Ok(None) };
     let per_step = |count: usize| count as f64 / examples as f64 * whole as f64 / batches.len().min(BATCHES) as f64;
     let (step_tokens, step_rows) = (per_step(tokens), per_step(rows));
 
     let encoder = &learner.model.encoder;
     let timed = (TIMED_TOKENS * examples / tokens).clamp(1, first.len());
-    let timed = make((*dataset, first[..timed].to_vec()))?;
+    let timed = make((*dataset, first[..timed].to_vec(), *epoch))?;
     let started = Instant::now();
     for batch in &timed.micro_batches {
         encoder.forward(&mut Tape::inference(device, &encoder.parameters), batch, None)?;

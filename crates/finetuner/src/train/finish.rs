@@ -12,6 +12,7 @@ use crate::artifact::{AdapterRecord, ArtifactWriter, Output, RunRecord, Step};
 use crate::encoder::Model;
 use crate::error::{Error, Result};
 use crate::spec::RunSpec;
+use crate::tokens::Tokenizer;
 
 /// What was measured along the way.
 pub(super) struct Trained {
@@ -113,6 +114,12 @@ pub(super) fn finish(
     Ok(Ended::Finished(Box::new(report), part))
 }
 
+/// `texts`, `pictures`, or both.
+fn reads(model: &Model) -> String {
+    let nouns = model.encoder.towers().iter().map(|tower| format!("{}s", tower.modality().noun()));
+    nouns.collect::<Vec<_>>().join(" and ")
+}
+
 /// Writes the artifact: the model, its card, the report and the events.
 fn save(
     spec: &RunSpec,
@@ -134,7 +141,8 @@ fn save(
         base_model_id: repository.map(str::to_owned),
         base_licence: None,
         dimension: model.encoder.dimension(),
-        max_length: model.preprocessor.tokenizer()?.max_length(),
+        reads: reads(model),
+        max_length: model.preprocessor.tokenizer().ok().map(Tokenizer::max_length),
         pooling: layout.pooling.name().to_owned(),
         normalised: layout.steps.contains(&Step::Normalise),
         data: vec![report.data.clone()],

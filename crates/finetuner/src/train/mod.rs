@@ -23,6 +23,7 @@ mod report;
 mod rerank;
 mod state;
 mod step;
+mod views;
 mod watch;
 
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ pub use self::report::{Further, Report};
 use self::state::State;
 use self::watch::{Due, Measured, best_monitor};
 use crate::artifact::Output;
+use crate::data::Modality;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
 use crate::spec::RunSpec;
@@ -181,8 +183,10 @@ fn run(
         advise::retrieval(before.first().and_then(Option::as_ref))?;
     }
     let measurement = watch.seconds;
-    let canary =
-        (spec.canary && spec.init == "pretrained").then(|| Canary::new(&learner.model, &device)).transpose()?;
+    let reads_texts = learner.model.encoder.tower(Modality::Text).is_ok();
+    let canary = (spec.canary && reads_texts && spec.init == "pretrained")
+        .then(|| Canary::new(&learner.model, &device))
+        .transpose()?;
     let mut state = State {
         progress: Progress::default(),
         best: best_monitor(spec, callbacks, watch).map(|best| (best, None)),

@@ -8,19 +8,20 @@ use engine::Device;
 use super::batch::{Batch, Batcher};
 use super::callbacks::Callbacks;
 use super::course::Course;
-use super::data::{Data, TrainingSet, check_views, training_order, validation_batches};
+use super::data::{Data, TrainingSet, training_order, validation_batches};
 use super::guide::Guide;
 use super::interpolate::Interpolation;
 use super::learner::Learner;
 use super::loggers::Loggers;
 use super::recorder::Recorder;
 use super::watch::Watch;
-use super::{adapt, check};
+use super::{adapt, check, views};
 use crate::artifact::{AdapterRecord, Output, PoolingMode};
 use crate::encoder::{EncoderOptions, Model, ModelOptions, source};
 use crate::error::{Error, Result};
 use crate::objective::Sizes;
 use crate::optim::Schedule;
+use crate::pixels::Sources;
 use crate::spec::RunSpec;
 
 /// What learns, from what, towards what, and who looks on.
@@ -63,12 +64,17 @@ impl<'a> Prepared<'a> {
             _ => spec.clone(),
         };
         let source = source::resolve(&spec.model)?;
-        let mut model = Model::open(source.open()?, &model_options(&spec)?)?;
+        let mut folder = source.open()?;
+        if let Some(pictures) = &spec.image_model {
+            folder = folder.with_pictures(source::resolve(pictures)?.open()?);
+        }
+        let mut model = Model::open(folder, &model_options(&spec)?)?;
         let adapter = adapt::adapt(&spec, &source, &mut model, recorder)?;
         let asking = data.sets.iter().zip(&objectives).find(|(_, objective)| objective.needs_guide());
         let guide = Guide::open(spec.guide.as_deref(), asking.map(|(set, _)| set.spec.loss.as_str()))?;
+        views::augment(&spec, &data, &mut model, recorder)?;
         for (set, objective) in data.sets.iter().zip(&mut objectives) {
-            check_views(&set.spec, objective, set.train.kind, &model)?;
+            views::check(&set.spec, objective, &set.train, &model)?;
             let sizes = Sizes { dimension: model.encoder.dimension(), classes: set.train.classes() };
             objective.prepare(sizes, spec.seed)?;
         }
@@ -77,7 +83,7 @@ impl<'a> Prepared<'a> {
 
         let (mut sets, mut validation) = (Vec::new(), Vec::new());
         for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
-            let batcher = Batcher::new(Arc::new(set.train), objective.needs(), &model, spec.micro_batch_tokens);
+            let batcher = Batcher::new(Arc::new(set.train), objective.needs(), &model, &spec);
             let guide = guide.as_ref().filter(|_| objective.needs_guide());
             let batcher = batcher.guided_by(guide);
             let order = training_order(&set.spec, objective, &batcher, recorder)?;
@@ -123,5 +129,6 @@ fn model_options(spec: &RunSpec) -> Result<ModelOptions> {
         max_length: spec.max_length,
         query_prompt: spec.query_prompt.clone(),
         document_prompt: spec.document_prompt.clone(),
+        sources: Sources::default(),
     })
 }

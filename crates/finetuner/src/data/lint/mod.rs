@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::length::Lengths;
 use self::normal::Words;
-use super::{Dataset, Example, ItemId, Kind, RetrievalSet};
+use super::{Dataset, Example, ItemId, Kind, Modality, RetrievalSet};
 
 /// Examples shown of a finding.
 const SHOWN: usize = 3;
@@ -219,11 +219,11 @@ fn count(number: usize, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
-/// Items of a sample spread evenly over a data set, at most `limit`.
+/// Texts of a sample spread evenly over a data set, at most `limit`.
 pub fn sample(dataset: &Dataset, limit: usize) -> Vec<ItemId> {
-    let all = dataset.items.len();
-    let taken = all.min(limit);
-    (0..taken).map(|place| ItemId((place * all / taken) as u32)).collect()
+    let texts: Vec<ItemId> = dataset.items.ids(Modality::Text).collect();
+    let taken = texts.len().min(limit);
+    (0..taken).map(|place| texts[place * texts.len() / taken]).collect()
 }
 
 /// For each of these texts the first row that holds it.
