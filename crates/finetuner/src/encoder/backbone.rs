@@ -84,6 +84,31 @@ impl Backbone {
         }
     }
 
+    /// Layers before the last whose rows are to be had, what goes into the first among them.
+    pub fn earlier_layers(&self) -> usize {
+        match self {
+            Backbone::Text(transformer) => transformer.config.layers,
+        }
+    }
+
+    /// The rows of the last layer and of each of these [`Backbone::earlier_layers`]: see [`Backbone::forward`].
+    pub(super) fn forward_layers(
+        &self,
+        tape: &mut Tape<'_>,
+        input: &Input,
+        (lora, key): (&Lora, Option<Key>),
+        layers: &[usize],
+    ) -> Result<(Vec<Var>, Packing)> {
+        match (self, input) {
+            (Backbone::Text(transformer), Input::Tokens(batch)) => {
+                let packing = Packing::new(&batch.offsets, &batch.examples);
+                let (last, earlier) = transformer.forward_layers(tape, batch, &packing, (lora, key), layers)?;
+                Ok(([last].into_iter().chain(earlier).collect(), packing))
+            }
+            (backbone, input) => Err(unreadable(backbone.modality(), input.modality())),
+        }
+    }
+
     /// Rows, and which of them belong to which item. With a key, dropout is on.
     pub(super) fn forward(
         &self,

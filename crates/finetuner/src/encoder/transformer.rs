@@ -90,6 +90,19 @@ impl Transformer {
         lora: &Lora,
         key: Option<Key>,
     ) -> Result<Var> {
+        Ok(self.forward_layers(tape, batch, packing, (lora, key), &[])?.0)
+    }
+
+    /// The last layer's token representations `[tokens, hidden]`, and those of these earlier layers, 0 being what goes
+    /// into the first one. With a key, dropout is on.
+    pub(crate) fn forward_layers(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &PackedBatch,
+        packing: &Packing,
+        (lora, key): (&Lora, Option<Key>),
+        layers: &[usize],
+    ) -> Result<(Var, Vec<Var>)> {
         let config = &self.config;
         let eps = config.norm_eps;
         let site = |site: usize, probability: f32| {
@@ -99,7 +112,9 @@ impl Transformer {
         let mut x = self.embed(tape, batch, packing)?;
         x = tape.dropout(&x, site(0, config.hidden_dropout), packing)?;
         let bias = self.relative_bias(tape, packing)?;
+        let mut kept = vec![x.clone(); layers.len()];
         for (index, layer) in self.layers.iter().enumerate() {
+            kept.iter_mut().zip(layers).filter(|(_, layer)| **layer == index).for_each(|(kept, _)| *kept = x.clone());
             let sites = 1 + 3 * index;
             let qkv = adapted(tape, &x, layer.query_key_value, packing, (lora, key))?;
             let options = AttentionOptions {
@@ -121,7 +136,7 @@ impl Transformer {
             let dropout = site(sites + 2, config.hidden_dropout);
             x = tape.add_norm(&fed, Some(&x), &weight, &offset, eps, dropout, packing)?;
         }
-        Ok(x)
+        Ok((x, kept))
     }
 
     /// The feed-forward part in one operation, or in its parts where one of them has an adapter.
