@@ -43,7 +43,13 @@ fn square(path: &Path, side: u32, share: f64) -> Vec<f32> {
 }
 
 /// The classes of pictures, most likely first, by the classifier that the checkpoint has beside its features.
-fn classes(encoder: &Encoder, batch: &PixelBatch, weights: &Weights, classifier: &str, shape: &[usize]) -> Vec<Vec<usize>> {
+fn classes(
+    encoder: &Encoder,
+    batch: &PixelBatch,
+    weights: &Weights,
+    classifier: &str,
+    shape: &[usize],
+) -> Vec<Vec<usize>> {
     let matrix = weights.tensor(&format!("{classifier}.weight"), shape).unwrap();
     let bias = weights.tensor(&format!("{classifier}.bias"), &shape[..1]).unwrap();
     let mut tape = Tape::inference(&Cpu, &encoder.parameters);

@@ -1,6 +1,7 @@
 //! A model, ready to use: files, what prepares items for it, and encoder together.
 
 use engine::Device;
+use serde_json::Value;
 
 use super::input::Input;
 use super::preprocessor::{Prepared, Preprocessor};
@@ -20,6 +21,9 @@ const PICTURES_AT_ONCE: usize = 32;
 
 /// How transformers calls the file that says what is done to pictures.
 const PREPROCESSOR: &str = "preprocessor_config.json";
+
+/// Height and width of the pictures that EfficientNet B0 to B7 were trained on.
+const EFFICIENT_NET_EDGES: [u32; 8] = [224, 240, 260, 300, 380, 456, 528, 600];
 
 /// Tokens that the encoder sees at once when nothing is recorded.
 const TOKENS_AT_ONCE: usize = 4096;
@@ -111,9 +115,9 @@ impl Model {
                     let tokenizer = tokenizer(&folder, &transformer.config, options)?;
                     preprocessor = preprocessor.of_texts(tokenizer, Prompts::new(&folder, options));
                 }
-                Backbone::Image(network) => {
+                Backbone::Image(_) => {
                     let pictures = folder.pictures.as_deref().unwrap_or(&folder);
-                    let processor = image_processor(pictures, network.image_size(), encoder.towers().len() > 1)?;
+                    let processor = image_processor(pictures, encoder.towers().len() > 1)?;
                     preprocessor = preprocessor.of_pictures(Preparer::new(processor, options.sources.clone(), 0)?);
                 }
             }
@@ -261,7 +265,7 @@ impl Model {
 }
 
 /// What is done to pictures: as the model's files say, else as its family was trained.
-fn image_processor(folder: &ModelFolder, size: usize, clip: bool) -> Result<ImageProcessor> {
+fn image_processor(folder: &ModelFolder, both: bool) -> Result<ImageProcessor> {
     let name = folder.files.name();
     if let Some(config) = folder.files.json(&folder.inside(PREPROCESSOR))? {
         return ImageProcessor::from_json(&name, &config);
@@ -269,12 +273,15 @@ fn image_processor(folder: &ModelFolder, size: usize, clip: bool) -> Result<Imag
     if folder.config.get("pretrained_cfg").is_some() {
         return ImageProcessor::from_timm(&name, &folder.config);
     }
-    let edge = u32::try_from(size).unwrap_or(224);
-    Ok(if clip && folder.pictures.is_none() && folder.config.get("architecture").is_none() {
-        ImageProcessor::clip(edge)
-    } else {
-        ImageProcessor::imagenet(edge * 256 / 224, edge)
-    })
+    let config = &folder.config;
+    let written = [&config["vision_config"]["image_size"], &config["image_size"], &config["input"]["size"]];
+    let written = written.into_iter().find_map(Value::as_u64).and_then(|edge| u32::try_from(edge).ok());
+    let architecture = config["architecture"].as_str().unwrap_or_default();
+    let efficient = architecture.rsplit_once("efficientnet_b").and_then(|(_, size)| size.parse::<usize>().ok());
+    let efficient = efficient.and_then(|size| EFFICIENT_NET_EDGES.get(size)).copied();
+    let edge = written.or(efficient).unwrap_or(224).clamp(8, 4096);
+    let clip = both && folder.pictures.is_none() && architecture.is_empty();
+    Ok(if clip { ImageProcessor::clip(edge) } else { ImageProcessor::imagenet(edge * 256 / 224, edge) })
 }
 
 /// The tokenizer of a model's texts, cutting them where the model or the options say.

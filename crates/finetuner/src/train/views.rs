@@ -40,7 +40,7 @@ pub(super) fn augment(spec: &RunSpec, data: &Data, model: &mut Model, recorder: 
 /// # Errors
 /// [`Error::Spec`] for texts alone and a model without dropout, or pictures alone without random views.
 pub(super) fn check(spec: &RunSpec, objective: &Objective, dataset: &Dataset, model: &Model) -> Result<()> {
-    if dataset.kind != Kind::Single || objective.needs() == Needs::Guide {
+    if dataset.kind != Kind::Single || objective.needs() == Needs::Guide || objective.needs_twin() {
         return Ok(());
     }
     let has = |modality| dataset.items.ids(modality).next().is_some();
