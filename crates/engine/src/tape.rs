@@ -101,17 +101,18 @@ pub struct Tape<'a> {
     /// `None` for a leaf.
     nodes: Vec<Option<BackwardFn>>,
     recording: bool,
+    observed: Vec<(ParameterId, Tensor)>,
 }
 
 impl<'a> Tape<'a> {
     /// A tape that records, for training.
     pub fn recording(device: &'a dyn Device, parameters: &'a Parameters) -> Self {
-        Tape { device, parameters, nodes: Vec::new(), recording: true }
+        Tape { device, parameters, nodes: Vec::new(), recording: true, observed: Vec::new() }
     }
 
     /// A tape that only computes: nothing is kept, values are freed as soon as they are dropped.
     pub fn inference(device: &'a dyn Device, parameters: &'a Parameters) -> Self {
-        Tape { device, parameters, nodes: Vec::new(), recording: false }
+        Tape { device, parameters, nodes: Vec::new(), recording: false, observed: Vec::new() }
     }
 
     /// The device that computes.
@@ -143,6 +144,19 @@ impl<'a> Tape<'a> {
         }
         self.nodes.push(None);
         Var { value, source: Source::Node(self.nodes.len() - 1), again: None }
+    }
+
+    /// Notes what a parameter that learns without a gradient, such as a running mean, should become after the step. A tape
+    /// that does not record forgets it.
+    pub fn observe(&mut self, id: ParameterId, value: Tensor) {
+        if self.recording {
+            self.observed.push((id, value));
+        }
+    }
+
+    /// What was noted since the last call.
+    pub fn take_observed(&mut self) -> Vec<(ParameterId, Tensor)> {
+        std::mem::take(&mut self.observed)
     }
 
     /// Whether an operation on these inputs must be recorded.

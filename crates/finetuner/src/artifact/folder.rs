@@ -27,6 +27,8 @@ pub struct ModelFolder {
     pub config: Value,
     /// Pooling and what follows.
     pub layout: Layout,
+    /// Whether its files name a pooling; a backbone has one of its own.
+    pub names_pooling: bool,
     /// Tokens a text is cut to, special tokens included.
     pub max_length: usize,
     /// Whether texts are lowercased before they reach the tokenizer (`do_lower_case` of old models).
@@ -69,7 +71,11 @@ impl ModelFolder {
             _ => Layout::read(&files)?,
         };
         let json = |file: &str| Ok::<_, Error>(files.json(&join(&transformer, file))?.unwrap_or(Value::Null));
-        let config = Some(json("config.json")?).filter(Value::is_object).unwrap_or(base);
+        let open_clip = || json("open_clip_config.json");
+        let config = match Some(json("config.json")?).filter(|config| names_a_model(config)) {
+            Some(config) => config,
+            None => Some(open_clip()?).filter(Value::is_object).unwrap_or(base),
+        };
         if !config.is_object() {
             return Err(Error::model(files.name(), "has no `config.json`, so it is not a model's folder"));
         }
@@ -84,6 +90,7 @@ impl ModelFolder {
             prompts: prompts.filter(|(_, text)| !text.is_empty()).collect(),
             default_prompt: general["default_prompt_name"].as_str().map(str::to_owned),
             config,
+            names_pooling: Layout::is_named(&files)?,
             layout,
             transformer,
             manifest,
@@ -160,6 +167,11 @@ impl ModelFolder {
     pub fn document_prompt(&self) -> Option<&str> {
         ["document", "passage", "corpus"].iter().find_map(|name| self.prompts.get(*name)).map(String::as_str)
     }
+}
+
+/// Whether a configuration is one of transformers or timm; open_clip's folders may hold an empty one.
+fn names_a_model(config: &Value) -> bool {
+    config.is_object() && config.as_object().is_some_and(|keys| !keys.is_empty())
 }
 
 /// By the name of the architecture, as transformers writes it.

@@ -235,6 +235,11 @@ impl Layout {
             let within = |problem: String| refuse(format!("module `{path}` {problem}"));
             match kind.rsplit('.').next().unwrap_or_default() {
                 "Transformer" if transformer.is_none() => transformer = Some(path.trim_end_matches('/').to_owned()),
+                // A whole CLIP in one module; its towers pool in their own ways.
+                "CLIPModel" if transformer.is_none() => {
+                    transformer = Some(path.trim_end_matches('/').to_owned());
+                    pooling = Some(PoolingMode::Cls);
+                }
                 "Pooling" if pooling.is_none() && transformer.is_some() => {
                     pooling = Some(PoolingMode::read(&config()?).map_err(within)?);
                 }
@@ -242,12 +247,12 @@ impl Layout {
                     steps.push(Step::Dense(Dense::read(&config()?).map_err(within)?, path.to_owned()));
                 }
                 "Normalize" if pooling.is_some() => steps.push(Step::Normalise),
-                "Transformer" | "Pooling" | "Dense" | "Normalize" => {
+                "Transformer" | "CLIPModel" | "Pooling" | "Dense" | "Normalize" => {
                     return Err(refuse(format!("module `{path}` ({kind}) is out of order in `modules.json`")));
                 }
                 _ => {
                     let problem =
-                        format!("unknown module type `{kind}`, known are Transformer, Pooling, Dense, Normalize");
+                        format!("unknown module type `{kind}`, known are Transformer, CLIPModel, Pooling, Dense, Normalize");
                     return Err(refuse(problem));
                 }
             }
@@ -256,6 +261,16 @@ impl Layout {
             (Some(transformer), Some(pooling)) => Ok((Layout { pooling, steps }, transformer)),
             _ => Err(refuse("`modules.json` must list a Transformer and a Pooling module".into())),
         }
+    }
+
+    /// Whether `modules.json` names a pooling.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::json`].
+    pub fn is_named(files: &ModelFiles) -> Result<bool> {
+        let modules = files.json("modules.json")?.unwrap_or(Value::Null);
+        let kinds = modules.as_array().into_iter().flatten().filter_map(|module| module["type"].as_str());
+        Ok(kinds.into_iter().any(|kind| kind.ends_with(".Pooling")))
     }
 
     /// The files that describe this layout, for a transformer of this hidden width: names and contents.
@@ -364,7 +379,7 @@ mod tests {
         let module =
             |kind: &str, path: &str| json!({"type": format!("sentence_transformers.models.{kind}"), "path": path});
         for (modules, expected) in [
-            (json!([module("Transformer", ""), module("LSTM", "1_LSTM")]), "known are Transformer, Pooling"),
+            (json!([module("Transformer", ""), module("LSTM", "1_LSTM")]), "known are Transformer, CLIPModel"),
             (json!([module("Pooling", ""), module("Transformer", "1")]), "out of order"),
             (json!([module("Transformer", "")]), "must list"),
             (json!([module("Transformer", "../other")]), "outside"),

@@ -21,7 +21,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens a safetensors file, or a folder's `model.safetensors` or `model.safetensors.index.json` with its shards.
+    /// Opens a safetensors file, or a folder's `model.safetensors`, `open_clip_model.safetensors` or
+    /// `model.safetensors.index.json` with its shards.
     ///
     /// # Errors
     /// [`Error::Model`] if there is none (with a way out where there is only a pickle), if a file is damaged or if a
@@ -32,8 +33,9 @@ impl Weights {
             return Ok(Self::of(origin, vec![SafetensorsFile::open(path)?]));
         }
         let (single, index) = (path.join("model.safetensors"), path.join("model.safetensors.index.json"));
-        if single.is_file() {
-            Ok(Self::of(origin, vec![SafetensorsFile::open(&single)?]))
+        let open_clip = path.join("open_clip_model.safetensors");
+        if let Some(whole) = [&single, &open_clip].into_iter().find(|file| file.is_file()) {
+            Ok(Self::of(origin, vec![SafetensorsFile::open(whole)?]))
         } else if index.is_file() {
             Self::open_shards(path, &index)
         } else {

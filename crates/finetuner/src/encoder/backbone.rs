@@ -3,7 +3,9 @@
 use engine::random::Key;
 use engine::{Packing, ParameterId, Tape, Var};
 
+use super::image::ImageBackbone;
 use super::input::Input;
+use super::layers::Layers;
 use super::lora::Lora;
 use super::transformer::Transformer;
 use crate::data::Modality;
@@ -13,8 +15,10 @@ use crate::error::{Error, Result};
 /// or one a position of the last feature map.
 #[derive(Debug)]
 pub enum Backbone {
-    /// BERT and its kin.
+    /// BERT and its kin, the text towers of CLIP.
     Text(Transformer),
+    /// Vision transformers and convolutional networks.
+    Image(ImageBackbone),
 }
 
 impl Backbone {
@@ -22,6 +26,7 @@ impl Backbone {
     pub fn modality(&self) -> Modality {
         match self {
             Backbone::Text(_) => Modality::Text,
+            Backbone::Image(_) => Modality::Image,
         }
     }
 
@@ -29,6 +34,7 @@ impl Backbone {
     pub fn width(&self) -> usize {
         match self {
             Backbone::Text(transformer) => transformer.config.hidden,
+            Backbone::Image(network) => network.width(),
         }
     }
 
@@ -36,6 +42,7 @@ impl Backbone {
     pub fn layers(&self) -> usize {
         match self {
             Backbone::Text(transformer) => transformer.config.layers,
+            Backbone::Image(network) => network.layers(),
         }
     }
 
@@ -43,48 +50,51 @@ impl Backbone {
     pub fn dropout(&self) -> f32 {
         match self {
             Backbone::Text(transformer) => transformer.config.dropout(),
+            Backbone::Image(network) => network.dropout(),
         }
     }
 
-    /// What its query and value projections are called.
-    pub(super) fn query_and_value(&self) -> [&'static str; 2] {
-        match self {
-            Backbone::Text(transformer) => {
-                let names = transformer.config.family.names();
-                [names.query, names.value]
-            }
-        }
+    /// What its query and value projections are called; nothing where it has none.
+    pub(super) fn query_and_value(&self) -> Vec<String> {
+        self.stack().map(|layers| layers.names.query_and_value()).unwrap_or_default()
     }
 
     /// What stands before the number of a layer in the names of its tensors.
     pub(super) fn layer_prefix(&self) -> &'static str {
-        match self {
-            Backbone::Text(transformer) => transformer.config.family.names().layer,
-        }
+        self.stack().map_or("", |layers| layers.names.layers)
     }
 
-    /// Numbers that a training pass holds of each token where the lowest that learns is at this depth: of every layer from
-    /// there on its queries, keys and values, the output of attention, the value between the feed-forward layers and two
-    /// normalised rows; and what the backward pass of one layer takes beside.
+    /// Numbers that a training pass holds of each token (each patch of 16 x 16 pixels) where the lowest that learns is at this
+    /// depth: of every layer from there on its queries, keys and values, the output of attention, the value between the
+    /// feed-forward layers and two normalised rows; and what the backward pass of one layer takes beside.
     pub(crate) fn held(&self, lowest: usize) -> usize {
-        match self {
-            Backbone::Text(transformer) => {
-                let config = &transformer.config;
+        match self.stack() {
+            Some(layers) => {
+                let config = &layers.config;
                 let layer = 6 * config.hidden + config.intermediate;
                 let layers = (config.layers + 1).saturating_sub(lowest.max(1));
                 layers * layer + layer + 2 * config.hidden
             }
+            // Maps before and after every norm: about this many numbers a pixel in ResNet-50 and its like.
+            None => 256 * 250,
         }
     }
 
-    /// The weights of all linear layers.
+    /// The weights of all linear layers that adapters may take.
     pub(super) fn linear_weights(&self) -> Vec<ParameterId> {
+        self.stack().map(Layers::linear_weights).unwrap_or_default()
+    }
+
+    /// The transformer layers, where it has them.
+    fn stack(&self) -> Option<&Layers> {
         match self {
-            Backbone::Text(transformer) => transformer.linear_weights(),
+            Backbone::Text(transformer) => Some(&transformer.layers),
+            Backbone::Image(network) => network.layers_of_transformer(),
         }
     }
 
-    /// Rows, and which of them belong to which item. With a key, dropout is on.
+    /// Rows, and which of them belong to which item. With a key it is training: dropout is on, and batch norms take the
+    /// statistics of the batch.
     pub(super) fn forward(
         &self,
         tape: &mut Tape<'_>,
@@ -97,6 +107,7 @@ impl Backbone {
                 let packing = Packing::new(&batch.offsets, &batch.examples);
                 Ok((transformer.forward(tape, batch, &packing, lora, key)?, packing))
             }
+            (Backbone::Image(network), Input::Pixels(batch)) => network.forward(tape, batch, (lora, key)),
             (backbone, input) => Err(unreadable(backbone.modality(), input.modality())),
         }
     }

@@ -5,8 +5,9 @@ use engine::{Device, Packing, Parameters, Tape};
 use serde_json::Value;
 
 use super::family::{Family, TransformerConfig};
+use super::layers::{Affine, linear, parameters};
 use super::lora::Lora;
-use super::transformer::{Affine, Transformer, linear, parameters};
+use super::transformer::Transformer;
 use super::weights::{Loader, Origin};
 use crate::artifact::ModelFolder;
 use crate::error::{Error, Result};
@@ -60,7 +61,7 @@ impl CrossEncoder {
         let (dense, activation, out) = match family {
             Family::Bert => ("pooler.dense", Activation::Tanh, "classifier"),
             Family::DistilBert => ("pre_classifier", Activation::Relu, "classifier"),
-            Family::Roberta | Family::XlmRoberta | Family::MpNet => {
+            _ => {
                 ("classifier.dense", Activation::Tanh, "classifier.out_proj")
             }
         };

@@ -3,6 +3,8 @@
 use engine::device::Activation;
 use serde_json::Value;
 
+use super::config::Reader;
+use super::layers::{LayerConfig, LayerNames, NormPlace};
 use crate::error::{Error, Result, nearest};
 
 /// A family of encoders, `model_type` in `config.json`. All are one transformer with options.
@@ -18,39 +20,70 @@ pub enum Family {
     DistilBert,
     /// MPNet (Song et al. 2020); relative position bias shared by all layers.
     MpNet,
+    /// The text tower of CLIP (Radford et al. 2021), as transformers names it: norms before, causal attention.
+    Clip,
+    /// The same, as open_clip names it.
+    OpenClip,
+    /// The text tower of SigLIP (Zhai et al. 2023): as CLIP's, every token attends to every other.
+    Siglip,
 }
 
-/// Where a family keeps the tensors of a layer; the bias stands beside each weight.
+/// Where a family keeps its tensors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names {
     /// What task checkpoints put before every name.
     pub(crate) prefix: &'static str,
-    pub(crate) layer: &'static str,
-    pub(crate) query: &'static str,
-    pub(crate) key: &'static str,
-    pub(crate) value: &'static str,
-    pub(crate) attention_output: &'static str,
-    pub(crate) attention_norm: &'static str,
-    pub(crate) up: &'static str,
-    pub(crate) down: &'static str,
-    pub(crate) output_norm: &'static str,
+    pub(crate) words: &'static str,
+    pub(crate) positions: &'static str,
+    pub(crate) embedding_norm: Option<&'static str>,
+    pub(crate) layer: LayerNames,
+    pub(crate) final_norm: Option<&'static str>,
 }
 
 const BERT: Names = Names {
     prefix: "bert.",
-    layer: "encoder.layer.",
-    query: "attention.self.query",
-    key: "attention.self.key",
-    value: "attention.self.value",
-    attention_output: "attention.output.dense",
-    attention_norm: "attention.output.LayerNorm",
-    up: "intermediate.dense",
-    down: "output.dense",
-    output_norm: "output.LayerNorm",
+    words: "embeddings.word_embeddings.weight",
+    positions: "embeddings.position_embeddings.weight",
+    embedding_norm: Some("embeddings.LayerNorm"),
+    layer: LayerNames {
+        layers: "encoder.layer.",
+        query_key_value: &["attention.self.query", "attention.self.key", "attention.self.value"],
+        attention_output: "attention.output.dense",
+        attention_norm: "attention.output.LayerNorm",
+        up: "intermediate.dense",
+        down: "output.dense",
+        output_norm: "output.LayerNorm",
+        scales: None,
+    },
+    final_norm: None,
+};
+
+/// The layers of CLIP and SigLIP, of texts and of pictures, as transformers names them.
+pub(crate) const CLIP_LAYER: LayerNames = LayerNames {
+    layers: "encoder.layers.",
+    query_key_value: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    attention_output: "self_attn.out_proj",
+    attention_norm: "layer_norm1",
+    up: "mlp.fc1",
+    down: "mlp.fc2",
+    output_norm: "layer_norm2",
+    scales: None,
+};
+
+/// The same, as open_clip names them.
+pub(crate) const OPEN_CLIP_LAYER: LayerNames = LayerNames {
+    layers: "transformer.resblocks.",
+    query_key_value: &["attn.in_proj"],
+    attention_output: "attn.out_proj",
+    attention_norm: "ln_1",
+    up: "mlp.c_fc",
+    down: "mlp.c_proj",
+    output_norm: "ln_2",
+    scales: None,
 };
 
 impl Family {
-    /// Every `model_type` that can be trained.
+    /// Every `model_type` of a text encoder that can be trained.
     pub const MODEL_TYPES: [&str; 6] = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet"];
 
     pub(crate) fn names(self) -> Names {
@@ -59,24 +92,43 @@ impl Family {
             Family::Roberta | Family::XlmRoberta => Names { prefix: "roberta.", ..BERT },
             Family::DistilBert => Names {
                 prefix: "distilbert.",
-                layer: "transformer.layer.",
-                query: "attention.q_lin",
-                key: "attention.k_lin",
-                value: "attention.v_lin",
-                attention_output: "attention.out_lin",
-                attention_norm: "sa_layer_norm",
-                up: "ffn.lin1",
-                down: "ffn.lin2",
-                output_norm: "output_layer_norm",
+                layer: LayerNames {
+                    layers: "transformer.layer.",
+                    query_key_value: &["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+                    attention_output: "attention.out_lin",
+                    attention_norm: "sa_layer_norm",
+                    up: "ffn.lin1",
+                    down: "ffn.lin2",
+                    output_norm: "output_layer_norm",
+                    scales: None,
+                },
+                ..BERT
             },
             Family::MpNet => Names {
                 prefix: "mpnet.",
-                query: "attention.attn.q",
-                key: "attention.attn.k",
-                value: "attention.attn.v",
-                attention_output: "attention.attn.o",
-                attention_norm: "attention.LayerNorm",
+                layer: LayerNames {
+                    query_key_value: &["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+                    attention_output: "attention.attn.o",
+                    attention_norm: "attention.LayerNorm",
+                    ..BERT.layer
+                },
                 ..BERT
+            },
+            Family::Clip | Family::Siglip => Names {
+                prefix: "",
+                words: "embeddings.token_embedding.weight",
+                positions: "embeddings.position_embedding.weight",
+                embedding_norm: None,
+                layer: CLIP_LAYER,
+                final_norm: Some("final_layer_norm"),
+            },
+            Family::OpenClip => Names {
+                prefix: "",
+                words: "token_embedding.weight",
+                positions: "positional_embedding",
+                embedding_norm: None,
+                layer: OPEN_CLIP_LAYER,
+                final_norm: Some("ln_final"),
             },
         }
     }
@@ -157,8 +209,8 @@ impl TransformerConfig {
             intermediate: read.count(pick("hidden_dim", "intermediate_size"))?,
             positions: read.count("max_position_embeddings")?,
             first_position: match family {
-                Family::Bert | Family::DistilBert => 0,
                 Family::Roberta | Family::XlmRoberta | Family::MpNet => padding + 1,
+                _ => 0,
             },
             token_types: match family {
                 Family::DistilBert | Family::MpNet => 0,
@@ -175,11 +227,58 @@ impl TransformerConfig {
             attention_dropout: read.rate(pick("attention_dropout", "attention_probs_dropout_prob"))?,
             initializer_range: config["initializer_range"].as_f64().unwrap_or(0.02) as f32,
         };
-        if !result.hidden.is_multiple_of(result.heads) {
-            let problem = format!("hidden size {} is no multiple of {} heads", result.hidden, result.heads);
-            return Err(Error::model(model, problem));
-        }
+        read.check_heads(result.hidden, result.heads)?;
         Ok(result)
+    }
+
+    /// Reads the `text_config` of a CLIP or SigLIP model of transformers. Files leave out what equals the default.
+    pub(crate) fn text_tower(model: &str, config: &Value, siglip: bool) -> Result<Self> {
+        let read = Reader { model, config };
+        let (family, act, eps) = match siglip {
+            false => (Family::Clip, "quick_gelu", 1e-5),
+            true => (Family::Siglip, "gelu_pytorch_tanh", 1e-6),
+        };
+        let pick = |clip: usize, other: usize| if siglip { other } else { clip };
+        let result = TransformerConfig {
+            family,
+            vocabulary: read.count_or("vocab_size", pick(49408, 32000))?,
+            hidden: read.count_or("hidden_size", pick(512, 768))?,
+            layers: read.count_or("num_hidden_layers", 12)?,
+            heads: read.count_or("num_attention_heads", pick(8, 12))?,
+            intermediate: read.count_or("intermediate_size", pick(2048, 3072))?,
+            positions: read.count_or("max_position_embeddings", pick(77, 64))?,
+            first_position: 0,
+            token_types: 0,
+            relative_buckets: 0,
+            activation: read.activation_or("hidden_act", act)?,
+            norm_eps: config["layer_norm_eps"].as_f64().unwrap_or(eps) as f32,
+            hidden_dropout: 0.0,
+            attention_output_dropout: 0.0,
+            attention_dropout: read.rate_or("attention_dropout", 0.0)?,
+            initializer_range: config["initializer_range"].as_f64().unwrap_or(0.02) as f32,
+        };
+        read.check_heads(result.hidden, result.heads)?;
+        Ok(result)
+    }
+
+    /// What its layers have in common.
+    pub(crate) fn layer(&self) -> LayerConfig {
+        let clip = matches!(self.family, Family::Clip | Family::OpenClip);
+        let before = clip || self.family == Family::Siglip;
+        LayerConfig {
+            layers: self.layers,
+            hidden: self.hidden,
+            heads: self.heads,
+            intermediate: self.intermediate,
+            activation: self.activation,
+            norm: if before { NormPlace::Before } else { NormPlace::After },
+            norm_eps: self.norm_eps,
+            causal: clip,
+            query_key_value_bias: true,
+            hidden_dropout: self.hidden_dropout,
+            attention_output_dropout: self.attention_output_dropout,
+            attention_dropout: self.attention_dropout,
+        }
     }
 
     /// The largest of the dropout rates.
@@ -190,49 +289,5 @@ impl TransformerConfig {
     /// The longest text in tokens that the position table serves.
     pub fn longest(&self) -> usize {
         self.positions.saturating_sub(self.first_position)
-    }
-}
-
-struct Reader<'a> {
-    model: &'a str,
-    config: &'a Value,
-}
-
-impl Reader<'_> {
-    fn count(&self, key: &str) -> Result<usize> {
-        // The upper bound keeps products of two extents far from overflow when a file is hostile.
-        match self.config[key].as_u64() {
-            Some(count) if (1..=1 << 24).contains(&count) => Ok(count as usize),
-            _ => {
-                let problem = format!("`{key}` in config.json must be a positive integer, got {}", self.config[key]);
-                Err(Error::model(self.model, problem))
-            }
-        }
-    }
-
-    fn rate(&self, key: &str) -> Result<f32> {
-        match &self.config[key] {
-            Value::Null => Ok(0.1),
-            value => match value.as_f64() {
-                Some(rate) if (0.0..1.0).contains(&rate) => Ok(rate as f32),
-                _ => Err(Error::model(self.model, format!("`{key}` in config.json must lie in [0, 1), got {value}"))),
-            },
-        }
-    }
-
-    fn activation(&self, key: &str) -> Result<Activation> {
-        let name = self.config[key].as_str().unwrap_or("gelu");
-        match name {
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-            "relu" => Ok(Activation::Relu),
-            "silu" | "swish" => Ok(Activation::Silu),
-            "quick_gelu" => Ok(Activation::QuickGelu),
-            _ => {
-                let known =
-                    ["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu", "swish", "quick_gelu"];
-                Err(Error::model(self.model, format!("`{key}` is `{name}`{}", nearest(name, known))))
-            }
-        }
     }
 }

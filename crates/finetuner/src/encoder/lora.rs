@@ -82,7 +82,7 @@ impl Encoder {
         let targets = match &options.targets {
             Targets::QueryAndValue => {
                 let backbones = self.towers.iter().map(Tower::backbone);
-                backbones.flat_map(Backbone::query_and_value).map(str::to_owned).collect()
+                backbones.flat_map(Backbone::query_and_value).collect()
             }
             Targets::AllLinear => linears.iter().map(|(module, ..)| module.clone()).collect(),
             Targets::Named(names) => names.clone(),

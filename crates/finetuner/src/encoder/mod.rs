@@ -2,36 +2,46 @@
 
 pub mod alias;
 mod backbone;
+mod clip;
+mod config;
 mod cross_encoder;
 mod family;
 mod freeze;
 pub mod hub;
+mod image;
 mod input;
 mod interpolate;
+mod layers;
 mod lora;
 mod mini;
 mod model;
 mod preprocessor;
+mod projection;
+mod shape;
 pub mod source;
 mod tower;
 mod transformer;
 mod weights;
 
+use std::collections::{BTreeMap, HashMap};
+
 use engine::random::Key;
-use engine::{Device, Gradients, Packing, ParameterId, Parameters, Tape, Var};
+use engine::{Device, Gradients, ParameterId, Parameters, Tape, Tensor, Var};
 
 pub use self::backbone::Backbone;
 pub use self::cross_encoder::CrossEncoder;
 pub use self::family::{Family, TransformerConfig};
+pub use self::image::ImageBackbone;
 pub use self::input::Input;
 use self::lora::Lora;
 pub use self::lora::{LoraOptions, Save, Targets};
 pub use self::model::{Model, ModelOptions, Prompts, Role};
 pub use self::preprocessor::{Prepared, Preprocessor};
+use self::shape::Shape;
 pub use self::tower::Tower;
 pub use self::transformer::Transformer;
 use self::weights::{Loader, Origin, Stored};
-use crate::artifact::{self, ModelFolder, PoolingMode, Step};
+use crate::artifact::{ModelFolder, PoolingMode, Step};
 use crate::data::Modality;
 use crate::error::{Error, Result};
 use crate::tokens::PackedBatch;
@@ -65,6 +75,8 @@ pub struct Encoder {
     lora: Lora,
     stored: Vec<Stored>,
     depths: Vec<usize>,
+    /// Tensors that nothing here uses, such as BERT's pooler: kept as they came, so that the artifact is complete.
+    unused: Vec<OwnedTensor>,
 }
 
 impl Encoder {
@@ -73,9 +85,9 @@ impl Encoder {
     /// # Errors
     /// [`crate::Error::Model`] for an unknown family, a missing tensor or one of another shape.
     pub fn open(model: &ModelFolder, options: &EncoderOptions) -> Result<Self> {
-        let config = TransformerConfig::read(&model.files.name(), &model.config)?;
         let key = Key::new(options.seed).part(0x1417);
         let weights = if options.random { None } else { Some(model.weights()?) };
+        let shape = Shape::read(model, weights.as_ref())?;
         let dense: Vec<_> = model
             .layout
             .steps
@@ -85,14 +97,20 @@ impl Encoder {
             .collect::<Result<_>>()?;
         let origin = match &weights {
             Some(weights) => Origin::Pretrained(weights),
-            None => Origin::Random { key, deviation: config.initializer_range },
+            None => Origin::Random { key, deviation: shape.initializer_range() },
         };
-        let mut loader = Loader::new(origin, config.family.names().prefix);
-        let pooler = weights.as_ref().map(|weights| pooler(weights, config.hidden)).transpose()?.unwrap_or_default();
-        let transformer = Backbone::Text(Transformer::load(config, &mut loader)?);
-        let tower = Tower::open(transformer, pooler, model, options, key, (&mut loader, &dense))?;
-        let Loader { parameters, stored, depths, .. } = loader;
-        let mut encoder = Encoder { parameters, towers: vec![tower], lora: Lora::default(), stored, depths };
+        let mut loader = Loader::new(origin, shape.prefix());
+        let parts = shape.load(&mut loader)?;
+        if parts.len() > 1 && (options.output_dim.is_some() || !dense.is_empty()) {
+            let problem = "both towers embed into one space by projections of their own; they take no further dense layers";
+            return Err(Error::model(model.files.name(), problem));
+        }
+        let mut towers = Vec::new();
+        for parts in parts {
+            towers.push(Tower::open(parts, model, options, key, (&mut loader, &dense))?);
+        }
+        let Loader { parameters, stored, depths, kept: unused, .. } = loader;
+        let mut encoder = Encoder { parameters, towers, lora: Lora::default(), stored, depths, unused };
         for adapter in if options.random { &[][..] } else { &model.adapters } {
             let applied = encoder.apply(adapter.changes()?);
             applied.map_err(|problem| Error::model(adapter.folder().display().to_string(), problem))?;
@@ -144,12 +162,8 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::forward`].
     pub fn tokens(&self, tape: &mut Tape<'_>, batch: &PackedBatch) -> Result<Var> {
-        match self.tower(Modality::Text)?.backbone() {
-            Backbone::Text(transformer) => {
-                let packing = Packing::new(&batch.offsets, &batch.examples);
-                transformer.forward(tape, batch, &packing, &self.lora, None)
-            }
-        }
+        let input = Input::Tokens(batch.clone());
+        self.tower(Modality::Text)?.backbone().forward(tape, &input, &self.lora, None).map(|(rows, _)| rows)
     }
 
     /// Embeddings of packed batches for searching: no dropout, nothing recorded. Row `i` of the result belongs to
@@ -179,7 +193,7 @@ impl Encoder {
     pub fn weights(&self) -> Vec<Named<'_>> {
         let own = self.stored.iter().filter(|stored| !self.is_dense(stored.parameter));
         let own = own.map(|stored| (stored.name.as_str(), &stored.shape[..], stored.values(&self.parameters)));
-        let unused = self.towers.iter().flat_map(|tower| &tower.unused);
+        let unused = self.unused.iter();
         own.chain(unused.map(|(name, shape, values)| (name.as_str(), &shape[..], &values[..]))).collect()
     }
 
@@ -198,6 +212,22 @@ impl Encoder {
         self.stored.iter().filter_map(|stored| Some((stored.name.as_str(), stored.gradient(gradients)?)))
     }
 
+    /// Takes over what parameters without a gradient became in a step: the mean of what each micro-batch says of a running
+    /// statistic.
+    pub fn settle(&mut self, observed: Vec<(ParameterId, Tensor)>) {
+        let mut sums: BTreeMap<usize, (ParameterId, Vec<f64>, usize)> = BTreeMap::new();
+        let places: HashMap<ParameterId, usize> = self.parameters.ids().enumerate().map(|(at, id)| (id, at)).collect();
+        for (id, value) in observed {
+            let (_, sum, count) = sums.entry(places[&id]).or_insert((id, vec![0.0; value.len()], 0));
+            sum.iter_mut().zip(value.data()).for_each(|(sum, value)| *sum += f64::from(*value));
+            *count += 1;
+        }
+        for (id, sum, count) in sums.into_values() {
+            let values = self.parameters.get_mut(id).value.data_mut();
+            values.iter_mut().zip(sum).for_each(|(value, sum)| *value = (sum / count as f64) as f32);
+        }
+    }
+
     /// For each parameter how far it lies from the input: 0 embeddings, 1… the layers, then the head.
     pub fn depths(&self) -> &[usize] {
         &self.depths
@@ -206,16 +236,4 @@ impl Encoder {
     fn is_dense(&self, id: ParameterId) -> bool {
         self.towers.iter().any(|tower| tower.is_dense(id))
     }
-}
-
-/// BERT's and RoBERTa's pooler, under its plain name.
-fn pooler(weights: &artifact::Weights, hidden: usize) -> Result<Vec<OwnedTensor>> {
-    let mut found = Vec::new();
-    for (name, shape) in [("pooler.dense.weight", vec![hidden, hidden]), ("pooler.dense.bias", vec![hidden])] {
-        let on_disk = weights.names().find(|known| known.ends_with(name)).map(str::to_owned);
-        if let Some(on_disk) = on_disk {
-            found.push((name.to_owned(), shape.clone(), weights.tensor(&on_disk, &shape)?));
-        }
-    }
-    Ok(found)
 }

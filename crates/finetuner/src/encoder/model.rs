@@ -3,7 +3,7 @@
 use engine::Device;
 
 use super::preprocessor::{Prepared, Preprocessor};
-use super::{Backbone, Encoder, EncoderOptions};
+use super::{Backbone, Encoder, EncoderOptions, TransformerConfig};
 use crate::artifact::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::artifact::{AdapterRecord, ArtifactWriter, ModelFolder, NamedTensor};
 use crate::data::Modality;
@@ -94,25 +94,13 @@ impl Model {
     /// [`Error::Model`] if they are missing or damaged, [`Error::Spec`] for a length the model cannot read.
     pub fn open(folder: ModelFolder, options: &ModelOptions) -> Result<Self> {
         let encoder = Encoder::open(&folder, &options.encoder)?;
-        let Backbone::Text(transformer) = encoder.main_tower().backbone();
-        let config = &transformer.config;
-        let longest = config.longest();
-        let max_length = options.max_length.unwrap_or(folder.max_length.min(longest));
-        if max_length > longest {
-            let problem = format!("is {max_length}, but `{}` reads at most {longest} tokens", folder.files.name());
-            return Err(Error::spec("max_length", problem));
-        }
-        let tokenizer = Tokenizer::from_bytes(&folder.files.name(), &folder.tokenizer()?, max_length)?;
-        let vocabulary = config.vocabulary;
-        if tokenizer.vocabulary_size() > vocabulary {
-            let problem = format!(
-                "the tokenizer knows {} tokens, but the weights only {vocabulary}",
-                tokenizer.vocabulary_size()
-            );
-            return Err(Error::model(folder.files.name(), problem));
-        }
-        let tokenizer = tokenizer.lowercase(folder.lowercase);
-        let preprocessor = Preprocessor::of_texts(folder.files.name(), tokenizer, Prompts::new(&folder, options));
+        let texts = match encoder.main_tower().backbone() {
+            Backbone::Text(transformer) => {
+                Some((tokenizer(&folder, &transformer.config, options)?, Prompts::new(&folder, options)))
+            }
+            Backbone::Image(_) => None,
+        };
+        let preprocessor = Preprocessor::new(folder.files.name(), texts);
         Ok(Model { folder, preprocessor, encoder })
     }
 
@@ -164,19 +152,21 @@ impl Model {
             // Where a folder has one, transformers takes it for a whole model with an adapter beside its weights.
             writer.json("config.json", &self.folder.config)?;
         }
-        writer.tokenizer(&self.folder)?;
         let tower = self.encoder.main_tower();
         writer.layout(tower.layout(), tower.backbone().width())?;
-        let own = self.preprocessor.prompts()?;
-        let mut prompts = self.folder.prompts.clone();
-        for (name, prompt) in [("query", &own.query), ("document", &own.document)] {
-            if !prompt.is_empty() {
-                prompts.insert(name.to_owned(), prompt.clone());
+        if tower.modality() == Modality::Text {
+            writer.tokenizer(&self.folder)?;
+            let own = self.preprocessor.prompts()?;
+            let mut prompts = self.folder.prompts.clone();
+            for (name, prompt) in [("query", &own.query), ("document", &own.document)] {
+                if !prompt.is_empty() {
+                    prompts.insert(name.to_owned(), prompt.clone());
+                }
             }
+            let default = self.folder.default_prompt.as_deref();
+            let max_length = self.preprocessor.tokenizer()?.max_length();
+            writer.limits_and_prompts(max_length, self.folder.lowercase, &prompts, default)?;
         }
-        let default = self.folder.default_prompt.as_deref();
-        let max_length = self.preprocessor.tokenizer()?.max_length();
-        writer.limits_and_prompts(max_length, self.folder.lowercase, &prompts, default)?;
         let (file, own) = match adapter {
             Some(record) => {
                 writer.json(ADAPTER_CONFIG, &record.config())?;
@@ -194,4 +184,21 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// The tokenizer of a model's texts, cutting them where the model or the options say.
+fn tokenizer(folder: &ModelFolder, config: &TransformerConfig, options: &ModelOptions) -> Result<Tokenizer> {
+    let (name, longest, vocabulary) = (folder.files.name(), config.longest(), config.vocabulary);
+    let max_length = options.max_length.unwrap_or(folder.max_length.min(longest));
+    if max_length > longest {
+        let problem = format!("is {max_length}, but `{name}` reads at most {longest} tokens");
+        return Err(Error::spec("max_length", problem));
+    }
+    let tokenizer = Tokenizer::from_bytes(&name, &folder.tokenizer()?, max_length)?;
+    if tokenizer.vocabulary_size() > vocabulary {
+        let known = tokenizer.vocabulary_size();
+        let problem = format!("the tokenizer knows {known} tokens, but the weights only {vocabulary}");
+        return Err(Error::model(name, problem));
+    }
+    Ok(tokenizer.lowercase(folder.lowercase))
 }

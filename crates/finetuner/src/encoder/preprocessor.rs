@@ -25,8 +25,8 @@ pub struct Prepared {
 }
 
 impl Preprocessor {
-    pub(super) fn of_texts(name: String, tokenizer: Tokenizer, prompts: Prompts) -> Self {
-        Preprocessor { name, texts: Some((Arc::new(tokenizer), prompts)) }
+    pub(super) fn new(name: String, texts: Option<(Tokenizer, Prompts)>) -> Self {
+        Preprocessor { name, texts: texts.map(|(tokenizer, prompts)| (Arc::new(tokenizer), prompts)) }
     }
 
     /// The tokenizer.

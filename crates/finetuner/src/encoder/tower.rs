@@ -7,8 +7,10 @@ use engine::{Packing, ParameterId, Tape, Var};
 use super::backbone::Backbone;
 use super::input::Input;
 use super::lora::Lora;
+use super::projection::Projection;
+use super::shape::Parts;
 use super::weights::{Loader, Origin};
-use super::{EncoderOptions, OwnedTensor};
+use super::EncoderOptions;
 use crate::artifact::{self, Dense, Layout, ModelFolder, PoolingMode, Step};
 use crate::data::Modality;
 use crate::error::Result;
@@ -25,22 +27,22 @@ pub struct Tower {
     pub(super) dense: Vec<DenseIds>,
     /// The last dense step, where it is new and its first weights are random.
     pub(super) new_head: Option<DenseIds>,
-    /// Tensors that nothing here uses, such as BERT's pooler: kept as they came, so that the artifact is complete.
-    pub(super) unused: Vec<OwnedTensor>,
+    /// What CLIP does after pooling, before any step of the layout, and how wide that is.
+    projection: Option<(Projection, usize)>,
 }
 
 impl Tower {
     /// Loads the steps that follow a backbone.
     pub(super) fn open<'a>(
-        backbone: Backbone,
-        unused: Vec<OwnedTensor>,
+        Parts { backbone, pooling, projection }: Parts,
         model: &'a ModelFolder,
         options: &EncoderOptions,
         key: Key,
         (loader, files): (&mut Loader<'a>, &'a [Option<artifact::Weights>]),
     ) -> Result<Self> {
         let mut layout = model.layout.clone();
-        layout.pooling = options.pooling.unwrap_or(layout.pooling);
+        let own = if model.names_pooling { layout.pooling } else { pooling };
+        layout.pooling = options.pooling.unwrap_or(own);
         let mut files = files.iter();
         let mut width = backbone.width();
         let mut dense = Vec::new();
@@ -73,7 +75,7 @@ impl Tower {
             dense.push(head);
             new_head = Some(head);
         }
-        Ok(Tower { backbone, layout, dense, new_head, unused })
+        Ok(Tower { backbone, layout, dense, new_head, projection })
     }
 
     /// What it reads.
@@ -93,7 +95,8 @@ impl Tower {
 
     /// Width of the embeddings.
     pub fn dimension(&self) -> usize {
-        self.layout.output_width(self.backbone.width())
+        let width = self.projection.as_ref().map_or(self.backbone.width(), |(_, width)| *width);
+        self.layout.output_width(width)
     }
 
     /// Embeddings `[items, dimension]`.
@@ -112,6 +115,9 @@ impl Tower {
             PoolingMode::Gem { p } => Pooling::Gem { p, eps: 1e-6 },
         };
         let mut x = tape.pool(pooling, rows, packing)?;
+        if let Some((projection, _)) = &self.projection {
+            x = projection.forward(tape, x)?;
+        }
         for (position, step) in self.layout.steps.iter().enumerate() {
             x = match step {
                 Step::Normalise => tape.normalize(&x)?,

@@ -5,6 +5,7 @@ use std::ops::Range;
 use engine::random::Key;
 use engine::{Gradients, ParameterId, Parameters, Tensor};
 
+use super::OwnedTensor;
 use crate::artifact::Weights;
 use crate::error::Result;
 
@@ -42,11 +43,15 @@ pub(crate) struct Loader<'a> {
     origin: Origin<'a>,
     /// What stands before the names in this checkpoint: nothing, or the task prefix such as `bert.`.
     prefix: &'static str,
+    /// What stands before the names that follow, on disk and in what is saved: a tower's part of the checkpoint.
+    scope: String,
     pub(crate) parameters: Parameters,
     pub(crate) stored: Vec<Stored>,
     /// For each parameter its depth: 0 embeddings, 1… layers, then the head.
     pub(crate) depths: Vec<usize>,
     depth: usize,
+    /// Tensors that nothing here uses, kept as they came, so that the artifact is complete.
+    pub(crate) kept: Vec<OwnedTensor>,
 }
 
 impl<'a> Loader<'a> {
@@ -55,7 +60,21 @@ impl<'a> Loader<'a> {
             Origin::Pretrained(weights) if weights.names().any(|name| name.starts_with(task_prefix)) => task_prefix,
             _ => "",
         };
-        Loader { origin, prefix, parameters: Parameters::default(), stored: Vec::new(), depths: Vec::new(), depth: 0 }
+        Loader {
+            origin,
+            prefix,
+            scope: String::new(),
+            parameters: Parameters::default(),
+            stored: Vec::new(),
+            depths: Vec::new(),
+            depth: 0,
+            kept: Vec::new(),
+        }
+    }
+
+    /// The names that follow stand under this prefix, such as `vision_model.`.
+    pub(crate) fn within(&mut self, scope: &str) {
+        scope.clone_into(&mut self.scope);
     }
 
     /// Parameters added from here on have this depth.
@@ -67,19 +86,87 @@ impl<'a> Loader<'a> {
     pub(crate) fn continue_from(&mut self, origin: Origin<'a>) {
         self.origin = origin;
         self.prefix = "";
+        self.scope.clear();
+    }
+
+    /// Whether the checkpoint has a tensor of this name; random weights have none that is optional.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match &self.origin {
+            Origin::Pretrained(weights) => weights.info(&format!("{}{}{name}", self.prefix, self.scope)).is_some(),
+            Origin::Random { .. } => false,
+        }
+    }
+
+    /// The shape of a tensor of the checkpoint, where it has one of this name.
+    pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match &self.origin {
+            Origin::Pretrained(weights) => {
+                weights.info(&format!("{}{}{name}", self.prefix, self.scope)).map(|info| info.shape.clone())
+            }
+            Origin::Random { .. } => None,
+        }
+    }
+
+    /// Keeps a tensor that nothing here uses, where the checkpoint has it.
+    pub(crate) fn keep(&mut self, name: &str) -> Result<()> {
+        if let (Origin::Pretrained(weights), Some(shape)) = (&self.origin, self.shape(name)) {
+            let name = format!("{}{name}", self.scope);
+            let values = weights.tensor(&format!("{}{name}", self.prefix), &shape)?;
+            self.kept.push((name, shape, values));
+        }
+        Ok(())
     }
 
     /// A matrix that lies under one or several names on disk, one below the other.
     pub(crate) fn matrix(&mut self, names: &[String], rows_each: usize, columns: usize) -> Result<ParameterId> {
-        self.add(names, &[rows_each, columns], None)
+        self.add(names, &[rows_each, columns], &[names.len() * rows_each, columns], None)
+    }
+
+    /// A tensor of several dimensions on disk that is a matrix here, such as the filters of a convolution.
+    pub(crate) fn folded(&mut self, name: &str, on_disk: &[usize], rows: usize) -> Result<ParameterId> {
+        let columns = on_disk.iter().product::<usize>() / rows.max(1);
+        self.add(&[name.to_owned()], on_disk, &[rows, columns], None)
+    }
+
+    /// A vector on disk that is a row here, to be repeated over the rows of a matrix.
+    pub(crate) fn row(&mut self, name: &str, length: usize, constant: f32) -> Result<ParameterId> {
+        self.add(&[name.to_owned()], &[length], &[1, length], Some(constant))
     }
 
     /// A vector under one or several names, one after the other; `constant` is its value when weights are random.
     pub(crate) fn vector(&mut self, names: &[String], length_each: usize, constant: f32) -> Result<ParameterId> {
-        self.add(names, &[length_each], Some(constant))
+        self.add(names, &[length_each], &[names.len() * length_each], Some(constant))
     }
 
-    fn add(&mut self, names: &[String], shape: &[usize], constant: Option<f32>) -> Result<ParameterId> {
+    /// The filters of a convolution, `[out, in / groups, height, width]`. Random ones keep the variance of their input (He et
+    /// al. 2015, over the outputs).
+    pub(crate) fn filters(&mut self, name: &str, shape: &[usize; 4]) -> Result<ParameterId> {
+        let deviation = (2.0 / (shape[0] * shape[2] * shape[3]) as f32).sqrt();
+        let own = match &mut self.origin {
+            Origin::Random { deviation: own, .. } => Some(std::mem::replace(own, deviation)),
+            Origin::Pretrained(_) => None,
+        };
+        let id = self.add(&[name.to_owned()], shape, shape, None);
+        if let (Origin::Random { deviation, .. }, Some(own)) = (&mut self.origin, own) {
+            *deviation = own;
+        }
+        id
+    }
+
+    /// A vector that learns without a gradient, such as a running mean.
+    pub(crate) fn statistic(&mut self, name: &str, length: usize, constant: f32) -> Result<ParameterId> {
+        let id = self.add(&[name.to_owned()], &[length], &[length], Some(constant))?;
+        self.parameters.get_mut(id).trainable = false;
+        Ok(id)
+    }
+
+    fn add(
+        &mut self,
+        names: &[String],
+        shape: &[usize],
+        whole: &[usize],
+        constant: Option<f32>,
+    ) -> Result<ParameterId> {
         let each: usize = shape.iter().product();
         let mut values = Vec::with_capacity(each * names.len());
         for name in names {
@@ -94,12 +181,11 @@ impl<'a> Loader<'a> {
                 }
             }
         }
-        let mut whole = shape.to_vec();
-        whole[0] *= names.len();
-        let id = self.parameters.add(names.join("+"), Tensor::from_vec(values, &whole)?);
+        let names: Vec<String> = names.iter().map(|name| format!("{}{name}", self.scope)).collect();
+        let id = self.parameters.add(names.join("+"), Tensor::from_vec(values, whole)?);
         self.depths.push(self.depth);
-        self.stored.extend(names.iter().enumerate().map(|(i, name)| Stored {
-            name: name.clone(),
+        self.stored.extend(names.into_iter().enumerate().map(|(i, name)| Stored {
+            name,
             shape: shape.to_vec(),
             parameter: id,
             elements: i * each..(i + 1) * each,
@@ -108,7 +194,7 @@ impl<'a> Loader<'a> {
     }
 
     fn read(&self, weights: &Weights, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let name = format!("{}{name}", self.prefix);
+        let name = format!("{}{}{name}", self.prefix, self.scope);
         if weights.info(&name).is_none() {
             // TensorFlow's names for the two vectors of a layer norm, in the oldest checkpoints.
             let old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");

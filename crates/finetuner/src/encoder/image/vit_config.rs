@@ -1,0 +1,329 @@
+//! The shapes of vision transformers and how each library names their tensors.
+
+use engine::device::Activation;
+use serde_json::Value;
+
+use crate::encoder::config::Reader;
+use crate::encoder::family::{CLIP_LAYER, OPEN_CLIP_LAYER};
+use crate::encoder::layers::{LayerConfig, LayerNames, NormPlace};
+use crate::error::{Error, Result, nearest};
+
+/// A vision transformer's shape.
+#[derive(Debug, Clone)]
+pub(crate) struct VisionConfig {
+    pub(crate) names: VisionNames,
+    pub(crate) layer: LayerConfig,
+    /// Width and height that the position embeddings are made for.
+    pub(crate) image: usize,
+    /// Width and height of a patch.
+    pub(crate) patch: usize,
+    pub(crate) patch_bias: bool,
+    /// A learned query over the patches instead of a class token (SigLIP).
+    pub(crate) attention_pool: bool,
+    /// Standard deviation of random initial weights.
+    pub(crate) initializer_range: f32,
+}
+
+/// Where a vision transformer's tensors lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VisionNames {
+    /// What task checkpoints put before every name.
+    pub(crate) prefix: &'static str,
+    pub(crate) patch: &'static str,
+    /// The rows before the patches.
+    pub(crate) tokens: &'static [&'static str],
+    pub(crate) positions: &'static str,
+    /// Whether tokens and positions lie on disk with dimensions of 1 in front.
+    pub(crate) batched: bool,
+    /// Positions of pictures of another size are resized with a filter as wide as the step, timm's and open_clip's way.
+    pub(crate) antialias: bool,
+    pub(crate) first_norm: Option<&'static str>,
+    pub(crate) layer: LayerNames,
+    pub(crate) final_norm: &'static str,
+    /// What nothing here uses.
+    pub(crate) kept: &'static [&'static str],
+}
+
+const VIT: VisionNames = VisionNames {
+    prefix: "vit.",
+    patch: "embeddings.patch_embeddings.projection",
+    tokens: &["embeddings.cls_token"],
+    positions: "embeddings.position_embeddings",
+    batched: true,
+    antialias: false,
+    first_norm: None,
+    layer: LayerNames {
+        layers: "encoder.layer.",
+        query_key_value: &["attention.attention.query", "attention.attention.key", "attention.attention.value"],
+        attention_output: "attention.output.dense",
+        attention_norm: "layernorm_before",
+        up: "intermediate.dense",
+        down: "output.dense",
+        output_norm: "layernorm_after",
+        scales: None,
+    },
+    final_norm: "layernorm",
+    kept: &["embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias"],
+};
+
+const DEIT: VisionNames = VisionNames {
+    prefix: "deit.",
+    tokens: &["embeddings.cls_token", "embeddings.distillation_token"],
+    ..VIT
+};
+
+const DINOV2: VisionNames = VisionNames {
+    prefix: "dinov2.",
+    layer: LayerNames {
+        attention_norm: "norm1",
+        up: "mlp.fc1",
+        down: "mlp.fc2",
+        output_norm: "norm2",
+        scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
+        ..VIT.layer
+    },
+    ..VIT
+};
+
+const TIMM: VisionNames = VisionNames {
+    prefix: "",
+    patch: "patch_embed.proj",
+    tokens: &["cls_token"],
+    positions: "pos_embed",
+    antialias: true,
+    layer: LayerNames {
+        layers: "blocks.",
+        query_key_value: &["attn.qkv"],
+        attention_output: "attn.proj",
+        attention_norm: "norm1",
+        up: "mlp.fc1",
+        down: "mlp.fc2",
+        output_norm: "norm2",
+        scales: None,
+    },
+    final_norm: "norm",
+    kept: &[],
+    ..VIT
+};
+
+/// The scales of a timm model that has them, such as its DINOv2.
+const TIMM_SCALES: [&str; 2] = ["ls1.gamma", "ls2.gamma"];
+
+const CLIP: VisionNames = VisionNames {
+    prefix: "",
+    patch: "embeddings.patch_embedding",
+    tokens: &["embeddings.class_embedding"],
+    positions: "embeddings.position_embedding.weight",
+    batched: false,
+    antialias: false,
+    first_norm: Some("pre_layrnorm"), // so on disk
+    layer: CLIP_LAYER,
+    final_norm: "post_layernorm",
+    kept: &[],
+};
+
+const SIGLIP: VisionNames = VisionNames { tokens: &[], first_norm: None, ..CLIP };
+
+const OPEN_CLIP: VisionNames = VisionNames {
+    patch: "conv1",
+    tokens: &["class_embedding"],
+    positions: "positional_embedding",
+    antialias: true,
+    first_norm: Some("ln_pre"),
+    layer: OPEN_CLIP_LAYER,
+    final_norm: "ln_post",
+    ..CLIP
+};
+
+/// timm's and torchvision's sizes by name: width and heads, the depth is 12 (24 of `large`).
+const SIZES: [(&str, usize, usize, usize); 4] =
+    [("tiny", 192, 3, 12), ("small", 384, 6, 12), ("base", 768, 12, 12), ("large", 1024, 16, 24)];
+
+impl VisionConfig {
+    /// Reads a `vit`, `deit` or `dinov2` of transformers.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a number that is missing or out of range, or a variant that is not implemented.
+    pub(crate) fn hugging_face(model: &str, config: &Value) -> Result<Self> {
+        let read = Reader { model, config };
+        let dinov2 = config["model_type"] == "dinov2";
+        if config["use_swiglu_ffn"] == true {
+            return Err(Error::model(model, "`use_swiglu_ffn` is true (DINOv2 giant), which is not supported"));
+        }
+        check_colours(model, config)?;
+        let hidden = read.count_or("hidden_size", 768)?;
+        let intermediate = match dinov2 {
+            true => hidden * read.count_or("mlp_ratio", 4)?,
+            false => read.count_or("intermediate_size", 3072)?,
+        };
+        let names = match config["model_type"].as_str() {
+            Some("dinov2") => DINOV2,
+            Some("deit") => DEIT,
+            _ => VIT,
+        };
+        let dropout = read.rate_or("hidden_dropout_prob", 0.0)?;
+        let layer = LayerConfig {
+            query_key_value_bias: config["qkv_bias"].as_bool().unwrap_or(true),
+            hidden_dropout: dropout,
+            attention_output_dropout: dropout,
+            attention_dropout: read.rate_or("attention_probs_dropout_prob", 0.0)?,
+            ..layers(&read, hidden, intermediate, "gelu", if dinov2 { 1e-6 } else { 1e-12 })?
+        };
+        let (image, patch) = (("image_size", 224), ("patch_size", if dinov2 { 14 } else { 16 }));
+        Self::new(&read, names, layer, image, patch)
+    }
+
+    /// Reads the `vision_config` of a CLIP or SigLIP model of transformers. Files leave out what equals the default.
+    ///
+    /// # Errors
+    /// As [`VisionConfig::hugging_face`].
+    pub(crate) fn clip(model: &str, config: &Value, siglip: bool) -> Result<Self> {
+        let read = Reader { model, config };
+        check_colours(model, config)?;
+        let hidden = read.count_or("hidden_size", 768)?;
+        let intermediate = read.count_or("intermediate_size", 3072)?;
+        let (names, act, eps, patch) = match siglip {
+            false => (CLIP, "quick_gelu", 1e-5, 32),
+            true => (SIGLIP, "gelu_pytorch_tanh", 1e-6, 16),
+        };
+        let layer = LayerConfig {
+            attention_dropout: read.rate_or("attention_dropout", 0.0)?,
+            ..layers(&read, hidden, intermediate, act, eps)?
+        };
+        let result = Self::new(&read, names, layer, ("image_size", 224), ("patch_size", patch))?;
+        if siglip && config["vision_use_head"] == false {
+            return Err(Error::model(model, "`vision_use_head` is false, only SigLIP's attention pooling is supported"));
+        }
+        Ok(VisionConfig { patch_bias: siglip, attention_pool: siglip, ..result })
+    }
+
+    /// Reads the `vision_cfg` of open_clip.
+    ///
+    /// # Errors
+    /// As [`VisionConfig::hugging_face`].
+    pub(crate) fn open_clip(model: &str, config: &Value, activation: Activation) -> Result<Self> {
+        for key in ["timm_model_name", "attentional_pool", "no_ln_pre", "ls_init_value", "global_average_pool"] {
+            if !matches!(config[key], Value::Null | Value::Bool(false)) {
+                let problem = format!("`vision_cfg` has `{key}`, only open_clip's own vision transformer is supported");
+                return Err(Error::model(model, problem));
+            }
+        }
+        if !config["layers"].is_u64() {
+            let problem = format!("`vision_cfg` has layers {}, a ResNet; only transformers are supported", config["layers"]);
+            return Err(Error::model(model, problem));
+        }
+        let read = Reader { model, config };
+        let hidden = read.count_or("width", 768)?;
+        let head = read.count_or("head_width", 64)?;
+        let ratio = config["mlp_ratio"].as_f64().unwrap_or(4.0);
+        let layer = LayerConfig {
+            layers: read.count("layers")?,
+            heads: hidden / head.min(hidden),
+            activation,
+            ..layers(&read, hidden, (hidden as f64 * ratio) as usize, "gelu", 1e-5)?
+        };
+        read.check_heads(hidden, layer.heads)?;
+        let result = Self::new(&read, OPEN_CLIP, layer, ("image_size", 224), ("patch_size", 16))?;
+        Ok(VisionConfig { patch_bias: false, ..result })
+    }
+
+    /// Reads timm's `vit_{tiny, small, base, large}_patch…`: sizes are in the name, unless `model_args` say otherwise.
+    /// `scaled` where the checkpoint has layer scales.
+    ///
+    /// # Errors
+    /// As [`VisionConfig::hugging_face`].
+    pub(crate) fn timm(model: &str, config: &Value, scaled: bool) -> Result<Self> {
+        let architecture = config["architecture"].as_str().unwrap_or_default();
+        let refuse = |problem: String| Err(Error::model(model, problem));
+        let mut parts = architecture.trim_start_matches("vit_").split('_');
+        let size = parts.next().unwrap_or_default();
+        let Some(&(_, hidden, heads, depth)) = SIZES.iter().find(|(name, ..)| *name == size) else {
+            let hint = nearest(size, SIZES.map(|(name, ..)| name));
+            return refuse(format!("`architecture` is `{architecture}`: unknown size `{size}`{hint}"));
+        };
+        let patch = parts.next().and_then(|part| part.strip_prefix("patch")?.parse().ok()).unwrap_or(16);
+        let variants: Vec<&str> = parts.filter(|part| part.parse::<usize>().is_err()).collect();
+        if variants.iter().any(|variant| *variant != "dinov2") {
+            return refuse(format!("`architecture` is `{architecture}`, a variant of the vision transformer that is not supported"));
+        }
+        let own = config["pretrained_cfg"]["input_size"][1].as_u64().unwrap_or(224) as usize;
+        let arguments = &config["model_args"];
+        for (key, plain) in [("global_pool", "token"), ("class_token", "true")] {
+            let given = &arguments[key];
+            let given = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
+            if given != "null" && given != plain {
+                return refuse(format!("`model_args` has {key} {given}, only {plain} is supported"));
+            }
+        }
+        for key in ["reg_tokens", "no_embed_class", "pre_norm", "qk_norm", "fc_norm", "pos_embed", "swiglu_mlp"] {
+            if !matches!(arguments[key], Value::Null | Value::Bool(false)) {
+                return refuse(format!("`model_args` has `{key}`, which is not supported"));
+            }
+        }
+        let read = Reader { model, config: arguments };
+        let hidden = read.count_or("embed_dim", hidden)?;
+        let ratio = arguments["mlp_ratio"].as_f64().unwrap_or(4.0);
+        let layer = LayerConfig {
+            layers: read.count_or("depth", depth)?,
+            heads: read.count_or("num_heads", heads)?,
+            query_key_value_bias: arguments["qkv_bias"].as_bool().unwrap_or(true),
+            ..layers(&read, hidden, (hidden as f64 * ratio) as usize, "gelu", 1e-6)?
+        };
+        read.check_heads(hidden, layer.heads)?;
+        let scales = scaled.then_some(TIMM_SCALES);
+        let names = VisionNames { layer: LayerNames { scales, ..TIMM.layer }, ..TIMM };
+        Self::new(&read, names, layer, ("img_size", own), ("patch_size", patch))
+    }
+
+    fn new(
+        read: &Reader<'_>,
+        names: VisionNames,
+        layer: LayerConfig,
+        image: (&str, usize),
+        patch: (&str, usize),
+    ) -> Result<Self> {
+        let (image, patch) = (read.count_or(image.0, image.1)?, read.count_or(patch.0, patch.1)?);
+        // Positions are a square of the patches of an image; both bounds keep products far from overflow.
+        if patch > image || image > 1 << 13 {
+            let problem = format!("an image size of {image} and a patch size of {patch} do not go together");
+            return Err(Error::model(read.model, problem));
+        }
+        let initializer_range = read.config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
+        Ok(VisionConfig { names, layer, image, patch, patch_bias: true, attention_pool: false, initializer_range })
+    }
+}
+
+/// The layers by the keys of transformers, without dropout.
+fn layers(
+    read: &Reader<'_>,
+    hidden: usize,
+    intermediate: usize,
+    activation: &str,
+    eps: f64,
+) -> Result<LayerConfig> {
+    let heads = read.count_or("num_attention_heads", 12)?;
+    if read.config["num_attention_heads"].is_u64() {
+        read.check_heads(hidden, heads)?;
+    }
+    Ok(LayerConfig {
+        layers: read.count_or("num_hidden_layers", 12)?,
+        hidden,
+        heads,
+        intermediate,
+        activation: read.activation_or("hidden_act", activation)?,
+        norm: NormPlace::Before,
+        norm_eps: read.config["layer_norm_eps"].as_f64().unwrap_or(eps) as f32,
+        causal: false,
+        query_key_value_bias: true,
+        hidden_dropout: 0.0,
+        attention_output_dropout: 0.0,
+        attention_dropout: 0.0,
+    })
+}
+
+fn check_colours(model: &str, config: &Value) -> Result<()> {
+    match config["num_channels"].as_u64() {
+        None | Some(3) => Ok(()),
+        Some(other) => Err(Error::model(model, format!("`num_channels` is {other}, expected 3: red, green and blue"))),
+    }
+}
