@@ -15,6 +15,15 @@ pub struct Parameter {
     pub value: Tensor,
     /// Whether it takes part in training; without, no gradient is computed.
     pub trainable: bool,
+    /// Whether it follows what batches say, without a gradient, as running statistics do ([`crate::Tape::observe`]).
+    pub observed: bool,
+}
+
+impl Parameter {
+    /// Whether training changes it.
+    pub fn changes(&self) -> bool {
+        self.trainable || self.observed
+    }
 }
 
 /// All weights of a model, in a fixed order.
@@ -26,7 +35,7 @@ pub struct Parameters {
 impl Parameters {
     /// Adds a trainable parameter.
     pub fn add(&mut self, name: impl Into<String>, value: Tensor) -> ParameterId {
-        self.list.push(Parameter { name: name.into(), value, trainable: true });
+        self.list.push(Parameter { name: name.into(), value, trainable: true, observed: false });
         ParameterId(self.list.len() - 1)
     }
 

@@ -121,7 +121,7 @@ run_spec! {
     pooling: Option<String> = None,
     /// Adds a projection head of this width.
     output_dim: Option<usize> = None,
-    /// `embeddings`, `layers:0-3`, `all`, or several joined by commas.
+    /// `embeddings`, `layers:0-3`, `all`, `statistics` (of batch norms), or several joined by commas.
     freeze: Option<String> = None,
     /// Low-rank adapters beside frozen weights, as in `rank=8,alpha=16,targets=query+value,dropout=0,save=merged` (the
     /// defaults); `targets` may be `all-linear`, `save` may be `adapter`. Without it all weights learn.

@@ -72,7 +72,7 @@ impl ModelFolder {
         };
         let json = |file: &str| Ok::<_, Error>(files.json(&join(&transformer, file))?.unwrap_or(Value::Null));
         let open_clip = || json("open_clip_config.json");
-        let config = match Some(json("config.json")?).filter(|config| names_a_model(config)) {
+        let config = match Some(json("config.json")?).filter(names_a_model) {
             Some(config) => config,
             None => Some(open_clip()?).filter(Value::is_object).unwrap_or(base),
         };

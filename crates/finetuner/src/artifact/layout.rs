@@ -251,8 +251,9 @@ impl Layout {
                     return Err(refuse(format!("module `{path}` ({kind}) is out of order in `modules.json`")));
                 }
                 _ => {
-                    let problem =
-                        format!("unknown module type `{kind}`, known are Transformer, CLIPModel, Pooling, Dense, Normalize");
+                    let problem = format!(
+                        "unknown module type `{kind}`, known are Transformer, CLIPModel, Pooling, Dense, Normalize"
+                    );
                     return Err(refuse(problem));
                 }
             }

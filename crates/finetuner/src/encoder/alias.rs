@@ -27,7 +27,8 @@ const fn alias(
     Alias { name, repository, family, dimension, description }
 }
 
-/// Every alias: small English models first, then larger and multilingual ones, plain language models last.
+/// Every alias: small English models first, then larger and multilingual ones, plain language models, then texts with
+/// pictures and pictures alone.
 #[rustfmt::skip] // a table
 pub const ALIASES: &[Alias] = &[
     alias("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "bert", 384, "English; small and fast, the usual first choice"),
@@ -62,25 +63,31 @@ pub const ALIASES: &[Alias] = &[
     alias("roberta-base", "FacebookAI/roberta-base", "roberta", 768, "English language model"),
     alias("xlm-roberta-base", "FacebookAI/xlm-roberta-base", "xlm-roberta", 768, "100 languages, language model"),
     alias("mpnet-base", "microsoft/mpnet-base", "mpnet", 768, "English language model"),
+    alias("clip-base-en", "openai/clip-vit-base-patch32", "clip", 512, "texts and pictures; Jina Finetuner's name of CLIP ViT-B/32"),
+    alias("clip-base-16", "openai/clip-vit-base-patch16", "clip", 512, "texts and pictures; smaller patches"),
+    alias("clip-large-en", "openai/clip-vit-large-patch14", "clip", 768, "texts and pictures; CLIP ViT-L/14"),
+    alias("clip-base-multi", "laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k", "open_clip", 512, "texts of 100 languages and pictures"),
+    alias("clip-ViT-B-32", "sentence-transformers/clip-ViT-B-32", "clip", 512, "texts and pictures; as sentence-transformers saves it"),
+    alias("clip-ViT-B-32-multilingual-v1", "sentence-transformers/clip-ViT-B-32-multilingual-v1", "distilbert", 512, "50 languages, into the space of `clip-ViT-B-32`; texts only"),
+    alias("siglip-base", "google/siglip-base-patch16-224", "siglip", 768, "texts and pictures; trained with a sigmoid loss"),
+    alias("resnet-base", "timm/resnet50.tv_in1k", "resnet", 2048, "pictures; Jina Finetuner's name of ResNet-50"),
+    alias("resnet-large", "timm/resnet152.tv_in1k", "resnet", 2048, "pictures; Jina Finetuner's name of ResNet-152"),
+    alias("resnet18", "timm/resnet18.tv_in1k", "resnet", 512, "pictures; small"),
+    alias("resnet50", "timm/resnet50.a1_in1k", "resnet", 2048, "pictures; a newer recipe of the same network"),
+    alias("resnet101", "timm/resnet101.tv_in1k", "resnet", 2048, "pictures"),
+    alias("resnet152", "timm/resnet152.tv_in1k", "resnet", 2048, "pictures"),
+    alias("mobilenet-v2", "timm/mobilenetv2_100.ra_in1k", "mobilenet", 1280, "pictures; small and fast"),
+    alias("efficientnet-base", "timm/efficientnet_b4.ra2_in1k", "efficientnet", 1792, "pictures; Jina Finetuner's name of EfficientNet B4"),
+    alias("efficientnet-large", "timm/tf_efficientnet_b7.ra_in1k", "efficientnet", 2560, "pictures; Jina Finetuner's name of EfficientNet B7"),
+    alias("efficientnet-b0", "timm/efficientnet_b0.ra_in1k", "efficientnet", 1280, "pictures; the smallest of its family"),
+    alias("vit-base", "google/vit-base-patch16-224-in21k", "vit", 768, "pictures; a vision transformer"),
+    alias("dinov2-small", "facebook/dinov2-small", "dinov2", 384, "pictures; trained without labels, strong for similarity"),
+    alias("dinov2-base", "facebook/dinov2-base", "dinov2", 768, "pictures; trained without labels, strong for similarity"),
 ];
 
-/// Names of Jina Finetuner whose kind of model is not in this version: image, text-and-image, T5 and mesh models.
-const NOT_HERE: &[&str] = &[
-    "jina-embedding-s-en-v1",
-    "jina-embedding-b-en-v1",
-    "jina-embedding-l-en-v1",
-    "efficientnet-base",
-    "efficientnet-large",
-    "resnet-base",
-    "resnet-large",
-    "resnet50",
-    "resnet152",
-    "clip-base-en",
-    "clip-large-en",
-    "clip-base-multi",
-    "pointnet-base",
-    "mlp",
-];
+/// Names of Jina Finetuner whose kind of model is not in this version: T5 and mesh models.
+const NOT_HERE: &[&str] =
+    &["jina-embedding-s-en-v1", "jina-embedding-b-en-v1", "jina-embedding-l-en-v1", "pointnet-base", "mlp"];
 
 /// The alias of this name, in whatever case it is written.
 pub fn find(name: &str) -> Option<&'static Alias> {
@@ -90,7 +97,7 @@ pub fn find(name: &str) -> Option<&'static Alias> {
 /// Why a name is no model, with the nearest ones.
 pub fn unknown(name: &str) -> String {
     if NOT_HERE.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-        return "is a kind of model that is not in this version; text encoders are listed by `finetuner models`".into();
+        return "is a kind of model that is not in this version; `finetuner models` lists what is".into();
     }
     let known = ALIASES.iter().map(|alias| alias.name).chain(["mini"]);
     let hint = nearest(name, known);
@@ -121,6 +128,6 @@ mod tests {
     fn an_unknown_name_gets_the_nearest_one_or_the_way_to_the_list() {
         assert!(unknown("bert-base-case").contains("did you mean `bert-base-cased`"));
         assert!(unknown("something else entirely").contains("finetuner models"));
-        assert!(unknown("clip-base-en").contains("not in this version"));
+        assert!(unknown("pointnet-base").contains("not in this version"));
     }
 }

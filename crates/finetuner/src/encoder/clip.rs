@@ -116,7 +116,8 @@ impl ClipConfig {
             return Ok(ClipConfig { library: Library::OpenClipText(head), text, vision, width, text_pooling });
         }
         for key in ["embed_cls", "no_causal_mask", "proj_bias", "ls_init_value", "mlp_ratio", "pool_type"] {
-            let plain = matches!(&text[key], Value::Null | Value::Bool(false)) || text[key] == "argmax" || text[key] == 4.0;
+            let plain =
+                matches!(&text[key], Value::Null | Value::Bool(false)) || text[key] == "argmax" || text[key] == 4.0;
             if !plain {
                 return refuse(format!("{key} {}, which is not supported", text[key]));
             }

@@ -61,9 +61,7 @@ impl CrossEncoder {
         let (dense, activation, out) = match family {
             Family::Bert => ("pooler.dense", Activation::Tanh, "classifier"),
             Family::DistilBert => ("pre_classifier", Activation::Relu, "classifier"),
-            _ => {
-                ("classifier.dense", Activation::Tanh, "classifier.out_proj")
-            }
+            _ => ("classifier.dense", Activation::Tanh, "classifier.out_proj"),
         };
         if family != Family::Bert {
             loader.continue_from(Origin::Pretrained(&weights)); // the head's names have no prefix; BERT's pooler has

@@ -16,7 +16,7 @@ impl Encoder {
             let new = self.towers.iter().any(|tower| tower.is_new(id));
             let as_it_ended = new || self.lora.is_down(id);
             let parameter = self.parameters.get_mut(id);
-            if as_it_ended || !parameter.trainable {
+            if as_it_ended || !parameter.changes() {
                 parameter.value = end.clone();
                 continue;
             }

@@ -14,7 +14,7 @@ pub(crate) type Affine = (ParameterId, ParameterId);
 
 /// Where the norms of a layer stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NormPlace {
+pub(crate) enum NormPlace {
     /// `x = norm(x + part(x))`, as in BERT (Vaswani et al. 2017).
     After,
     /// `x = x + scale * part(norm(x))`, as in CLIP and vision transformers; `scale` is 1, or learned by column (layer
@@ -119,9 +119,7 @@ impl Layers {
 
     /// The weights of all linear layers.
     pub(crate) fn linear_weights(&self) -> Vec<ParameterId> {
-        let of = |layer: &Layer| {
-            [layer.query_key_value.0, layer.attention_output.0, layer.up.0, layer.down.0]
-        };
+        let of = |layer: &Layer| [layer.query_key_value.0, layer.attention_output.0, layer.up.0, layer.down.0];
         self.layers.iter().flat_map(of).collect()
     }
 

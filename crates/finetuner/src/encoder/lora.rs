@@ -100,6 +100,7 @@ impl Encoder {
         let heads: Vec<bool> = self.parameters.ids().map(|id| self.is_dense(id)).collect();
         for (parameter, head) in self.parameters.iter_mut().zip(heads) {
             parameter.trainable &= head;
+            parameter.observed &= head;
         }
         let key = Key::new(seed).part(0x10fa);
         let mut adapters = Vec::new();

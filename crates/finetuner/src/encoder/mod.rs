@@ -102,7 +102,8 @@ impl Encoder {
         let mut loader = Loader::new(origin, shape.prefix());
         let parts = shape.load(&mut loader)?;
         if parts.len() > 1 && (options.output_dim.is_some() || !dense.is_empty()) {
-            let problem = "both towers embed into one space by projections of their own; they take no further dense layers";
+            let problem =
+                "both towers embed into one space by projections of their own; they take no further dense layers";
             return Err(Error::model(model.files.name(), problem));
         }
         let mut towers = Vec::new();

@@ -4,13 +4,13 @@ use engine::device::{Activation, Pooling};
 use engine::random::Key;
 use engine::{Packing, ParameterId, Tape, Var};
 
+use super::EncoderOptions;
 use super::backbone::Backbone;
 use super::input::Input;
 use super::lora::Lora;
 use super::projection::Projection;
 use super::shape::Parts;
 use super::weights::{Loader, Origin};
-use super::EncoderOptions;
 use crate::artifact::{self, Dense, Layout, ModelFolder, PoolingMode, Step};
 use crate::data::Modality;
 use crate::error::Result;

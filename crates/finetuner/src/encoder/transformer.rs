@@ -7,8 +7,8 @@ use engine::random::Key;
 use engine::{Packing, ParameterId, Tape, Var};
 
 use super::family::TransformerConfig;
-use super::lora::Lora;
 use super::layers::{Affine, Layers, apply_norm, dropout, norm};
+use super::lora::Lora;
 use super::weights::Loader;
 use crate::error::Result;
 use crate::tokens::PackedBatch;

@@ -156,7 +156,8 @@ impl<'a> Loader<'a> {
     /// A vector that learns without a gradient, such as a running mean.
     pub(crate) fn statistic(&mut self, name: &str, length: usize, constant: f32) -> Result<ParameterId> {
         let id = self.add(&[name.to_owned()], &[length], &[length], Some(constant))?;
-        self.parameters.get_mut(id).trainable = false;
+        let parameter = self.parameters.get_mut(id);
+        (parameter.trainable, parameter.observed) = (false, true);
         Ok(id)
     }
 

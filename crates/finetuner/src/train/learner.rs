@@ -87,6 +87,7 @@ impl Learner {
         self.optimizer.step(device, weights, &self.gradients, rate, self.max_grad_norm)?;
         criterion.optimizer.step(device, criterion.objective.parameters_mut(), &found.own, loss_rate, 0.0)?;
         criterion.objective.remember(found.remembered);
+        self.model.encoder.settle(found.observed);
         Ok((found.loss, rate))
     }
 

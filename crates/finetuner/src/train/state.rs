@@ -59,7 +59,7 @@ fn fixed_fields(spec: &RunSpec) -> serde_json::Value {
 
 /// Whether a checkpoint holds a tensor of this part: everything of a loss, and of the model what learns.
 fn is_kept(part: &str, parameter: &Parameter) -> bool {
-    parameter.trainable || !part.is_empty()
+    parameter.changes() || !part.is_empty()
 }
 
 impl State {
@@ -177,7 +177,7 @@ impl State {
         let mut kept = record["kept_step"].as_u64().map(|step| Kept { step: step as usize, weights: Vec::new() });
         if let Some(kept) = &mut kept {
             for (index, parameter) in learner.model.encoder.parameters.iter().enumerate() {
-                kept.weights.push(match parameter.trainable {
+                kept.weights.push(match parameter.changes() {
                     true => read(format!("{index}/best"), parameter.value.shape())?,
                     false => parameter.value.clone(),
                 });

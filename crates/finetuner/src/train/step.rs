@@ -6,7 +6,7 @@
 //! embeddings' gradients. Dropout masks depend on step, example and position only, so both passes draw the same.
 
 use engine::random::Key;
-use engine::{Device, Gradients, Tape, Tensor};
+use engine::{Device, Gradients, ParameterId, Tape, Tensor};
 
 use super::batch::Batch;
 use crate::encoder::{Encoder, Input};
@@ -21,6 +21,8 @@ pub(crate) struct Found {
     pub(crate) own: Gradients,
     /// What the objective will remember.
     pub(crate) remembered: Remembered,
+    /// What each micro-batch says of the model's running statistics.
+    pub(crate) observed: Vec<(ParameterId, Tensor)>,
 }
 
 /// Adds the gradients of a batch to `gradients`. With a key, dropout is on.
@@ -44,9 +46,10 @@ pub(crate) fn gradients(
         let computed = objective.compute(&mut tape, &embeddings, &batch.layout)?;
         drop(embeddings);
         let loss = f64::from(computed.loss.value().item());
+        let observed = tape.take_observed();
         let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
         let own = computed.own_gradients(&mut leaves);
-        return Ok(Found { loss, own, remembered: computed.into_remembered() });
+        return Ok(Found { loss, own, remembered: computed.into_remembered(), observed });
     }
 
     let embeddings = embed(encoder, device, batch, dropout)?;
@@ -57,7 +60,7 @@ pub(crate) fn gradients(
     let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
     let upstream = leaves.take(&leaf);
     let own = computed.own_gradients(&mut leaves);
-    let found = Found { loss, own, remembered: computed.into_remembered() };
+    let mut found = Found { loss, own, remembered: computed.into_remembered(), observed: Vec::new() };
     let Some(upstream) = upstream else { return Ok(found) };
 
     let width = upstream.columns();
@@ -68,6 +71,7 @@ pub(crate) fn gradients(
         row += rows;
         let mut tape = Tape::recording(device, &encoder.parameters);
         let embeddings = encoder.forward(&mut tape, micro_batch, dropout)?;
+        found.observed.extend(tape.take_observed());
         tape.backward(&embeddings, Tensor::from_vec(part, &[rows, width])?, gradients)?;
     }
     Ok(found)

@@ -6,14 +6,20 @@ use crate::artifact::TOKENIZER_FILES;
 use crate::artifact::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 
 /// Files of a model that we use, beside its weights and its tokenizer's.
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "config.json",
+    "preprocessor_config.json",
+    OPEN_CLIP_CONFIG,
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     ADAPTER_CONFIG,
     "README.md",
 ];
+
+/// open_clip's own names; its repositories often hold the same model for transformers, too.
+const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+const OPEN_CLIP_WEIGHTS: &str = "open_clip_model.safetensors";
 
 /// The files to download, weights last, so that a snapshot with weights has all the rest.
 ///
@@ -37,7 +43,7 @@ pub(super) fn choose<'a>(names: &[&'a str]) -> std::result::Result<Vec<&'a str>,
         if FILES.contains(&file) || TOKENIZER_FILES.contains(&file) {
             small.push(name);
         } else if ["model.safetensors", ADAPTER_WEIGHTS].contains(&file)
-            || (is_shard(file) && !sibling("model.safetensors"))
+            || ((is_shard(file) || file == OPEN_CLIP_WEIGHTS) && !sibling("model.safetensors"))
         {
             weights.push(name);
         } else if file == "model.safetensors.index.json" && !sibling("model.safetensors") {
@@ -74,8 +80,9 @@ pub(super) fn is_complete(folder: &Path) -> bool {
             let mut shards = index["weight_map"].as_object()?.values();
             Some(shards.all(|shard| shard.as_str().is_some_and(|shard| folder.join(shard).is_file())))
         };
-        folder.join("config.json").is_file()
-            && (folder.join("model.safetensors").is_file() || shards().unwrap_or(false))
+        let has = |names: [&str; 2]| names.iter().any(|name| folder.join(name).is_file());
+        has(["config.json", OPEN_CLIP_CONFIG])
+            && (has(["model.safetensors", OPEN_CLIP_WEIGHTS]) || shards().unwrap_or(false))
     };
     let adapter = [ADAPTER_CONFIG, ADAPTER_WEIGHTS].iter().all(|file| folder.join(file).is_file());
     adapter || whole(folder) || whole(&folder.join("0_Transformer"))

@@ -2,8 +2,8 @@
 //!
 //! Batch norm in training takes the mean and variance of the pictures that are encoded at once, a micro-batch: under the
 //! gradient cache too, where a larger batch is encoded part by part. Both passes see the same parts, so the second computes
-//! what the first did. A step moves the running statistics once, towards the mean over its micro-batches. A batch norm whose
-//! weight is frozen, and every one where the statistics are, uses the running ones and moves nothing.
+//! what the first did. A step moves the running statistics once, towards the mean over its micro-batches. A batch norm that is
+//! frozen, or whose statistics are (`freeze` says so), uses the running ones in training, too.
 
 use engine::device::{Activation, Pooling};
 use engine::map::{BatchNormOptions, ConvolutionOptions, Padding, Statistics};
@@ -143,7 +143,7 @@ impl Unit {
         let Features { x, map } = self.convolution.forward(tape, x)?;
         let value = |id: ParameterId| tape.parameters().get(id).value.clone();
         let running = RunningStatistics { mean: value(self.mean), variance: value(self.variance) };
-        let statistics = match training && tape.parameters().get(self.weight).trainable {
+        let statistics = match training && tape.parameters().get(self.mean).observed {
             true => Statistics::Batch { momentum: self.norm.momentum },
             false => Statistics::Running,
         };

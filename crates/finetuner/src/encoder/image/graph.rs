@@ -24,17 +24,15 @@ use crate::error::{Error, Result, nearest};
 pub(crate) struct GraphConfig {
     model: String,
     config: Value,
-    image: usize,
 }
 
 impl GraphConfig {
     /// # Errors
-    /// [`Error::Model`] where there are no operations or no size.
+    /// [`Error::Model`] where there are no operations.
     pub(crate) fn read(model: &str, config: &Value) -> Result<Self> {
-        let image = config["input"]["size"].as_u64().filter(|size| (1..=1 << 13).contains(size));
-        match (image, config["ops"].is_array()) {
-            (Some(image), true) => Ok(GraphConfig { model: model.into(), config: config.clone(), image: image as usize }),
-            _ => Err(Error::model(model, "a graph's config.json needs `input.size` and a list of `ops`")),
+        match config["ops"].is_array() {
+            true => Ok(GraphConfig { model: model.into(), config: config.clone() }),
+            false => Err(Error::model(model, "a graph's config.json needs a list of `ops`")),
         }
     }
 }
@@ -46,7 +44,6 @@ pub(crate) struct Graph {
     /// The tensor that holds the features.
     last: u64,
     width: usize,
-    image: usize,
 }
 
 #[derive(Debug)]
@@ -70,13 +67,16 @@ impl Graph {
         let ops = config.config["ops"].as_array().into_iter().flatten();
         for (number, op) in ops.enumerate() {
             let refuse = |problem: String| Error::model(&config.model, format!("operation {number} {problem}"));
-            let tensors = |key: &str| op[key].as_array().into_iter().flatten().filter_map(Value::as_u64).collect::<Vec<_>>();
+            let tensors =
+                |key: &str| op[key].as_array().into_iter().flatten().filter_map(Value::as_u64).collect::<Vec<_>>();
             let (inputs, outputs) = (tensors("in"), tensors("out"));
             let width = |at: usize| {
                 let width = inputs.get(at).and_then(|input| widths.get(input)).copied();
                 width.ok_or_else(|| refuse(format!("reads what no operation before it gives: {}", op["in"])))
             };
-            let &[output] = &outputs[..] else { return Err(refuse(format!("gives {}, expected one tensor", op["out"]))) };
+            let &[output] = &outputs[..] else {
+                return Err(refuse(format!("gives {}, expected one tensor", op["out"])));
+            };
             let activation = match op["act"].as_u64().unwrap_or(0) {
                 0 => Activation::Identity,
                 1 => Activation::Relu,
@@ -108,7 +108,7 @@ impl Graph {
                 "ADD" => return Err(refuse("adds maps of different channels".into())),
                 "AVERAGE_POOL_2D" => {
                     let (last, width) = (inputs[..1].first().copied().unwrap_or(0), width(0)?);
-                    return Ok(Graph { operations, last, width, image: config.image });
+                    return Ok(Graph { operations, last, width });
                 }
                 other => {
                     let known = ["CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "AVERAGE_POOL_2D"];
@@ -127,10 +127,6 @@ impl Graph {
 
     pub(super) fn width(&self) -> usize {
         self.width
-    }
-
-    pub(super) fn image_size(&self) -> usize {
-        self.image
     }
 
     pub(super) fn forward(&self, tape: &mut Tape<'_>, pixels: &Features) -> Result<Features> {

@@ -20,7 +20,6 @@ pub(crate) struct InvertedConfig {
     norm: Norm,
     /// TensorFlow's borders, in timm's `tf_` models.
     same: bool,
-    image: usize,
 }
 
 /// Blocks of one shape; the first one has the stride.
@@ -64,17 +63,9 @@ const EFFICIENT: [Row; 7] = [
     (6, 320, 1, 1, 3),
 ];
 
-/// Width and depth multipliers and the picture's extent of B0 to B7.
-const SCALES: [(f64, f64, usize); 8] = [
-    (1.0, 1.0, 224),
-    (1.0, 1.1, 240),
-    (1.1, 1.2, 260),
-    (1.2, 1.4, 300),
-    (1.4, 1.8, 380),
-    (1.6, 2.2, 456),
-    (1.8, 2.6, 528),
-    (2.0, 3.1, 600),
-];
+/// Width and depth multipliers of B0 to B7.
+const SCALES: [(f64, f64); 8] =
+    [(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8), (1.6, 2.2), (1.8, 2.6), (2.0, 3.1)];
 
 impl InvertedConfig {
     /// Reads `mobilenet_v2` (torchvision), `mobilenetv2_100` (timm; the number is the width in percent), `efficientnet_b0` …
@@ -100,11 +91,11 @@ impl InvertedConfig {
             let stages = MOBILE.map(|row| Stage::scaled(row, width, 1.0)).to_vec();
             let (stem, head) = (rounded(32.0 * width), rounded(1280.0 * width.max(1.0)));
             let norm = Norm::default();
-            return Ok(InvertedConfig { library, efficient: false, stem, stages, head, norm, same: false, image: 224 });
+            return Ok(InvertedConfig { library, efficient: false, stem, stages, head, norm, same: false });
         }
         let same = name.starts_with("tf_");
         let size = name.trim_start_matches("tf_").strip_prefix("efficientnet_b").and_then(|size| size.parse().ok());
-        let Some((size, &(width, depth, image))) = size.and_then(|size: usize| Some((size, SCALES.get(size)?))) else {
+        let Some((size, &(width, depth))) = size.and_then(|size: usize| Some((size, SCALES.get(size)?))) else {
             return Err(Error::model(model, unknown(name)));
         };
         let (width, depth) = (multiplier(width_keys, width)?, multiplier(depth_keys, depth)?);
@@ -115,7 +106,7 @@ impl InvertedConfig {
         };
         let tensorflow = same || library == Library::Torchvision && size >= 5;
         let norm = if tensorflow { Norm { eps: 1e-3, momentum: 0.01 } } else { Norm::default() };
-        Ok(InvertedConfig { library, efficient: true, stem: rounded(32.0 * width), stages, head, norm, same, image })
+        Ok(InvertedConfig { library, efficient: true, stem: rounded(32.0 * width), stages, head, norm, same })
     }
 
     pub(super) fn stages(&self) -> usize {
@@ -124,10 +115,6 @@ impl InvertedConfig {
 
     pub(super) fn width(&self) -> usize {
         self.head
-    }
-
-    pub(super) fn image_size(&self) -> usize {
-        self.image
     }
 
     fn activation(&self) -> Activation {

@@ -37,8 +37,6 @@ use crate::pixels::PixelBatch;
 #[derive(Debug)]
 pub struct ImageBackbone {
     network: Network,
-    /// Batch norms use their running statistics in training, too.
-    frozen_statistics: bool,
 }
 
 #[derive(Debug)]
@@ -143,7 +141,7 @@ impl ImageBackbone {
             ImageConfig::SqueezeNet => Network::SqueezeNet(SqueezeNet::load(loader)?),
             ImageConfig::Graph(config) => Network::Graph(Graph::load(config, loader)?),
         };
-        Ok(ImageBackbone { network, frozen_statistics: false })
+        Ok(ImageBackbone { network })
     }
 
     /// Rows `[rows, width]`, one sequence a picture: its patches with the class token first, or the positions of its last
@@ -160,7 +158,7 @@ impl ImageBackbone {
         let map = Map { images: batch.examples.len(), height: batch.height, width: batch.width };
         let pixels = Tensor::from_vec(batch.values.clone(), &[map.rows(), 3])?;
         let pixels = Features { x: tape.constant(pixels), map };
-        let training = key.is_some() && !self.frozen_statistics;
+        let training = key.is_some();
         let Features { x, map } = match &self.network {
             Network::ResNet(network) => network.forward(tape, &pixels, training)?,
             Network::Inverted(network) => network.forward(tape, &pixels, training)?,
@@ -169,11 +167,6 @@ impl ImageBackbone {
             Network::Vision(_) => pixels,
         };
         Ok((x, map.packing(&batch.examples)))
-    }
-
-    /// Lets every batch norm use its running statistics in training.
-    pub(crate) fn freeze_statistics(&mut self) {
-        self.frozen_statistics = true;
     }
 
     /// Width of the rows.
@@ -195,17 +188,6 @@ impl ImageBackbone {
             Network::Inverted(network) => network.config.stages() + 1,
             Network::SqueezeNet(_) => SqueezeNet::STAGES,
             Network::Graph(network) => network.stages(),
-        }
-    }
-
-    /// Width and height of the pictures the model was made for.
-    pub(crate) fn image_size(&self) -> usize {
-        match &self.network {
-            Network::Vision(vision) => vision.config.image,
-            Network::ResNet(network) => network.config.image_size(),
-            Network::Inverted(network) => network.config.image_size(),
-            Network::SqueezeNet(_) => 224,
-            Network::Graph(network) => network.image_size(),
         }
     }
 
@@ -236,6 +218,6 @@ impl ImageBackbone {
 
 impl From<VisionTransformer> for ImageBackbone {
     fn from(vision: VisionTransformer) -> Self {
-        ImageBackbone { network: Network::Vision(Box::new(vision)), frozen_statistics: false }
+        ImageBackbone { network: Network::Vision(Box::new(vision)) }
     }
 }

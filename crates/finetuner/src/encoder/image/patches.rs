@@ -44,7 +44,8 @@ mod tests {
     #[test]
     fn patches_go_row_by_row_and_colour_by_colour() {
         // Two pictures of 2 x 5 positions, numbered through.
-        let batch = PixelBatch { values: (0..60u8).map(f32::from).collect(), height: 2, width: 5, examples: vec![0, 1] };
+        let batch =
+            PixelBatch { values: (0..60u8).map(f32::from).collect(), height: 2, width: 5, examples: vec![0, 1] };
         let patches = Patches::of(&batch, 2).unwrap();
         assert_eq!((patches.rows, patches.columns, patches.values.shape()), (1, 2, &[4, 12][..]));
         let first = [0.0, 3.0, 15.0, 18.0, 1.0, 4.0, 16.0, 19.0, 2.0, 5.0, 17.0, 20.0];

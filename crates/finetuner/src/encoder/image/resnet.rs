@@ -58,7 +58,14 @@ impl ResNetConfig {
         let name = config["architecture"].as_str().unwrap_or_default();
         if let Some(&(_, blocks)) = CIFAR.iter().find(|(known, _)| *known == name) {
             let (library, widths) = (Library::Torch, vec![16, 32, 64]);
-            return Ok(ResNetConfig { library, depths: vec![blocks; 3], widths, stem: 16, bottleneck: false, cifar: true });
+            return Ok(ResNetConfig {
+                library,
+                depths: vec![blocks; 3],
+                widths,
+                stem: 16,
+                bottleneck: false,
+                cifar: true,
+            });
         }
         let Some(&(_, depths, bottleneck)) = KNOWN.iter().find(|(known, ..)| *known == name) else {
             let known = KNOWN.iter().map(|(known, ..)| *known).chain(CIFAR.iter().map(|(known, _)| *known));
@@ -82,7 +89,10 @@ impl ResNetConfig {
             }
         }
         if config["hidden_act"].as_str().is_some_and(|name| name != "relu") {
-            return Err(Error::model(model, format!("`hidden_act` is {}, only \"relu\" is supported", config["hidden_act"])));
+            return Err(Error::model(
+                model,
+                format!("`hidden_act` is {}, only \"relu\" is supported", config["hidden_act"]),
+            ));
         }
         let bottleneck = match config["layer_type"].as_str() {
             None | Some("bottleneck") => true,
@@ -120,10 +130,6 @@ impl ResNetConfig {
         }
     }
 
-    pub(super) fn image_size(&self) -> usize {
-        if self.cifar { 32 } else { 224 }
-    }
-
     pub(super) fn stages(&self) -> usize {
         self.depths.len()
     }
@@ -155,7 +161,8 @@ impl ResNetConfig {
 /// A list of positive numbers, where there is one.
 fn counts(model: &str, config: &Value, key: &str) -> Result<Option<Vec<usize>>> {
     let Some(list) = config[key].as_array() else { return Ok(None) };
-    let count = |value: &Value| value.as_u64().filter(|count| (1..=1 << 14).contains(count)).map(|count| count as usize);
+    let count =
+        |value: &Value| value.as_u64().filter(|count| (1..=1 << 14).contains(count)).map(|count| count as usize);
     let counts: Option<Vec<usize>> = list.iter().map(count).collect();
     match counts.filter(|counts| (1..=8).contains(&counts.len())) {
         Some(counts) => Ok(Some(counts)),
@@ -196,7 +203,8 @@ impl ResNet {
             Library::Torch => ("conv1", "bn1"),
             Library::Transformers => ("embedder.embedder.convolution", "embedder.embedder.normalization"),
         };
-        let filters = if config.cifar { Filters::new(3, config.stem, 3, 1) } else { Filters::new(3, config.stem, 7, 2) };
+        let filters =
+            if config.cifar { Filters::new(3, config.stem, 3, 1) } else { Filters::new(3, config.stem, 7, 2) };
         let stem = Unit::load(loader, names, filters, norm, relu)?;
         let mut inputs = config.stem;
         let mut stages = Vec::new();

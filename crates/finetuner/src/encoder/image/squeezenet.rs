@@ -40,7 +40,9 @@ impl SqueezeNet {
             loader.at_depth(depth);
             // The authors count from 2; torchvision counts poolings and the layers before, too.
             let names = match torchvision {
-                true => ["squeeze", "expand1x1", "expand3x3"].map(|part| format!("features.{}.{part}", fire + 2 + depth)),
+                true => {
+                    ["squeeze", "expand1x1", "expand3x3"].map(|part| format!("features.{}.{part}", fire + 2 + depth))
+                }
                 false => ["1x1_1", "1x1_2", "3x3_2"].map(|part| format!("fire{}/conv{part}", fire + 2)),
             };
             fires.push([

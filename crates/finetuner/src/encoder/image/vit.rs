@@ -102,7 +102,8 @@ impl VisionTransformer {
             let leading = self.tokens.len();
             let places = tape.row_range(&table, leading..leading + own * own)?;
             let to = (patches.rows, patches.columns);
-            let places = tape.resize_grid(&places, (own, own), to, Interpolation::Bicubic, self.config.names.antialias)?;
+            let places =
+                tape.resize_grid(&places, (own, own), to, Interpolation::Bicubic, self.config.names.antialias)?;
             let tokens = tape.row_range(&table, 0..leading)?;
             table = if leading == 0 { places } else { tape.stacked(&[&tokens, &places])? };
         }

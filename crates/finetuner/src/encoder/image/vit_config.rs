@@ -66,11 +66,8 @@ const VIT: VisionNames = VisionNames {
     kept: &["embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias"],
 };
 
-const DEIT: VisionNames = VisionNames {
-    prefix: "deit.",
-    tokens: &["embeddings.cls_token", "embeddings.distillation_token"],
-    ..VIT
-};
+const DEIT: VisionNames =
+    VisionNames { prefix: "deit.", tokens: &["embeddings.cls_token", "embeddings.distillation_token"], ..VIT };
 
 const DINOV2: VisionNames = VisionNames {
     prefix: "dinov2.",
@@ -192,7 +189,10 @@ impl VisionConfig {
         };
         let result = Self::new(&read, names, layer, ("image_size", 224), ("patch_size", patch))?;
         if siglip && config["vision_use_head"] == false {
-            return Err(Error::model(model, "`vision_use_head` is false, only SigLIP's attention pooling is supported"));
+            return Err(Error::model(
+                model,
+                "`vision_use_head` is false, only SigLIP's attention pooling is supported",
+            ));
         }
         Ok(VisionConfig { patch_bias: siglip, attention_pool: siglip, ..result })
     }
@@ -209,7 +209,8 @@ impl VisionConfig {
             }
         }
         if !config["layers"].is_u64() {
-            let problem = format!("`vision_cfg` has layers {}, a ResNet; only transformers are supported", config["layers"]);
+            let problem =
+                format!("`vision_cfg` has layers {}, a ResNet; only transformers are supported", config["layers"]);
             return Err(Error::model(model, problem));
         }
         let read = Reader { model, config };
@@ -244,7 +245,9 @@ impl VisionConfig {
         let patch = parts.next().and_then(|part| part.strip_prefix("patch")?.parse().ok()).unwrap_or(16);
         let variants: Vec<&str> = parts.filter(|part| part.parse::<usize>().is_err()).collect();
         if variants.iter().any(|variant| *variant != "dinov2") {
-            return refuse(format!("`architecture` is `{architecture}`, a variant of the vision transformer that is not supported"));
+            return refuse(format!(
+                "`architecture` is `{architecture}`, a variant of the vision transformer that is not supported"
+            ));
         }
         let own = config["pretrained_cfg"]["input_size"][1].as_u64().unwrap_or(224) as usize;
         let arguments = &config["model_args"];
@@ -294,13 +297,7 @@ impl VisionConfig {
 }
 
 /// The layers by the keys of transformers, without dropout.
-fn layers(
-    read: &Reader<'_>,
-    hidden: usize,
-    intermediate: usize,
-    activation: &str,
-    eps: f64,
-) -> Result<LayerConfig> {
+fn layers(read: &Reader<'_>, hidden: usize, intermediate: usize, activation: &str, eps: f64) -> Result<LayerConfig> {
     let heads = read.count_or("num_attention_heads", 12)?;
     if read.config["num_attention_heads"].is_u64() {
         read.check_heads(hidden, heads)?;
