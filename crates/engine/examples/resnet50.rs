@@ -1,13 +1,16 @@
 //! ResNet-50 on random weights: the time of its 53 convolutions and batch norms, forward and backward.
 //!
 //! `cargo run --release -p engine --example resnet50 [images] [steps]`; `benchmarks/peers/resnet50.py` is PyTorch's side.
-//! Threads are those of rayon (`RAYON_NUM_THREADS`). With `PARTS=1` it also prints each kind of convolution by itself.
+//! Threads are those of rayon (`RAYON_NUM_THREADS`). With `PARTS=1` it also prints the time of each kind of convolution and
+//! how much of the rate of a large matrix product it reaches.
 
 #![allow(clippy::print_stdout, reason = "a program that reports")]
 
+use std::cell::RefCell;
 use std::time::Instant;
 
-use engine::device::{Activation, Pooling};
+use engine::device::Operand::Plain;
+use engine::device::{Activation, Device, Pooling};
 use engine::map::{BatchNormOptions, ConvolutionOptions, Map, Maps, Padding, Statistics};
 use engine::op::{RunningStatistics, WindowOptions};
 use engine::random::Key;
@@ -106,14 +109,20 @@ impl ResNet {
     }
 }
 
-/// The fastest of a few calls, in seconds.
-fn fastest(mut call: impl FnMut()) -> f64 {
-    let time = |_| {
-        let start = Instant::now();
-        call();
-        start.elapsed().as_secs_f64()
-    };
-    (0..4).map(time).fold(f64::INFINITY, f64::min)
+fn seconds(call: &mut dyn FnMut()) -> f64 {
+    let start = Instant::now();
+    call();
+    start.elapsed().as_secs_f64()
+}
+
+/// The fastest of a few calls, and the median share of the rate of a large matrix product that runs by turns with it, so
+/// that a machine whose speed changes does not matter.
+fn timed(flops: f64, mut product: impl FnMut(), product_flops: f64, mut call: impl FnMut()) -> (f64, f64) {
+    let pairs: Vec<(f64, f64)> = (0..9).map(|_| (seconds(&mut product), seconds(&mut call))).collect();
+    let fastest = pairs.iter().map(|pair| pair.1).fold(f64::INFINITY, f64::min);
+    let mut shares: Vec<f64> = pairs.iter().map(|(product, call)| flops / call / (product_flops / product)).collect();
+    shares.sort_by(f64::total_cmp);
+    (fastest, shares[shares.len() / 2])
 }
 
 /// Every kind of convolution of ResNet-50, how often it is there, and its times.
@@ -143,30 +152,40 @@ fn parts(images: usize) -> Result<()> {
         (7, 2048, 512, 1, 1, 2),
         (7, 512, 512, 3, 1, 2),
     ];
-    let mut totals = [0.0; 3];
+    let square = random(3, &[768, 768], 1.0)?;
+    let (out, square_flops) = (RefCell::new(square.clone()), 2.0 * 768f64.powi(3));
+    let (mut totals, mut ideal) = ([0.0; 3], [0.0; 3]);
     for (side, inputs, outputs, kernel, stride, count) in kinds {
         let map = Map { images, height: side, width: side };
         let options = ConvolutionOptions { stride, padding: Padding::all(kernel / 2), ..Default::default() };
         let (x, weight) = (random(1, &[map.rows(), inputs], 1.0)?, random(2, &[outputs, inputs, kernel, kernel], 0.1)?);
         let y = Cpu.convolution(&x, map, &weight, None, &options);
         let (mut dx, mut dweight) = (x.clone(), weight.clone());
-        let times = [
-            fastest(|| drop(Cpu.convolution(&x, map, &weight, None, &options))),
-            fastest(|| Cpu.convolution_backward_input(&y, map, &weight, &options, &mut dx, false)),
-            fastest(|| Cpu.convolution_backward_weight(&x, map, &y, &options, &mut dweight, false)),
-        ];
         let flops = 2.0 * (y.len() * inputs * kernel * kernel) as f64;
-        let columns = times.map(|time| format!("{:7.2} ms {:6.1}", 1e3 * time, flops / time / 1e9));
+        let product = || Cpu.matmul(Plain(&square), Plain(&square), 1.0, &mut out.borrow_mut(), false);
+        let found = [
+            timed(flops, product, square_flops, || drop(Cpu.convolution(&x, map, &weight, None, &options))),
+            timed(flops, product, square_flops, || {
+                Cpu.convolution_backward_input(&y, map, &weight, &options, &mut dx, false);
+            }),
+            timed(flops, product, square_flops, || {
+                Cpu.convolution_backward_weight(&x, map, &y, &options, &mut dweight, false);
+            }),
+        ];
+        let columns = found.map(|(time, share)| format!("{:7.2} ms {:3.0} %", 1e3 * time, 100.0 * share));
         println!(
-            "{count} x {side:3} {inputs:4} -> {outputs:4} {kernel} x {kernel} / {stride}: forward {} dx {} dw {} GFLOP/s",
+            "{count} x {side:3} {inputs:4} -> {outputs:4} {kernel} x {kernel} / {stride}: forward {} dx {} dw {}",
             columns[0], columns[1], columns[2]
         );
         // The gradient of the pictures is not asked for.
         let wanted = [1.0, if side == 224 { 0.0 } else { 1.0 }, 1.0];
-        (0..3).for_each(|i| totals[i] += f64::from(count) * times[i] * wanted[i]);
+        (0..3).for_each(|i| totals[i] += f64::from(count) * flops / found[i].1 * wanted[i]);
+        (0..3).for_each(|i| ideal[i] += f64::from(count) * flops * wanted[i]);
     }
-    let [forward, dx, dw] = totals.map(|total| 1e3 * total);
-    println!("all convolutions: forward {forward:.1} ms, dx {dx:.1} ms, dw {dw:.1} ms");
+    for (i, name) in ["forward", "dx", "dw"].iter().enumerate() {
+        println!("{name} of all: {:.0} % of the rate of a large product", 100.0 * ideal[i] / totals[i]);
+    }
+    println!("all of all: {:.0} %", 100.0 * ideal.iter().sum::<f64>() / totals.iter().sum::<f64>());
     Ok(())
 }
 

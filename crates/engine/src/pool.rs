@@ -13,6 +13,9 @@ const SMALLEST: usize = 4096;
 /// freed keeps them, in pieces that the next, longer batch does not fit.
 const SMALLEST_MAPPED: usize = 1 << 16;
 
+/// One part of so many that free buffers may go beyond the peak: fresh pages have to be cleared.
+const SLACK: usize = 8;
+
 /// Where the numbers of a buffer lie.
 #[derive(Debug)]
 enum Memory {
@@ -54,8 +57,8 @@ impl Memory {
 static POOL: Mutex<Pool> =
     Mutex::new(Pool { free: BTreeMap::new(), free_elements: 0, live_elements: 0, peak_elements: 0 });
 
-/// Free buffers by length. Free and live ones together never exceed the most that was ever live at once, so pooling
-/// does not raise the peak.
+/// Free buffers by length. Free and live ones together exceed the most that was ever live at once by an eighth at most:
+/// pooling hardly raises the peak, and passes that need other lengths by turns find most of them free.
 struct Pool {
     free: BTreeMap<usize, Vec<Memory>>,
     free_elements: usize,
@@ -80,7 +83,7 @@ impl Pool {
         self.live_elements += elements;
         self.peak_elements = self.peak_elements.max(self.live_elements);
         let mut evicted = Vec::new();
-        while self.live_elements + self.free_elements > self.peak_elements {
+        while self.live_elements + self.free_elements > self.peak_elements + self.peak_elements / SLACK {
             let Some((&smallest, _)) = self.free.iter().next() else { break };
             if let Some(list) = self.free.get_mut(&smallest) {
                 evicted.extend(list.pop());

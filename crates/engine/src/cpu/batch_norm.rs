@@ -52,6 +52,30 @@ kernel! {
 }
 
 kernel! {
+    /// The same, after `dz` is kept only where `y` lies between `low` and `high`.
+    fn add_projections_between(
+        x: &[f32],
+        y: &[f32],
+        low: f32,
+        high: f32,
+        mean: &[f32],
+        dz: &mut [f32],
+        totals: &mut [f64],
+        products: &mut [f64],
+    ) {
+        let columns = totals.len();
+        for ((x, y), dz) in x.chunks_exact(columns).zip(y.chunks_exact(columns)).zip(dz.chunks_exact_mut(columns)) {
+            for i in 0..columns {
+                let kept = if y[i] > low && y[i] < high { dz[i] } else { 0.0 };
+                dz[i] = kept;
+                totals[i] += f64::from(kept);
+                products[i] += f64::from(kept) * f64::from(x[i] - mean[i]);
+            }
+        }
+    }
+}
+
+kernel! {
     /// `z = (x - mean) scale + bias (+ residual)`, then between `low` and `high`.
     fn scale_rows(
         x: &[f32],
@@ -76,15 +100,6 @@ kernel! {
             for i in 0..columns {
                 z[i] = ((x[i] - mean[i]) * scale[i] + bias[i] + residual[i]).max(low).min(high);
             }
-        }
-    }
-}
-
-kernel! {
-    /// `dz` is kept where `y` lies between `low` and `high`.
-    fn pass_between(y: &[f32], low: f32, high: f32, dz: &mut [f32]) {
-        for (y, dz) in y.iter().zip(dz) {
-            *dz = if *y > low && *y < high { *dz } else { 0.0 };
         }
     }
 }
@@ -213,19 +228,21 @@ pub(super) fn backward_sums(
     let (scale, task) = (scales(columns.deviation, columns.weight), task(width));
     let partial = dz.par_chunks_mut(task).zip(x.par_chunks(task)).zip(y.par_chunks(task)).enumerate();
     let partial = partial.map(|(index, ((dz, x), y))| {
+        let mut sums = vec![0.0; 2 * width];
+        let (totals, products) = sums.split_at_mut(width);
         match bounds(activation) {
-            Some((low, high)) if activation != Activation::Identity => pass_between(y, low, high, dz),
-            Some(_) => {}
+            Some((low, high)) if activation != Activation::Identity => {
+                add_projections_between(x, y, low, high, columns.mean, dz, totals, products);
+            }
+            Some(_) => add_projections(x, dz, columns.mean, totals, products),
             None => {
                 let (mut z, mut value) = (Scratch::stale(x.len()), Scratch::stale(x.len()));
                 let residual = piece(residual, index * task, x.len());
                 columns.value(&scale, x, residual, Activation::Identity, z.as_mut_slice());
                 activation::backward(activation, z.as_slice(), value.as_mut_slice(), dz);
+                add_projections(x, dz, columns.mean, totals, products);
             }
         }
-        let mut sums = vec![0.0; 2 * width];
-        let (totals, products) = sums.split_at_mut(width);
-        add_projections(x, dz, columns.mean, totals, products);
         sums
     });
     let mut dbias = sums(width, partial.collect());

@@ -8,6 +8,9 @@ use super::{depthwise, rows};
 use crate::map::{ConvolutionOptions, Map, Padding};
 use crate::tensor::Tensor;
 
+/// Output channels whose gradients are laid out at once: a cache line of them.
+const COLUMNS: usize = 16;
+
 /// The extents of a convolution.
 #[derive(Clone, Copy)]
 pub(super) struct Convolution<'a> {
@@ -82,10 +85,16 @@ impl<'a> Convolution<'a> {
     fn weight_by_output(&self, weight: &[f32], group: usize, taps: &[usize]) -> Tensor {
         let ((inputs, outputs), all) = (self.group(), self.taps());
         let mut by_output = Tensor::stale(&[taps.len() * outputs, inputs]);
-        by_output.data_mut().par_chunks_mut(inputs).enumerate().for_each(|(row, to)| {
-            let (tap, output) = (taps[row / outputs], group * outputs + row % outputs);
-            let from = &weight[output * inputs * all..(output + 1) * inputs * all];
-            to.iter_mut().zip(from.iter().skip(tap).step_by(all)).for_each(|(to, &from)| *to = from);
+        // The rows of one output channel for all taps: its weights are read while they are in the cache.
+        let mut rows: Vec<Vec<&mut [f32]>> = (0..outputs).map(|_| Vec::with_capacity(taps.len())).collect();
+        for (row, to) in by_output.data_mut().chunks_exact_mut(inputs).enumerate() {
+            rows[row % outputs].push(to);
+        }
+        let weight = &weight[group * outputs * inputs * all..];
+        rows.into_par_iter().with_min_len(4).zip(weight.par_chunks(inputs * all)).for_each(|(rows, from)| {
+            for (to, &tap) in rows.into_iter().zip(taps) {
+                to.iter_mut().zip(from.iter().skip(tap).step_by(all)).for_each(|(to, &from)| *to = from);
+            }
         });
         by_output
     }
@@ -229,12 +238,13 @@ pub(super) fn backward_weight(
         product(source, dy, 1.0, to, false, Threads::All, &mut [], |_, _, _| {});
         let transposed = transposed.data();
         let dweight = &mut dweight[group * group_outputs * size..(group + 1) * group_outputs * size];
-        dweight.par_chunks_exact_mut(size).enumerate().for_each(|(column, dweight)| {
-            for (channel, dweight) in dweight.chunks_exact_mut(taps).enumerate() {
-                for (tap, dweight) in dweight.iter_mut().enumerate() {
-                    let value = transposed[(tap * group_inputs + channel) * group_outputs + column];
-                    *dweight = if accumulate { *dweight + value } else { value };
-                }
+        // Some output channels at a time, which lie side by side in what is read.
+        dweight.par_chunks_mut(COLUMNS * size).enumerate().for_each(|(index, dweight)| {
+            let from = index * COLUMNS;
+            for (channel, tap) in (0..group_inputs).flat_map(|channel| (0..taps).map(move |tap| (channel, tap))) {
+                let row = &transposed[(tap * group_inputs + channel) * group_outputs + from..];
+                let to = dweight.iter_mut().skip(channel * taps + tap).step_by(size);
+                to.zip(row).for_each(|(to, &value)| *to = if accumulate { *to + value } else { value });
             }
         });
     }

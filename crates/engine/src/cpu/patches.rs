@@ -76,17 +76,32 @@ impl<T: Scalar> Patches<'_, T> {
         }
         let mut done = 0;
         while done < len {
-            let (tap, offset) = ((from + done) / self.channels, (from + done) % self.channels);
-            let piece = &mut buffer[done..];
-            let width = piece.len().min(self.channels - offset);
-            let piece = &mut piece[..width];
+            let (first, offset) = ((from + done) / run * neighbours, (from + done) % run);
+            let width = (run - offset).min(len - done);
+            let piece = &mut buffer[done..done + width];
+            match self.start(corner, first, neighbours) {
+                Some(start) => piece.copy_from_slice(&self.source[start + offset..][..width]),
+                None => self.edge(corner, first, offset, piece),
+            }
+            done += width;
+        }
+        buffer
+    }
+
+    /// What a run of neighbouring taps from `first` on sees at the edge of the map, from element `offset` of the run on.
+    #[inline(never)]
+    fn edge(&self, corner: Corner, first: usize, offset: usize, buffer: &mut [T]) {
+        let mut done = 0;
+        while done < buffer.len() {
+            let (tap, offset) = (first + (offset + done) / self.channels, (offset + done) % self.channels);
+            let width = (self.channels - offset).min(buffer.len() - done);
+            let piece = &mut buffer[done..done + width];
             match self.start(corner, tap, 1) {
                 Some(start) => piece.copy_from_slice(&self.source[start + offset..][..width]),
                 None => piece.fill(T::default()),
             }
             done += width;
         }
-        buffer
     }
 
     /// Panels of `WIDTH` positions from `from` to `to`, columns `first..first + inner` of their patches; positions that
