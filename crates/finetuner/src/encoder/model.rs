@@ -229,9 +229,6 @@ impl Model {
                     writer.json(PREPROCESSOR, &pictures.processor().to_json())?;
                 }
             }
-            let default = self.folder.default_prompt.as_deref();
-            let max_length = self.preprocessor.tokenizer()?.max_length();
-            writer.limits_and_prompts(max_length, self.folder.lowercase, &prompts, default)?;
         }
         let (file, own) = match adapter {
             Some(record) => {
@@ -285,23 +282,6 @@ fn image_processor(folder: &ModelFolder, both: bool) -> Result<ImageProcessor> {
     let edge = written.or(efficient).unwrap_or(224).clamp(8, 4096);
     let clip = both && folder.pictures.is_none() && architecture.is_empty();
     Ok(if clip { ImageProcessor::clip(edge) } else { ImageProcessor::imagenet(edge * 256 / 224, edge) })
-}
-
-/// The tokenizer of a model's texts, cutting them where the model or the options say.
-fn tokenizer(folder: &ModelFolder, config: &TransformerConfig, options: &ModelOptions) -> Result<Tokenizer> {
-    let (name, longest, vocabulary) = (folder.files.name(), config.longest(), config.vocabulary);
-    let max_length = options.max_length.unwrap_or(folder.max_length.min(longest));
-    if max_length > longest {
-        let problem = format!("is {max_length}, but `{name}` reads at most {longest} tokens");
-        return Err(Error::spec("max_length", problem));
-    }
-    let tokenizer = Tokenizer::from_bytes(&name, &folder.tokenizer()?, max_length)?;
-    if tokenizer.vocabulary_size() > vocabulary {
-        let known = tokenizer.vocabulary_size();
-        let problem = format!("the tokenizer knows {known} tokens, but the weights only {vocabulary}");
-        return Err(Error::model(name, problem));
-    }
-    Ok(tokenizer.lowercase(folder.lowercase))
 }
 
 /// The tokenizer of a model's texts, cutting them where the model or the options say.
