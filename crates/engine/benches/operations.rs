@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use engine::device::Operand::{self, Plain, Transposed};
-use engine::device::{Activation, AttentionOptions, Device, Pooling, UpdateRule};
+use engine::device::{Activation, AttentionOptions, Device, Pooling, UpdateKind, UpdateRule};
 use engine::random::{Dropout, Key};
 use engine::{Cpu, Packing, Tensor};
 use rayon::prelude::*;
@@ -271,7 +271,8 @@ fn update(report: &Report) {
     const COUNT: usize = 22_000_000;
     let (mut weight, gradient) = (Tensor::full(&[COUNT], 0.1), Tensor::full(&[COUNT], 0.01));
     let mut state = [Tensor::zeros(&[COUNT]), Tensor::zeros(&[COUNT])];
-    let adam = UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, decoupled: true, step: 10 };
+    let kind = UpdateKind::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, amsgrad: false };
+    let adam = UpdateRule { kind, weight_decay: 0.01, decoupled: true, step: 10 };
     report.time("adamw/22M", Work::Elements(7 * COUNT), || {
         Cpu.update(&adam, 1e-6, 1.0, &mut weight, &gradient, &mut state);
     });

@@ -79,10 +79,24 @@ pub struct AttentionOptions {
     pub dropout: Option<Dropout>,
 }
 
-/// The update rule of an optimiser step with its hyper-parameters, torch's definitions.
+/// An optimiser step: its rule and what every rule has.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum UpdateRule {
-    /// Adam (Kingma and Ba 2015); with `decoupled`, AdamW (Loshchilov and Hutter 2019).
+pub struct UpdateRule {
+    /// What becomes of a gradient.
+    pub kind: UpdateKind,
+    /// Weight decay coefficient.
+    pub weight_decay: f32,
+    /// Shrink the weight itself by `1 - learning_rate weight_decay` first, as AdamW does (Loshchilov and Hutter 2019), and
+    /// not add `weight_decay weight` to the gradient.
+    pub decoupled: bool,
+    /// Step count from 1, for bias corrections.
+    pub step: u64,
+}
+
+/// The update rules with their hyper-parameters, torch's definitions. g is the gradient, w the weight, lr the rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum UpdateKind {
+    /// Adam (Kingma and Ba 2015): `w -= lr m^ / (sqrt(v^) + eps)`, two moments.
     Adam {
         /// Decay of the first moment.
         beta1: f32,
@@ -90,26 +104,112 @@ pub enum UpdateRule {
         beta2: f32,
         /// Added to the denominator.
         eps: f32,
-        /// Weight decay coefficient.
-        weight_decay: f32,
-        /// Decay the weight itself (AdamW) instead of adding to the gradient (Adam with L2).
-        decoupled: bool,
-        /// Step count from 1, for bias correction.
-        step: u64,
+        /// Divide by the largest second moment so far (Reddi et al. 2018): a third moment.
+        amsgrad: bool,
     },
-    /// Stochastic gradient descent with momentum.
+    /// Stochastic gradient descent: `v = momentum v + (1 - dampening) g`, `w -= lr v`; one moment unless momentum is 0.
     Sgd {
         /// Momentum factor; 0 keeps no state.
         momentum: f32,
-        /// Dampening of the gradient's contribution to the momentum.
+        /// Dampening of the gradient's contribution to the momentum; the first step sets the momentum to the gradient.
         dampening: f32,
         /// Nesterov's look-ahead.
         nesterov: bool,
-        /// L2 coefficient.
-        weight_decay: f32,
-        /// Step count from 1: the first step sets the momentum to the gradient.
-        step: u64,
     },
+    /// Adam with rectified variance (Liu et al. 2020); two moments.
+    RAdam {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the denominator.
+        eps: f32,
+    },
+    /// Adam with Nesterov's momentum (Dozat 2016); two moments.
+    NAdam {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the denominator.
+        eps: f32,
+        /// How fast the momentum rises to `beta1`.
+        momentum_decay: f32,
+    },
+    /// Adam by the largest gradient (Kingma and Ba 2015): `u = max(beta2 u, abs(g) + eps)`, `w -= lr m^ / u`; two moments.
+    Adamax {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the norm.
+        beta2: f32,
+        /// Added to the gradient's absolute value.
+        eps: f32,
+    },
+    /// `G += g^2`, `w -= lr / (1 + (step - 1) lr_decay) g / (sqrt(G) + eps)` (Duchi et al. 2011); one moment.
+    Adagrad {
+        /// Decay of the rate.
+        lr_decay: f32,
+        /// Where G starts.
+        initial_accumulator_value: f32,
+        /// Added to the denominator.
+        eps: f32,
+    },
+    /// `w -= lr sqrt(D + eps) / sqrt(E + eps) g`, with E and D the means of the squared gradients and of the squared
+    /// changes (Zeiler 2012); two moments.
+    Adadelta {
+        /// Decay of both means.
+        rho: f32,
+        /// See above.
+        eps: f32,
+    },
+    /// `v = alpha v + (1 - alpha) g^2`, `w -= lr g / (sqrt(v) + eps)` (Hinton 2012); one moment, one more for the mean
+    /// gradient if centred, one more with momentum.
+    RmsProp {
+        /// Decay of the second moment.
+        alpha: f32,
+        /// Added to the denominator.
+        eps: f32,
+        /// Momentum factor.
+        momentum: f32,
+        /// Take the square of the mean gradient off.
+        centered: bool,
+    },
+    /// `w = w (1 - lambd eta) - eta g`, `eta = lr / (1 + lambd lr (step - 1))^alpha` (Polyak and Juditsky 1992). The average
+    /// of the weights, which torch keeps beside them and nothing reads, is not kept.
+    Asgd {
+        /// Decay.
+        lambd: f32,
+        /// Power of the falling rate.
+        alpha: f32,
+    },
+    /// A step of its own for every weight, longer while its gradient keeps its sign, shorter when that changes, which also
+    /// skips the step (Riedmiller and Braun 1993); two moments. Weight decay does not apply.
+    Rprop {
+        /// Factors of the step on a change of sign and without one.
+        etas: (f32, f32),
+        /// The shortest and the longest step.
+        step_sizes: (f32, f32),
+    },
+}
+
+impl UpdateKind {
+    /// What each moment of a weight is before its first gradient; as many as the rule keeps.
+    pub fn initial_moments(self, learning_rate: f32) -> Vec<f32> {
+        match self {
+            UpdateKind::Adam { amsgrad, .. } => vec![0.0; 2 + usize::from(amsgrad)],
+            UpdateKind::Sgd { momentum, .. } => vec![0.0; usize::from(momentum != 0.0)],
+            UpdateKind::RAdam { .. }
+            | UpdateKind::NAdam { .. }
+            | UpdateKind::Adamax { .. }
+            | UpdateKind::Adadelta { .. } => vec![0.0; 2],
+            UpdateKind::Adagrad { initial_accumulator_value, .. } => vec![initial_accumulator_value],
+            UpdateKind::RmsProp { momentum, centered, .. } => {
+                vec![0.0; 1 + usize::from(centered) + usize::from(momentum > 0.0)]
+            }
+            UpdateKind::Asgd { .. } => Vec::new(),
+            UpdateKind::Rprop { .. } => vec![0.0, learning_rate],
+        }
+    }
 }
 
 /// The kernels that a device provides. `rows` of a packed matrix are tokens.
@@ -232,7 +332,7 @@ pub trait Device: Functions + Maps + Send + Sync {
     fn sum_of_squares(&self, x: &Tensor) -> f64;
 
     /// One optimiser update of `weight`; the gradient is multiplied by `gradient_scale` first (clipping). `state` holds
-    /// the rule's moments, of the weight's shape, zero before the first step.
+    /// the rule's moments, of the weight's shape, before the first step as [`UpdateKind::initial_moments`] says.
     fn update(
         &self,
         rule: &UpdateRule,

@@ -6,7 +6,7 @@ mod common;
 
 use std::process::Command;
 
-use engine::device::{Activation, AttentionOptions, Pooling, UpdateRule};
+use engine::device::{Activation, AttentionOptions, Pooling, UpdateKind, UpdateRule};
 use engine::{Cpu, Device, Gradients, InstructionSet, Packing, Parameters, Result, Tape, Tensor, Var};
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ const TOLERANCE: f64 = 2e-6;
 
 /// Operations that the objectives compose, or that wait for the encoder that needs them, with an update rule that is
 /// not offered. A bias per pair of rows (not by distance) is none of ours; `gradients.rs` tests that by distance.
-const NOT_OURS: [&str; 5] = ["rms_norm", "softmax", "log_softmax", "attention_bias", "adam_amsgrad"];
+const NOT_OURS: [&str; 4] = ["rms_norm", "softmax", "log_softmax", "attention_bias"];
 
 fn packing(golden: &Golden) -> Packing {
     let offsets: Vec<u32> =
@@ -161,43 +161,36 @@ fn the_fused_feed_forward_equals_linear_and_activation_of_pytorch() {
 fn every_update_rule_equals_pytorch_after_each_of_five_steps() {
     let golden = Golden::open("ops");
     let cases = cases(&golden, "optimisers");
-    assert_eq!(cases.len(), 8);
+    assert_eq!(cases.len(), 9);
     for (name, case) in cases {
         let options = &case["options"];
         let mut weight = golden.tensor(&format!("{name}.parameter.0"));
-        let mut state = [Tensor::zeros(weight.shape()), Tensor::zeros(weight.shape())];
         let beta = |i: usize, default: f32| options.get("betas").map_or(default, |b| b[i].as_f64().unwrap() as f32);
+        let flag = |key: &str| options.get(key).is_some_and(|value| value == true);
+        let optimiser = case["optimiser"].as_str().unwrap();
+        // The defaults of `torch.optim`.
+        let decoupled = optimiser == "AdamW";
+        let kind = match optimiser {
+            "Adam" | "AdamW" => UpdateKind::Adam {
+                beta1: beta(0, 0.9),
+                beta2: beta(1, 0.999),
+                eps: number(options, "eps", 1e-8),
+                amsgrad: flag("amsgrad"),
+            },
+            _ => UpdateKind::Sgd {
+                momentum: number(options, "momentum", 0.0),
+                dampening: number(options, "dampening", 0.0),
+                nesterov: flag("nesterov"),
+            },
+        };
+        let weight_decay = number(options, "weight_decay", if decoupled { 1e-2 } else { 0.0 });
+        let rate = number(options, "lr", 0.0);
+        let moments = kind.initial_moments(rate);
+        let mut state: Vec<Tensor> = moments.iter().map(|initial| Tensor::full(weight.shape(), *initial)).collect();
         for step in 1..=case["steps"].as_u64().unwrap() {
-            let kind = case["optimiser"].as_str().unwrap();
-            // The defaults of `torch.optim`.
-            let (rule, moments) = match kind {
-                "Adam" | "AdamW" => {
-                    let decoupled = kind == "AdamW";
-                    let rule = UpdateRule::Adam {
-                        beta1: beta(0, 0.9),
-                        beta2: beta(1, 0.999),
-                        eps: number(options, "eps", 1e-8),
-                        weight_decay: number(options, "weight_decay", if decoupled { 1e-2 } else { 0.0 }),
-                        decoupled,
-                        step,
-                    };
-                    (rule, 2)
-                }
-                _ => {
-                    let momentum = number(options, "momentum", 0.0);
-                    let rule = UpdateRule::Sgd {
-                        momentum,
-                        dampening: number(options, "dampening", 0.0),
-                        nesterov: options.get("nesterov").is_some_and(|value| value == true),
-                        weight_decay: number(options, "weight_decay", 0.0),
-                        step,
-                    };
-                    (rule, usize::from(momentum > 0.0))
-                }
-            };
+            let rule = UpdateRule { kind, weight_decay, decoupled, step };
             let gradient = golden.tensor(&format!("{name}.gradient.{step}"));
-            let rate = number(options, "lr", 0.0);
-            Cpu.update(&rule, rate, 1.0, &mut weight, &gradient, &mut state[..moments]);
+            Cpu.update(&rule, rate, 1.0, &mut weight, &gradient, &mut state);
             let expected = golden.doubles(&format!("{name}.parameter.{step}"));
             assert_close(&format!("{name} after step {step}"), weight.data(), &expected, TOLERANCE);
         }

@@ -71,7 +71,8 @@ run_spec! {
     query_data: Option<PathBuf> = None,
     /// What the queries search. Labelled queries without it are searched against themselves, excluding self.
     index_data: Option<PathBuf> = None,
-    /// `pairs`, `triplets`, `labelled`, `scored`, `single` or `scored_triplets`; taken from the header where not given.
+    /// `pairs`, `triplets`, `labelled`, `scored`, `single`, `scored_triplets` or `labelled_pairs`; taken from the header where not
+    /// given.
     kind: Option<String> = None,
     /// Warnings about the data end the run before it starts. Default false.
     strict: bool = false,
@@ -87,11 +88,13 @@ run_spec! {
     miner: Option<String> = None,
     /// Options of the miner.
     miner_options: Options = Options::new(),
-    /// `auto`, `class`, `random`, `m_per_class`, `group_by_label` or `no_duplicates`. Default `auto`: what the loss needs.
+    /// `auto`, `class`, `random`, `m_per_class`, `group_by_label`, `hierarchical` or `no_duplicates`. Default `auto`: what the loss needs.
     sampler: String = "auto".into(),
+    /// Options of the sampler: `super_classes_per_batch` (2) and `batches_per_super_tuple` (4) of `hierarchical`.
+    sampler_options: Options = Options::new(),
     /// Items of each class in a class-sampled batch. Default 4.
     num_items_per_class: usize = 4,
-    /// `Adam`, `AdamW` or `SGD`. Default `Adam`.
+    /// `Adam`, `AdamW`, `SGD`, `RAdam`, `NAdam`, `Adamax`, `Adagrad`, `Adadelta`, `RMSprop`, `ASGD` or `Rprop`. Default `Adam`.
     optimizer: String = "Adam".into(),
     /// Options of the optimiser, and `layer_wise_lr_decay`.
     optimizer_options: Options = Options::new(),
@@ -107,7 +110,7 @@ run_spec! {
     batch_size: usize = 64,
     /// Tokens the encoder sees at once; a larger batch goes through the gradient cache. Default 16,384.
     micro_batch_tokens: usize = 16_384,
-    /// `constant`, `linear`, `cosine` or `polynomial`; without one the rate is constant.
+    /// `constant`, `linear`, `cosine`, `polynomial`, `inverse_sqrt`, `warmup_stable_decay` or another of `schedules.md`; without one the rate is constant.
     scheduler: Option<String> = None,
     /// Options of the scheduler.
     scheduler_options: Options = Options::new(),

@@ -57,7 +57,7 @@ fn object(value: &Value) -> Options {
 
 fn objective(loss: &str, options: &Value, sizes: (usize, usize)) -> Objective {
     let mut objective = Objective::new(loss, &object(options), None, &Options::new()).unwrap();
-    objective.prepare(Sizes { dimension: sizes.0, classes: sizes.1 }, 1).unwrap();
+    objective.prepare(Sizes { dimension: sizes.0, classes: sizes.1, ..Sizes::default() }, 1).unwrap();
     objective
 }
 
@@ -121,7 +121,7 @@ fn values_and_gradients_of_embeddings_and_parameters_equal_the_references() {
         let mut objective = Objective::new(loss, &object(&case["loss_options"]), miner, &miner_options)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let classes = if input == "waves" { 3 } else { 6 };
-        objective.prepare(Sizes { dimension: x[0].columns(), classes }, 1).unwrap();
+        objective.prepare(Sizes { dimension: x[0].columns(), classes, ..Sizes::default() }, 1).unwrap();
         let keys: Vec<&str> = case["parameters"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
         for (index, key) in keys.iter().enumerate() {
             let start = format!("{name}.start.{key}");
@@ -445,7 +445,7 @@ fn parameters_start_as_the_references_do() {
     }
     let draw = |seed: u64| {
         let mut objective = Objective::new("ArcFaceLoss", &Options::new(), None, &Options::new()).unwrap();
-        objective.prepare(Sizes { dimension: 4, classes: 3 }, seed).unwrap();
+        objective.prepare(Sizes { dimension: 4, classes: 3, ..Sizes::default() }, seed).unwrap();
         objective.parameters().iter().next().unwrap().value.data().to_vec()
     };
     assert_eq!(draw(1), draw(1));
@@ -472,7 +472,7 @@ fn what_does_not_fit_is_refused_with_a_sentence() {
             Err(error) => return error.to_string(),
             Ok(objective) => objective,
         };
-        objective.prepare(Sizes { dimension: 8, classes: 6 }, 1).unwrap_err().to_string()
+        objective.prepare(Sizes { dimension: 8, classes: 6, ..Sizes::default() }, 1).unwrap_err().to_string()
     };
     let arc = "ArcFaceLoss";
     for (problem, expected) in [

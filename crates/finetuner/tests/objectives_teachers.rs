@@ -105,7 +105,7 @@ fn all() -> Vec<(Objective, BatchLayout)> {
     let graded = BatchLayout { scores: scores(vec![0.1, 0.9, 0.4, 0.4, 0.7, 0.0]), ..pairs.clone() };
     let taught = BatchLayout { scores: scores((0..12).map(|i| (i % 5) as f32).collect()), ..triplets.clone() };
     let mut projected = objective("EmbedDistillLoss", json!({"projection_dim": 5, "distance_metric": "mse"}));
-    projected.prepare(Sizes { dimension: 4, classes: 0 }, 3).unwrap();
+    projected.prepare(Sizes { dimension: 4, classes: 0, ..Sizes::default() }, 3).unwrap();
     vec![
         (objective("TripletLoss", json!({})), triplets.clone()),
         (objective("sentence_transformers.ContrastiveLoss", json!({})), binary.clone()),

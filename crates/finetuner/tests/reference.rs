@@ -42,6 +42,9 @@ impl Definitions {
                 self.read_into(&path);
                 continue;
             }
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
             let file = syn::parse_file(&std::fs::read_to_string(&path).unwrap()).unwrap();
             file.items.into_iter().for_each(|item| self.item(item));
         }
@@ -165,12 +168,20 @@ fn option(field: &syn::Field, definitions: &Definitions) -> (String, String) {
         let values = item.variants.iter().map(|variant| {
             let explained = sentence(&variant.attrs);
             let explained = explained.trim_end_matches('.');
-            format!("`{}`: {}", snake(&variant.ident.to_string()), explained)
+            let name = renamed(variant).unwrap_or_else(|| snake(&variant.ident.to_string()));
+            format!("`{name}`: {explained}")
         });
         let values: Vec<String> = values.collect();
         meaning = format!("{meaning} {}.", values.join("; ")).trim().to_owned();
     }
     (default, meaning)
+}
+
+/// The name of a variant in a file, where it is not its own.
+fn renamed(variant: &syn::Variant) -> Option<String> {
+    let serde = variant.attrs.iter().find(|attribute| attribute.path().is_ident("serde"))?;
+    let name: syn::MetaNameValue = serde.parse_args().ok()?;
+    text(&name.value)
 }
 
 /// The names in a type, as in `Option<Mode>`.
@@ -196,6 +207,23 @@ fn cell(text: &str) -> String {
 
 /// The section of one loss or miner.
 fn section(page: &mut String, name: &str, aliases: &[String], of: &str, definitions: &Definitions) {
+    let item = definitions.structs.get(of);
+    let public = |field: &syn::Field| matches!(field.vis, syn::Visibility::Public(_));
+    described(page, (name, aliases, of), definitions, item.map(|item| fields_where(item, public)).unwrap_or_default());
+}
+
+fn fields_where(item: &ItemStruct, keep: impl Fn(&syn::Field) -> bool) -> Vec<&syn::Field> {
+    let Fields::Named(fields) = &item.fields else { return Vec::new() };
+    fields.named.iter().filter(|field| keep(field)).collect()
+}
+
+/// A heading, the documentation, and a table of these fields.
+fn described(
+    page: &mut String,
+    (name, aliases, of): (&str, &[String], &str),
+    definitions: &Definitions,
+    fields: Vec<&syn::Field>,
+) {
     writeln!(page, "\n## {name}\n").unwrap();
     if !aliases.is_empty() {
         let aliases: Vec<String> = aliases.iter().map(|alias| format!("`{alias}`")).collect();
@@ -211,13 +239,11 @@ fn section(page: &mut String, name: &str, aliases: &[String], of: &str, definiti
         assert!(lines.iter().any(|line| line.starts_with(part)), "{name}: its documentation says no `{part}`");
     }
     writeln!(page, "{}", without_links(lines.join("\n").trim())).unwrap();
-    let Fields::Named(fields) = &item.fields else { return };
-    let public: Vec<_> = fields.named.iter().filter(|field| matches!(field.vis, syn::Visibility::Public(_))).collect();
-    if public.is_empty() {
+    if fields.is_empty() {
         return;
     }
     writeln!(page, "\n| option | default | meaning |\n|---|---|---|").unwrap();
-    for field in public {
+    for field in fields {
         let (default, meaning) = option(field, definitions);
         let name = field.ident.as_ref().unwrap();
         writeln!(page, "| `{name}` | {} | {} |", cell(&default), cell(&meaning)).unwrap();
@@ -239,6 +265,7 @@ fn inputs(name: &str) -> &'static str {
         Needs::Triplets => "triplets: columns `[examples, dimension]` of anchors, positives and negatives",
         Needs::TeacherScores => "triplets with a teacher's scores: columns `[examples, dimension]`",
         Needs::Guide => "texts of any kind, and a `guide` whose embeddings it learns: rows `[rows, dimension]`",
+        Needs::PairClasses => "pairs with a class (`labelled_pairs`): two columns `[pairs, dimension]`, a class a pair",
         Needs::Any => "texts of any kind: rows `[rows, dimension]`",
     }
 }
@@ -275,6 +302,133 @@ fn miners() -> String {
     page
 }
 
+/// The head of a page.
+fn page(title: &str, introduction: &str) -> String {
+    format!("# {title}\n\n<!-- Written from the code by crates/finetuner/tests/reference.rs. -->\n\n{introduction}\n")
+}
+
+/// A page of a table of structs.
+fn table(folder: &str, title: &str, introduction: &str, names: &[&str]) -> String {
+    let definitions = Definitions::read(&source(folder));
+    let mut page = page(title, introduction);
+    for (name, aliases, of) in &definitions.table {
+        section(&mut page, name, aliases, of, &definitions);
+    }
+    let read: Vec<&str> = definitions.table.iter().map(|(name, ..)| &name[..]).collect();
+    assert_eq!(read, names, "the table as read and as compiled");
+    page
+}
+
+fn optimizers() -> String {
+    let introduction = "`--optimizer NAME --optimizer-options key=value,…`, or `optimizer` and `[optimizer_options]` in a \
+                        run file; `loss_optimizer` likewise for what a loss learns. Every optimiser takes \
+                        `layer_wise_lr_decay` d (default 1): the rate of a layer k below the top is multiplied by d^k. lr is \
+                        `learning_rate`, t counts steps from 1, g is the gradient after clipping by `max_grad_norm`.";
+    table("optim/rule", "Optimisers", introduction, &finetuner::optim::rule::names())
+}
+
+fn schedules() -> String {
+    let introduction = "`--scheduler NAME --scheduler-options key=value,…`, or `scheduler` and `[scheduler_options]` in a \
+                        run file. The factor on the learning rate of step s, counted from 0, of T; within the `warmup` of w \
+                        steps it is s / w unless said, after it as below, with p = (s - w) / (T - w). Every schedule takes \
+                        `num_warmup_steps` and `num_training_steps` in place of both.";
+    table("optim/schedule", "Schedules", introduction, &finetuner::optim::schedule::names())
+}
+
+/// One enum, described by its documentation and, where asked for, by its variants.
+fn of_enum(file: &str, name: &str, title: &str, variants: bool) -> String {
+    let parsed = syn::parse_file(&std::fs::read_to_string(source(file)).unwrap()).unwrap();
+    let mut definitions = Definitions::default();
+    parsed.items.into_iter().for_each(|item| definitions.item(item));
+    let item = &definitions.enums[name];
+    let mut page = page(title, &without_links(documentation(&item.attrs).join("\n").trim()));
+    for variant in item.variants.iter().filter(|_| variants) {
+        writeln!(
+            page,
+            "\n## {}\n\n{}",
+            snake(&variant.ident.to_string()),
+            without_links(documentation(&variant.attrs).join("\n").trim())
+        )
+        .unwrap();
+        let fields: Vec<_> = variant.fields.iter().collect();
+        if !fields.is_empty() {
+            writeln!(page, "\n| option | default | meaning |\n|---|---|---|").unwrap();
+        }
+        for field in fields {
+            let (default, meaning) = option(field, &definitions);
+            writeln!(page, "| `{}` | {} | {} |", field.ident.as_ref().unwrap(), cell(&default), cell(&meaning))
+                .unwrap();
+        }
+    }
+    page
+}
+
+fn samplers() -> String {
+    let mut page = of_enum("data/order/mod.rs", "Sampler", "Samplers", true);
+    let definitions = Definitions::read(&source("data/order"));
+    let hierarchy = &definitions.structs["Hierarchy"];
+    writeln!(page, "\n## hierarchical\n").unwrap();
+    writeln!(page, "{}", without_links(documentation(&hierarchy.attrs).join("\n").trim())).unwrap();
+    let mix = &definitions.enums["Mix"];
+    writeln!(page, "\n## Several data sets\n\n`dataset_sampler`: {}\n", sentence(&mix.attrs)).unwrap();
+    for variant in &mix.variants {
+        writeln!(page, "- `{}`: {}", snake(&variant.ident.to_string()), sentence(&variant.attrs)).unwrap();
+    }
+    page
+}
+
+/// Callbacks by name, and the struct of their fields.
+const CALLBACKS: [(&str, &str); 8] = [
+    ("EvaluationCallback", "EvaluationCallback"),
+    ("BestModelCheckpoint", "Monitor"),
+    ("EarlyStopping", "EarlyStoppingOptions"),
+    ("TrainingCheckpoint", "TrainingCheckpoint"),
+    ("WiSEFTCallback", "WiseFtCallback"),
+    ("TensorBoardLogger", "TensorBoardLogger"),
+    ("CSVLogger", "CsvLogger"),
+    ("MLflowLogger", "MlflowLogger"),
+];
+
+fn callbacks() -> String {
+    let definitions = Definitions::read(&source("train"));
+    let mut page = page(
+        "Callbacks",
+        "`--callback 'Name(field=value,…)'`, repeated, or the list `callbacks` in a run file. Names, fields and defaults are \
+         those of Finetuner.",
+    );
+    let chosen = &definitions.structs["Chosen"];
+    for (name, of) in CALLBACKS {
+        let mut fields = fields_where(&definitions.structs[of], |field| type_words(&field.ty) != ["Chosen"]);
+        if name.ends_with("Logger") {
+            fields.extend(fields_where(chosen, |_| true));
+        }
+        described(&mut page, (name, &[], of), &definitions, fields);
+    }
+    page
+}
+
+fn index() -> String {
+    let mut page = page(
+        "Reference",
+        "Everything that can be asked for, with formula, shapes, defaults, when to use it and where it comes from.",
+    );
+    for (file, says) in [
+        ("fields", "every field of a run: flags, environment, types, defaults"),
+        ("losses", "losses and what they learn from"),
+        ("miners", "which pairs and triplets of a batch a loss sees"),
+        ("distances", "how far apart two embeddings are"),
+        ("reducers", "many losses to one number"),
+        ("regularizers", "penalties beside a loss"),
+        ("samplers", "which examples make a batch"),
+        ("optimizers", "gradients to new weights"),
+        ("schedules", "the learning rate over the run"),
+        ("callbacks", "what is watched, kept and told while a run trains"),
+    ] {
+        writeln!(page, "- [{file}]({file}.md): {says}").unwrap();
+    }
+    page
+}
+
 fn fields() -> String {
     let mut page =
         "# Every field of a run\n\n<!-- Written from the code by crates/finetuner/tests/reference.rs. -->\n\n\
@@ -296,7 +450,20 @@ fn fields() -> String {
 fn the_reference_pages_are_what_the_code_says() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
     let write = std::env::var_os("FINETUNER_WRITE_REFERENCE").is_some();
-    for (name, page) in [("losses.md", losses()), ("miners.md", miners()), ("fields.md", fields())] {
+    let pages = [
+        ("README.md", index()),
+        ("fields.md", fields()),
+        ("losses.md", losses()),
+        ("miners.md", miners()),
+        ("distances.md", of_enum("objective/distance.rs", "Distance", "Distances", false)),
+        ("reducers.md", of_enum("objective/reducer.rs", "Reducer", "Reducers", true)),
+        ("regularizers.md", of_enum("objective/regularizer.rs", "Regularizer", "Regularisers", false)),
+        ("samplers.md", samplers()),
+        ("optimizers.md", optimizers()),
+        ("schedules.md", schedules()),
+        ("callbacks.md", callbacks()),
+    ];
+    for (name, page) in pages {
         let path = folder.join(name);
         if write {
             std::fs::create_dir_all(&folder).unwrap();

@@ -97,8 +97,21 @@ impl<'a> Collector<'a> {
                 let first = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
                 let second = self.text(line, self.one(line, cells, &[Role::Positive])?)?;
                 let cell = self.one(line, cells, &[Role::Score, Role::Label])?;
-                let score = score(self.path, line, cell.column, cell.value)?;
+                let score = score(self.path, line, cell.column, cell.value).map_err(|error| match error {
+                    Error::Data { path, line, problem } if cell.role == Role::Label => {
+                        let problem = format!("{problem}; pairs with a class are of the kind `labelled_pairs`");
+                        Error::Data { path, line, problem }
+                    }
+                    other => other,
+                })?;
                 self.examples.push(Example::Scored { first, second, score });
+            }
+            Kind::LabelledPairs => {
+                let first = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
+                let second = self.text(line, self.one(line, cells, &[Role::Positive])?)?;
+                let label = self.label(line, self.one(line, cells, &[Role::Label, Role::Score])?)?;
+                // Exact up to 2^24 classes.
+                self.examples.push(Example::Scored { first, second, score: label as f32 });
             }
             Kind::Single => {
                 let item = self.item(line, cells)?;
@@ -110,14 +123,15 @@ impl<'a> Collector<'a> {
 
     /// The data set, if it can be learnt from. `how` says how the file was understood.
     pub(super) fn finish(self, how: &str) -> Result<Dataset> {
-        let too_little = self.examples.is_empty() || self.kind == Kind::Labelled && self.label_names.len() < 2;
+        let labelled = matches!(self.kind, Kind::Labelled | Kind::LabelledPairs);
+        let too_little = self.examples.is_empty() || labelled && self.label_names.len() < 2;
         if let (true, Some(row)) = (too_little, self.empty.first()) {
             return Err(Error::data(self.path, row.line, row.problem.as_str()));
         }
         if self.examples.is_empty() {
             return Err(Error::data(self.path, None, "holds no examples"));
         }
-        if self.kind == Kind::Labelled && self.label_names.len() < 2 {
+        if labelled && self.label_names.len() < 2 {
             let problem = format!(
                 "expected at least 2 classes, got only `{}`: with one class there is nothing to tell apart",
                 self.label_names[0]

@@ -34,7 +34,8 @@ const NAMES: [(Role, &[&str]); 10] = [
 /// How to name columns, for messages.
 pub(super) const ADVICE: &str = "name the columns in a header: `anchor,positive` (pairs), \
     `anchor,positive,negative` (triplets), `text,label` (labelled), `sentence1,sentence2,score` (scored), \
-    `anchor,positive,negative,score` (scored_triplets) or `text` (single)";
+    `anchor,positive,negative,score` (scored_triplets), \
+    `sentence1,sentence2,label` (labelled_pairs, where asked for) or `text` (single)";
 
 impl Role {
     /// The role a column's name stands for.
@@ -89,6 +90,7 @@ pub(super) fn by_place(kind: Kind, columns: usize) -> Option<Vec<Role>> {
         Kind::Triplets => &[Role::Anchor, Role::Positive, Role::Negative],
         Kind::Labelled => &[Role::Text, Role::Label],
         Kind::Scored => &[Role::Anchor, Role::Positive, Role::Score],
+        Kind::LabelledPairs => &[Role::Anchor, Role::Positive, Role::Label],
         Kind::Single => &[Role::Text],
         // With n negatives, n margins or n + 1 scores: the number of columns says which.
         Kind::ScoredTriplets if columns >= 4 => {

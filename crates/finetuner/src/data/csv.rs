@@ -207,7 +207,7 @@ fn by_place(path: &Path, first: &Record, kind: Kind) -> Result<Vec<Option<Role>>
         let expected = match kind {
             Kind::Single => "1 column",
             Kind::Pairs | Kind::Labelled => "2 columns",
-            Kind::Scored => "3 columns",
+            Kind::Scored | Kind::LabelledPairs => "3 columns",
             Kind::Triplets => "3 columns or more",
             Kind::ScoredTriplets => "4 columns or more",
         };

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 pub use item::{ItemId, Items, Modality};
 pub use label_graph::LabelGraph;
-pub use order::{Mix, Order, Sampler};
+pub use order::{Hierarchy, Mix, Order, Sampler};
 pub use read::{inspect, read, read_corpus};
 pub use retrieval::{RetrievalSet, read_retrieval};
 pub use split::hold_out;
@@ -63,7 +63,7 @@ pub enum Example {
         first: ItemId,
         /// The second item.
         second: ItemId,
-        /// Higher is more similar.
+        /// Higher is more similar; of [`Kind::LabelledPairs`] the place of the class in [`Dataset::label_names`].
         score: f32,
     },
     /// An item alone.
@@ -102,17 +102,20 @@ pub enum Kind {
     Single,
     /// [`Example::Triplet`] with a teacher's scores.
     ScoredTriplets,
+    /// [`Example::Scored`] whose score is a class.
+    LabelledPairs,
 }
 
 impl Kind {
     /// Every kind by its name in specifications and on the command line.
-    pub const NAMES: [(&'static str, Kind); 6] = [
+    pub const NAMES: [(&'static str, Kind); 7] = [
         ("pairs", Kind::Pairs),
         ("triplets", Kind::Triplets),
         ("labelled", Kind::Labelled),
         ("scored", Kind::Scored),
         ("single", Kind::Single),
         ("scored_triplets", Kind::ScoredTriplets),
+        ("labelled_pairs", Kind::LabelledPairs),
     ];
 }
 
@@ -161,14 +164,14 @@ pub struct Dataset {
     pub lines: Vec<u64>,
     /// Rows that were left out because a text or a label is missing. [`read()`] refuses a file that has any.
     pub empty: Vec<EmptyRow>,
-    /// Class names of a labelled set, in order of first appearance; empty otherwise.
+    /// Class names of labelled items or pairs, in order of first appearance; empty otherwise.
     pub label_names: Vec<String>,
     /// One sentence on what was read and how it was understood.
     pub decision: String,
 }
 
 impl Dataset {
-    /// The number of classes of a labelled set; 0 for other kinds.
+    /// The number of classes of labelled items or pairs; 0 for other kinds.
     pub fn classes(&self) -> usize {
         self.label_names.len()
     }
@@ -188,11 +191,15 @@ impl Dataset {
             })
             .collect();
         for example in &mut self.examples {
-            if let Example::Labelled { label, .. } = example {
-                *label = own[*label as usize];
+            match example {
+                Example::Labelled { label, .. } => *label = own[*label as usize],
+                Example::Scored { score, .. } if self.kind == Kind::LabelledPairs => {
+                    *score = own[*score as usize] as f32;
+                }
+                _ => {}
             }
         }
-        if self.kind == Kind::Labelled {
+        if matches!(self.kind, Kind::Labelled | Kind::LabelledPairs) {
             self.label_names = all;
         }
     }

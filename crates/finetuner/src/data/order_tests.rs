@@ -171,3 +171,33 @@ fn without_duplicates_no_text_comes_twice_in_a_batch() {
     }
     assert_ne!(batches, order.batches(1));
 }
+
+#[test]
+fn hierarchical_batches_are_of_every_combination_of_families() {
+    // Four families of three classes, the classes of 2 to 6 items.
+    let classes: Vec<u32> = (0..12).flat_map(|class| std::iter::repeat_n(class, 2 + class as usize % 5)).collect();
+    let families: Vec<u32> = classes.iter().map(|class| class / 3).collect();
+    let hierarchy = Hierarchy { items_per_class: 3, families_per_batch: 2, batches_per_combination: 4 };
+    let order = Order::hierarchical(&classes, &families, hierarchy, 12, 1);
+    assert_eq!(order.adjusted(), None);
+    let batches = order.batches(0);
+    assert_eq!(batches.len(), 6 * 4);
+    let mut combinations = HashMap::new();
+    for batch in &batches {
+        let mut of: HashMap<u32, HashMap<u32, usize>> = HashMap::new();
+        for &example in batch {
+            let class = classes[example as usize];
+            *of.entry(class / 3).or_default().entry(class).or_default() += 1;
+        }
+        assert_eq!((batch.len(), of.len()), (12, 2));
+        assert!(of.values().all(|family| family.len() == 2 && family.values().all(|items| *items == 3)), "{of:?}");
+        let mut pair: Vec<u32> = of.into_keys().collect();
+        pair.sort_unstable();
+        *combinations.entry(pair).or_insert(0) += 1;
+    }
+    assert!(combinations.len() == 6 && combinations.values().all(|count| *count == 4), "{combinations:?}");
+    assert_eq!(batches, order.batches(0));
+    assert_ne!(batches, order.batches(1));
+    let odd = Order::hierarchical(&classes, &families, hierarchy, 16, 1);
+    assert!(odd.adjusted().unwrap().contains("became 12"), "{:?}", odd.adjusted());
+}

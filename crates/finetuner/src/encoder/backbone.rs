@@ -93,6 +93,35 @@ impl Backbone {
         }
     }
 
+    /// Layers before the last whose rows are to be had, what goes into the first among them.
+    pub fn earlier_layers(&self) -> usize {
+        match self {
+            Backbone::Text(transformer) => transformer.config.layers,
+            Backbone::Image(_) => 0,
+        }
+    }
+
+    /// The rows of the last layer and of each of these [`Backbone::earlier_layers`]: see [`Backbone::forward`].
+    pub(super) fn forward_layers(
+        &self,
+        tape: &mut Tape<'_>,
+        input: &Input,
+        (lora, key): (&Lora, Option<Key>),
+        layers: &[usize],
+    ) -> Result<(Vec<Var>, Packing)> {
+        match (self, input) {
+            (Backbone::Text(transformer), Input::Tokens(batch)) => {
+                let packing = Packing::new(&batch.offsets, &batch.examples);
+                let (last, earlier) = transformer.forward_layers(tape, batch, &packing, (lora, key), layers)?;
+                Ok(([last].into_iter().chain(earlier).collect(), packing))
+            }
+            (backbone, input) if backbone.modality() != input.modality() => {
+                Err(unreadable(backbone.modality(), input.modality()))
+            }
+            _ => Err(Error::spec("loss", "learns from earlier layers, which only encoders of texts have to show")),
+        }
+    }
+
     /// Rows, and which of them belong to which item. With a key it is training: dropout is on, and batch norms take the
     /// statistics of the batch.
     pub(super) fn forward(

@@ -128,14 +128,29 @@ impl Layers {
     pub(crate) fn forward(
         &self,
         tape: &mut Tape<'_>,
+        x: Var,
+        bias: Option<&Var>,
+        packing: &Packing,
+        learning: (&Lora, Option<Key>),
+    ) -> Result<Var> {
+        Ok(self.forward_layers(tape, x, bias, packing, learning, &[])?.0)
+    }
+
+    /// The same, and the rows of these earlier layers, 0 being what goes into the first one.
+    pub(crate) fn forward_layers(
+        &self,
+        tape: &mut Tape<'_>,
         mut x: Var,
         bias: Option<&Var>,
         packing: &Packing,
         (lora, key): (&Lora, Option<Key>),
-    ) -> Result<Var> {
+        layers: &[usize],
+    ) -> Result<(Var, Vec<Var>)> {
         let config = &self.config;
         let eps = config.norm_eps;
+        let mut kept = vec![x.clone(); layers.len()];
         for (index, layer) in self.layers.iter().enumerate() {
+            kept.iter_mut().zip(layers).filter(|(_, wanted)| **wanted == index).for_each(|(kept, _)| *kept = x.clone());
             let site = |site: usize, probability: f32| dropout(key, 1 + 3 * index + site, probability);
             let attention = AttentionOptions {
                 heads: config.heads,
@@ -166,7 +181,7 @@ impl Layers {
                 }
             }
         }
-        Ok(x)
+        Ok((x, kept))
     }
 
     /// The feed-forward part in one operation, or in its parts where one of them has an adapter.

@@ -155,7 +155,22 @@ impl Encoder {
     /// [`Error::Spec`] for items that the model does not read, [`crate::Error::Engine`] for a token id or position outside
     /// the model's tables.
     pub fn forward(&self, tape: &mut Tape<'_>, input: &Input, dropout: Option<Key>) -> Result<Var> {
-        self.tower(input.modality())?.forward(tape, input, &self.lora, dropout)
+        self.forward_layers(tape, input, dropout, &[])
+    }
+
+    /// As [`Encoder::forward`], with the embeddings that pooling and what follows make of these earlier layers to the
+    /// right of the last one's: `[items, (1 + layers) dimension]`. Layer 0 is what goes into the first one.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`].
+    pub fn forward_layers(
+        &self,
+        tape: &mut Tape<'_>,
+        input: &Input,
+        dropout: Option<Key>,
+        layers: &[usize],
+    ) -> Result<Var> {
+        self.tower(input.modality())?.forward(tape, input, (&self.lora, dropout), layers)
     }
 
     /// Token representations `[tokens, hidden]` of the last layer, without dropout.

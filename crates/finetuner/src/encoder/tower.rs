@@ -99,10 +99,21 @@ impl Tower {
         self.layout.output_width(width)
     }
 
-    /// Embeddings `[items, dimension]`.
-    pub(super) fn forward(&self, tape: &mut Tape<'_>, input: &Input, lora: &Lora, key: Option<Key>) -> Result<Var> {
-        let (rows, packing) = self.backbone.forward(tape, input, lora, key)?;
-        self.embed(tape, &rows, &packing)
+    /// Embeddings `[items, dimension]`, those of earlier layers to the right of the last one's.
+    pub(super) fn forward(
+        &self,
+        tape: &mut Tape<'_>,
+        input: &Input,
+        (lora, key): (&Lora, Option<Key>),
+        layers: &[usize],
+    ) -> Result<Var> {
+        if layers.is_empty() {
+            let (rows, packing) = self.backbone.forward(tape, input, lora, key)?;
+            return self.embed(tape, &rows, &packing);
+        }
+        let (rows, packing) = self.backbone.forward_layers(tape, input, (lora, key), layers)?;
+        let embeddings = rows.iter().map(|rows| self.embed(tape, rows, &packing)).collect::<Result<Vec<_>>>()?;
+        Ok(tape.side_by_side(&embeddings.iter().collect::<Vec<_>>())?)
     }
 
     /// Rows of the backbone to one embedding an item.

@@ -60,14 +60,27 @@ impl Transformer {
         lora: &Lora,
         key: Option<Key>,
     ) -> Result<Var> {
+        Ok(self.forward_layers(tape, batch, packing, (lora, key), &[])?.0)
+    }
+
+    /// The last layer's token representations `[tokens, hidden]`, and those of these earlier layers, 0 being what goes
+    /// into the first one. With a key, dropout is on.
+    pub(crate) fn forward_layers(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &PackedBatch,
+        packing: &Packing,
+        (lora, key): (&Lora, Option<Key>),
+        layers: &[usize],
+    ) -> Result<(Var, Vec<Var>)> {
         let mut x = self.embed(tape, batch, packing)?;
         x = tape.dropout(&x, dropout(key, 0, self.config.hidden_dropout), packing)?;
         let bias = self.relative_bias(tape, packing)?;
-        let x = self.layers.forward(tape, x, bias.as_ref(), packing, (lora, key))?;
-        match self.final_norm {
-            Some(norm) => apply_norm(tape, &x, norm, self.config.norm_eps, packing),
-            None => Ok(x),
-        }
+        let (x, earlier) = self.layers.forward_layers(tape, x, bias.as_ref(), packing, (lora, key), layers)?;
+        let Some(norm) = self.final_norm else { return Ok((x, earlier)) };
+        let mut normed = |x: &Var| apply_norm(tape, x, norm, self.config.norm_eps, packing);
+        let last = normed(&x)?;
+        Ok((last, earlier.iter().map(normed).collect::<Result<_>>()?))
     }
 
     fn embed(&self, tape: &mut Tape<'_>, batch: &PackedBatch, packing: &Packing) -> Result<Var> {

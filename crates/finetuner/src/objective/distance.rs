@@ -86,6 +86,15 @@ impl Distance {
         }
     }
 
+    /// The p where it is the distance of raw vectors by a norm.
+    pub(super) fn plain_norm(self) -> Option<f64> {
+        match self {
+            Distance::Euclidean { normalize: false, squared: false } => Some(2.0),
+            Distance::Measured(Measure { kind: MeasureKind::Lp { p }, normalize: None, power: 1.0 }) => Some(p),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_signal_to_noise(self) -> bool {
         matches!(self, Distance::Measured(Measure { kind: MeasureKind::SignalToNoise, .. }))
     }

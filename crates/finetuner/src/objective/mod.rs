@@ -6,22 +6,24 @@
 
 mod anchor;
 pub mod distance;
+mod initial;
 pub mod loss;
 pub mod mined;
 pub mod miner;
 mod parameter;
 pub mod reducer;
-mod registry;
+pub(crate) mod registry;
 pub mod regularizer;
 
 use engine::random::Key;
 use engine::{Gradients, LeafGradients, ParameterId, Parameters, Tape, Tensor, Var};
 
 pub use self::distance::Distance;
+pub use self::initial::Initial;
 use self::loss::{Batch, Loss};
 pub use self::mined::{Masks, Mined};
 use self::miner::Miner;
-pub use self::parameter::{Initial, Keep, LossParameter, Role, Sizes};
+pub use self::parameter::{Keep, LossParameter, Role, Sizes};
 pub use self::reducer::Reducer;
 pub use self::regularizer::Regularizer;
 use crate::error::{Error, Result};
@@ -39,6 +41,8 @@ pub struct BatchLayout {
     pub scores: Option<Vec<f32>>,
     /// The guide's embedding of every row, `[rows, its dimension]`, where the loss asks for a guide.
     pub guide: Option<Tensor>,
+    /// Earlier layers of the model, whose embeddings stand beside those of the last one: see [`Objective::draw_layers`].
+    pub layers: Vec<usize>,
 }
 
 impl BatchLayout {
@@ -70,6 +74,8 @@ pub enum Needs {
     TeacherScores,
     /// Texts, whatever is known of them: a guide says what to learn.
     Guide,
+    /// Pairs with a class each, known before the first step.
+    PairClasses,
     /// Texts of any kind of data.
     Any,
 }
@@ -88,7 +94,10 @@ impl Needs {
 
     /// Whether all data of these needs serves others, too.
     fn serves(self, other: Needs) -> bool {
-        use Needs::{Any, BinaryScores, Classes, Guide, Labels, Pairs, RankedScores, Scores, TeacherScores, Triplets};
+        use Needs::{
+            Any, BinaryScores, Classes, Guide, Labels, PairClasses, Pairs, RankedScores, Scores, TeacherScores,
+            Triplets,
+        };
         match other {
             Any | Guide => true,
             _ if self == other => true,
@@ -97,7 +106,7 @@ impl Needs {
             Triplets => self == TeacherScores,
             RankedScores => matches!(self, Scores | BinaryScores | Triplets | TeacherScores),
             Scores => self == BinaryScores,
-            Classes | BinaryScores | TeacherScores => false,
+            Classes | BinaryScores | TeacherScores | PairClasses => false,
         }
     }
 }
@@ -246,6 +255,16 @@ impl Objective {
         self.loss.needs_guide()
     }
 
+    /// Whether the first column goes through a second copy of the model.
+    pub fn needs_twin(&self) -> bool {
+        self.loss.needs_twin()
+    }
+
+    /// The earlier layers of the model whose embeddings it wants of a batch, drawn by `key`: [`BatchLayout::layers`].
+    pub fn draw_layers(&self, key: Key) -> Vec<usize> {
+        self.loss.draw_layers(&self.sizes, key)
+    }
+
     /// What `sampler = auto` means for it.
     pub fn sampler(&self) -> Sampler {
         self.loss.sampler()
@@ -254,7 +273,8 @@ impl Objective {
     /// The loss of a batch. A batch without any valid pair or triplet gives 0 with zero gradient.
     ///
     /// # Shapes
-    /// `embeddings [rows, dimension]`, as the model gives them; the result is `[1]`.
+    /// `embeddings [rows, dimension]`, as the model gives them, and to their right those of the layers of the layout,
+    /// `[rows, (1 + layers) dimension]`; the result is `[1]`.
     ///
     /// # Errors
     /// As [`Objective::compute`].
@@ -283,9 +303,28 @@ impl Objective {
             false => tape.constant(parameter.value.clone()),
         };
         let leaves: Vec<Var> = self.parameters.iter().map(var).collect();
-        let batch = Batch::new(embeddings, layout, self.miner.as_deref(), &leaves, &self.sizes);
+        let (last, layers) = by_layer(tape, embeddings, &layout.layers)?;
+        let mut batch = Batch::new(&last, layout, self.miner.as_deref(), &leaves, &self.sizes);
+        batch.layers = &layers;
         let loss = self.loss.compute(tape, &batch)?;
         let remembered = Remembered(batch.into_memories());
         Ok(Computed { loss, leaves, remembered })
     }
+}
+
+/// The embeddings of the last layer and of each earlier one.
+fn by_layer(tape: &mut Tape<'_>, embeddings: &Var, layers: &[usize]) -> Result<(Var, Vec<(usize, Var)>)> {
+    if layers.is_empty() {
+        return Ok((embeddings.clone(), Vec::new()));
+    }
+    let columns = embeddings.value().columns();
+    let width = columns / (1 + layers.len());
+    if width * (1 + layers.len()) != columns {
+        let expected = format!("embeddings of the last and of {} earlier layers", layers.len());
+        return Err(engine::Error::shape("objective", expected, format!("{columns} columns")).into());
+    }
+    let mut part = |place: usize| tape.column_range(embeddings, place * width..(place + 1) * width);
+    let last = part(0)?;
+    let layers = layers.iter().zip(1..).map(|(layer, place)| Ok((*layer, part(place)?))).collect::<Result<_>>()?;
+    Ok((last, layers))
 }

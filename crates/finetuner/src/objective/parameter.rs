@@ -3,6 +3,8 @@
 use engine::Tensor;
 use engine::random::Key;
 
+use super::initial::Initial;
+
 /// What the model and the data say about the sizes of a loss's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sizes {
@@ -10,6 +12,8 @@ pub struct Sizes {
     pub dimension: usize,
     /// Of labelled training data; 0 for other kinds.
     pub classes: usize,
+    /// Layers of the model before the last one, that before the first among them; 0 where it has none to show.
+    pub layers: usize,
 }
 
 /// A tensor of a loss. It lives in the [`Objective`](super::Objective), is kept by checkpoints, and is no part of the
@@ -24,23 +28,6 @@ pub struct LossParameter {
     pub initial: Initial,
     /// Who changes it.
     pub role: Role,
-}
-
-/// Values before the first step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Initial {
-    /// The same everywhere.
-    Constant(f64),
-    /// Normal numbers of mean 0.
-    Normal {
-        /// Standard deviation.
-        deviation: f64,
-    },
-    /// Uniform in `(-bound, bound)`.
-    Uniform {
-        /// The largest absolute value.
-        bound: f64,
-    },
 }
 
 /// Who changes a tensor of a loss.

@@ -8,15 +8,15 @@ use crate::error::{Error, Problem, Result, nearest};
 use crate::spec::Options;
 
 /// One line of a table of losses or miners.
-pub(super) struct Entry<T: ?Sized> {
-    pub(super) name: &'static str,
+pub(crate) struct Entry<T: ?Sized> {
+    pub(crate) name: &'static str,
     /// Other names that mean the same.
-    pub(super) aliases: &'static [&'static str],
-    pub(super) build: fn(&Options) -> Result<Box<T>>,
+    pub(crate) aliases: &'static [&'static str],
+    pub(crate) build: fn(&Options) -> Result<Box<T>>,
 }
 
 /// Builds the entry of this name. `refused` holds names that exist elsewhere but cannot be used, with the reason.
-pub(super) fn build<T: ?Sized>(
+pub(crate) fn build<T: ?Sized>(
     field: &str,
     entries: &[Entry<T>],
     refused: &[(&str, &str)],
@@ -44,7 +44,7 @@ const NOT_NEEDED: [&str; 5] = [
 ];
 
 /// Options as the fields of `T`: each has a default, unknown ones and wrong values are all listed.
-pub(super) fn parse<T: Serialize + DeserializeOwned + Default>(field: &str, options: &Options) -> Result<T> {
+pub(crate) fn parse<T: Serialize + DeserializeOwned + Default>(field: &str, options: &Options) -> Result<T> {
     let default = serde_json::to_value(T::default()).unwrap_or_default();
     let known: Vec<&str> = default.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
     let mut problems = Vec::new();
@@ -68,7 +68,7 @@ pub(super) fn parse<T: Serialize + DeserializeOwned + Default>(field: &str, opti
 }
 
 /// What `check` finds wrong in values that are right one by one.
-pub(super) fn checked(field: &str, found: Vec<(&str, String)>) -> Result<()> {
+pub(crate) fn checked(field: &str, found: Vec<(&str, String)>) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
@@ -77,13 +77,13 @@ pub(super) fn checked(field: &str, found: Vec<(&str, String)>) -> Result<()> {
 }
 
 /// A problem unless the number is finite and greater than 0.
-pub(super) fn positive(key: &'static str, value: f64) -> Option<(&'static str, String)> {
+pub(crate) fn positive(key: &'static str, value: f64) -> Option<(&'static str, String)> {
     let valid = value.is_finite() && value > 0.0;
     (!valid).then(|| (key, format!("expected a number greater than 0, got {value}")))
 }
 
 /// A problem unless the number is an angle from 0 to 180 degrees.
-pub(super) fn angle(key: &'static str, degrees: f64) -> Option<(&'static str, String)> {
+pub(crate) fn angle(key: &'static str, degrees: f64) -> Option<(&'static str, String)> {
     let valid = (0.0..=180.0).contains(&degrees);
     (!valid).then(|| (key, format!("expected degrees from 0 to 180, got {degrees}")))
 }

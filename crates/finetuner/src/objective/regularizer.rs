@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::function::{Similarity, Unary};
+use engine::function::{Measure, MeasureKind, Similarity, Unary};
 use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -14,16 +14,18 @@ use crate::error::{Error, Result, nearest};
 /// Written as a name, or as an object such as `{"name": "LpRegularizer", "power": 2}`.
 ///
 /// Every loss takes `embedding_regularizer` (default none) and its factor `embedding_reg_weight` (default 1); losses that
-/// learn vectors take `weight_regularizer` and `weight_reg_weight` as well. Except for the last one the option `reducer`
-/// (default `mean`) says how the rows' penalties become one number.
+/// learn vectors take `weight_regularizer` and `weight_reg_weight` as well. The option `reducer` says how the penalties of
+/// the rows become one number.
+///
+/// Use it to keep embeddings or class vectors short, centred, apart, or of one length.
 ///
 /// | name | penalty | options |
 /// |---|---|---|
-/// | `LpRegularizer` | norm_p(x)^power of each row | `p` (2; 1 or 2), `power` (1; 1 or 2) |
-/// | `ZeroMeanRegularizer` | abs(sum of the elements) of each row | |
-/// | `CenterInvariantRegularizer` | (norm(x)^2 - mean norm^2)^2 / 4 of each row (Wu et al. 2017) | |
-/// | `RegularFaceRegularizer` | the largest cosine of each row with another (Zhao et al. 2019) | |
-/// | `SparseCentersRegularizer` | sum of sqrt(2 - 2 cos) over the pairs of a class's rows, by twice their number (Qian et al. 2019) | `centers_per_class`, `num_classes` (of the data) |
+/// | `LpRegularizer` | norm_p(x)^power of each row | `p` (2; above 0, or `inf`), `power` (1; above 0), `reducer` (`mean`) |
+/// | `ZeroMeanRegularizer` | abs(sum of the elements) of each row | `reducer` (`mean`) |
+/// | `CenterInvariantRegularizer` | (norm(x)^2 - mean norm^2)^2 / 4 of each row (Wu et al. 2017) | `distance` (the p of an unnormalised `l2` is that of the norm), `reducer` (`mean`) |
+/// | `RegularFaceRegularizer` | the largest similarity of each row with another (Zhao et al. 2019) | `distance` (`cosine`; any similarity), `reducer` (`mean`) |
+/// | `SparseCentersRegularizer` | sqrt(2 - 2 cos) of each pair of a class's rows (Qian et al. 2019) | `centers_per_class`, `num_classes` (of the data), `reducer` (`divisor`: their sum by twice their number) |
 ///
 /// Reference: `regularizers` of pytorch-metric-learning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,10 +33,10 @@ use crate::error::{Error, Result, nearest};
 pub enum Regularizer {
     /// `LpRegularizer`
     Lp {
-        /// 1 or 2.
-        p: u32,
-        /// 1 or 2.
-        power: u32,
+        /// Above 0, or infinite.
+        p: f64,
+        /// Above 0.
+        power: f64,
         /// Over the rows.
         reducer: Reducer,
     },
@@ -45,11 +47,15 @@ pub enum Regularizer {
     },
     /// `CenterInvariantRegularizer`
     CenterInvariant {
+        /// Of the norm.
+        p: f64,
         /// Over the rows.
         reducer: Reducer,
     },
     /// `RegularFaceRegularizer`
     RegularFace {
+        /// A similarity.
+        distance: Distance,
         /// Over the rows.
         reducer: Reducer,
     },
@@ -59,6 +65,8 @@ pub enum Regularizer {
         centers_per_class: usize,
         /// Checked where given.
         num_classes: Option<usize>,
+        /// Over the pairs.
+        reducer: Reducer,
     },
 }
 
@@ -69,51 +77,52 @@ impl Regularizer {
     /// [`Error::Spec`] when the rows are not what the options say.
     pub fn penalty(&self, tape: &mut Tape<'_>, x: &Var) -> Result<Var> {
         let (values, reducer) = match self {
-            Regularizer::Lp { p, power, reducer } => (lp(tape, x, *p, *power)?, reducer),
+            Regularizer::Lp { p, power, reducer } => (norms(tape, x, *p, *power)?, reducer),
             Regularizer::ZeroMean { reducer } => {
                 let sums = tape.row_sums(x, None)?;
                 (tape.unary(Unary::Abs, &sums)?, reducer)
             }
-            Regularizer::CenterInvariant { reducer } => (center_invariant(tape, x)?, reducer),
-            Regularizer::RegularFace { reducer } => (nearest_other(tape, x)?, reducer),
-            Regularizer::SparseCenters { centers_per_class, num_classes } => {
-                return sparse_centers(tape, x, *centers_per_class, *num_classes);
+            Regularizer::CenterInvariant { p, reducer } => (center_invariant(tape, x, *p)?, reducer),
+            Regularizer::RegularFace { distance, reducer } => (nearest_other(tape, x, *distance)?, reducer),
+            Regularizer::SparseCenters { centers_per_class, num_classes, reducer } => {
+                (sparse_centers(tape, x, *centers_per_class, *num_classes)?, reducer)
             }
         };
+        if *reducer == Reducer::Divisor {
+            let sum = tape.sum(&values, None)?;
+            return Ok(tape.affine(&sum, 0.5 / values.value().len().max(1) as f64, 0.0)?);
+        }
         reducer.reduce(tape, &values, None)
     }
 }
 
-fn lp(tape: &mut Tape<'_>, x: &Var, p: u32, power: u32) -> Result<Var> {
-    let elements = tape.unary(if p == 1 { Unary::Abs } else { Unary::Square }, x)?;
-    let sums = tape.row_sums(&elements, None)?;
-    Ok(match (p, power) {
-        (1, 1) | (2, 2) => sums,
-        (1, _) => tape.unary(Unary::Square, &sums)?,
-        _ => tape.unary(Unary::Sqrt, &sums)?,
-    })
+/// `norm_p(x)^power` of each row: its distance from nothing.
+fn norms(tape: &mut Tape<'_>, x: &Var, p: f64, power: f64) -> Result<Var> {
+    let nothing = tape.constant(Tensor::zeros(x.value().shape()));
+    let measure = Measure { kind: MeasureKind::Lp { p }, normalize: None, power };
+    Ok(tape.paired_similarities(Similarity::Measured(measure), x, &nothing)?)
 }
 
-fn center_invariant(tape: &mut Tape<'_>, x: &Var) -> Result<Var> {
-    let norms = lp(tape, x, 2, 2)?;
+fn center_invariant(tape: &mut Tape<'_>, x: &Var, p: f64) -> Result<Var> {
+    let norms = norms(tape, x, p, 2.0)?;
     let mean = Reducer::Mean.reduce(tape, &norms, None)?;
     let apart = tape.subtract(&norms, &mean)?;
     let squares = tape.unary(Unary::Square, &apart)?;
     Ok(tape.affine(&squares, 0.25, 0.0)?)
 }
 
-/// The cosine of each row with the other row that is nearest, chosen without gradient; nothing for a row alone.
-fn nearest_other(tape: &mut Tape<'_>, x: &Var) -> Result<Var> {
-    let cosines = Distance::Cosine.similarities(tape, x, x)?;
-    let columns = cosines.value().columns();
-    let rows = cosines.value().data().chunks(columns.max(1)).enumerate();
+/// The similarity of each row with the other row that is nearest, chosen without gradient; nothing for a row alone.
+fn nearest_other(tape: &mut Tape<'_>, x: &Var, distance: Distance) -> Result<Var> {
+    let similarities = distance.similarities(tape, x, x)?;
+    let columns = similarities.value().columns();
+    let rows = similarities.value().data().chunks(columns.max(1)).enumerate();
     let nearest = |(row, values): (usize, &[f32])| {
         let others = (0..columns).filter(|&other| other != row);
         let best = others.reduce(|best, next| if values[next] > values[best] { next } else { best })?;
         Some([row as u32, best as u32])
     };
     let places: Arc<[[u32; 2]]> = rows.filter_map(nearest).collect();
-    Ok(tape.gather(&cosines, places)?)
+    Ok(tape.gather(&similarities, places)?)
 }
 
 fn sparse_centers(tape: &mut Tape<'_>, x: &Var, per_class: usize, num_classes: Option<usize>) -> Result<Var> {
@@ -126,15 +135,10 @@ fn sparse_centers(tape: &mut Tape<'_>, x: &Var, per_class: usize, num_classes: O
         return Err(Error::spec("loss_options.weight_regularizer", problem));
     }
     // sqrt(2 - 2 cos) is the distance of the normalised rows.
-    let distances = tape.similarities(Similarity::Euclidean { normalize: true, squared: false }, x, x)?;
-    let mut pairs = Tensor::zeros(&[rows, rows]);
-    for a in 0..rows {
-        let end = (a / per_class + 1) * per_class;
-        pairs.data_mut()[a * rows + a + 1..a * rows + end].fill(1.0);
-    }
-    let sum = tape.sum(&distances, Some(&pairs))?;
-    let count = (classes * per_class * (per_class - 1) / 2).max(1);
-    Ok(tape.affine(&sum, 0.5 / count as f64, 0.0)?)
+    let distances = tape.similarities(Distance::L2.similarity(), x, x)?;
+    let end = |a: usize| (a / per_class + 1) * per_class;
+    let pairs: Arc<[[u32; 2]]> = (0..rows).flat_map(|a| (a + 1..end(a)).map(move |b| [a as u32, b as u32])).collect();
+    Ok(tape.gather(&distances, pairs)?)
 }
 
 const NAMES: [&str; 5] = [
@@ -158,25 +162,54 @@ impl TryFrom<Value> for Regularizer {
         let Some(name) = name.as_ref().and_then(Value::as_str) else {
             return Err("expected a `name`".to_owned());
         };
-        let mut reducer = || match options.remove("reducer") {
-            None => Ok(Reducer::Mean),
-            Some(value) => Reducer::try_from(value).map_err(|problem| format!("`reducer`: {problem}")),
+        let reducer = |options: &mut serde_json::Map<String, Value>, default: Reducer| match options.remove("reducer") {
+            None => Ok(default),
+            Some(value) => match Reducer::try_from(value).map_err(|problem| format!("`reducer`: {problem}"))? {
+                Reducer::Divisor if default != Reducer::Divisor => {
+                    Err("`reducer`: `divisor` needs something to divide by, which only SparseCentersRegularizer has"
+                        .to_owned())
+                }
+                reducer => Ok(reducer),
+            },
         };
+        let distance =
+            |options: &mut serde_json::Map<String, Value>, default: Distance| match options.remove("distance") {
+                None => Ok(default),
+                Some(value) => Distance::try_from(value).map_err(|problem| format!("`distance`: {problem}")),
+            };
         let regularizer = match name {
             "LpRegularizer" => {
-                let reducer = reducer()?;
-                let mut one_or_two = |key: &str, default: u32| match options.remove(key).map(|value| value.as_f64()) {
+                let mut above_0 = |key: &str, default: f64| match options.remove(key) {
                     None => Ok(default),
-                    Some(Some(1.0)) => Ok(1),
-                    Some(Some(2.0)) => Ok(2),
-                    Some(_) => Err(format!("`{key}`: expected 1 or 2")),
+                    Some(Value::String(word)) if word == "inf" && key == "p" => Ok(f64::INFINITY),
+                    Some(value) => match value.as_f64() {
+                        Some(number) if number > 0.0 => Ok(number),
+                        _ => Err(format!("`{key}`: expected a number above 0, got {value}")),
+                    },
                 };
-                Regularizer::Lp { p: one_or_two("p", 2)?, power: one_or_two("power", 1)?, reducer }
+                let (p, power) = (above_0("p", 2.0)?, above_0("power", 1.0)?);
+                Regularizer::Lp { p, power, reducer: reducer(&mut options, Reducer::Mean)? }
             }
-            "ZeroMeanRegularizer" => Regularizer::ZeroMean { reducer: reducer()? },
-            "CenterInvariantRegularizer" => Regularizer::CenterInvariant { reducer: reducer()? },
-            "RegularFaceRegularizer" => Regularizer::RegularFace { reducer: reducer()? },
+            "ZeroMeanRegularizer" => Regularizer::ZeroMean { reducer: reducer(&mut options, Reducer::Mean)? },
+            "CenterInvariantRegularizer" => {
+                let unnormalised = Distance::Euclidean { normalize: false, squared: false };
+                let p = distance(&mut options, unnormalised)?.plain_norm().ok_or(
+                    "`distance`: expected one of raw vectors, as in {\"name\": \"l2\", \"normalize_embeddings\": false}",
+                )?;
+                Regularizer::CenterInvariant { p, reducer: reducer(&mut options, Reducer::Mean)? }
+            }
+            "RegularFaceRegularizer" => {
+                let distance = distance(&mut options, Distance::Cosine)?;
+                if !distance.inverted() {
+                    return Err("`distance`: expected a similarity, as in `cosine` or `dot`".to_owned());
+                }
+                Regularizer::RegularFace { distance, reducer: reducer(&mut options, Reducer::Mean)? }
+            }
             "SparseCentersRegularizer" => {
+                if distance(&mut options, Distance::Cosine)? != Distance::Cosine {
+                    return Err("`distance`: SparseCentersRegularizer measures nothing but cosines".to_owned());
+                }
+                let reducer = reducer(&mut options, Reducer::Divisor)?;
                 let mut count = |key: &str| match options.remove(key) {
                     None | Some(Value::Null) => Ok(None),
                     Some(value) => value
@@ -186,7 +219,9 @@ impl TryFrom<Value> for Regularizer {
                 };
                 let num_classes = count("num_classes")?;
                 match count("centers_per_class")? {
-                    Some(centers_per_class @ 2..) => Regularizer::SparseCenters { centers_per_class, num_classes },
+                    Some(centers_per_class @ 2..) => {
+                        Regularizer::SparseCenters { centers_per_class, num_classes, reducer }
+                    }
                     _ => return Err("SparseCentersRegularizer needs `centers_per_class`, 2 or more".to_owned()),
                 }
             }
@@ -201,17 +236,22 @@ impl TryFrom<Value> for Regularizer {
 
 impl From<Regularizer> for Value {
     fn from(regularizer: Regularizer) -> Value {
+        let p = |p: f64| if p.is_infinite() { json!("inf") } else { json!(p) };
         match regularizer {
-            Regularizer::Lp { p, power, reducer } => {
-                json!({"name": "LpRegularizer", "p": p, "power": power, "reducer": reducer})
+            Regularizer::Lp { p: own, power, reducer } => {
+                json!({"name": "LpRegularizer", "p": p(own), "power": power, "reducer": reducer})
             }
             Regularizer::ZeroMean { reducer } => json!({"name": "ZeroMeanRegularizer", "reducer": reducer}),
-            Regularizer::CenterInvariant { reducer } => {
-                json!({"name": "CenterInvariantRegularizer", "reducer": reducer})
+            Regularizer::CenterInvariant { p: own, reducer } => {
+                let distance = json!({"name": "l2", "p": p(own), "normalize_embeddings": false});
+                json!({"name": "CenterInvariantRegularizer", "distance": distance, "reducer": reducer})
             }
-            Regularizer::RegularFace { reducer } => json!({"name": "RegularFaceRegularizer", "reducer": reducer}),
-            Regularizer::SparseCenters { centers_per_class, num_classes } => json!({
-                "name": "SparseCentersRegularizer", "centers_per_class": centers_per_class, "num_classes": num_classes
+            Regularizer::RegularFace { distance, reducer } => {
+                json!({"name": "RegularFaceRegularizer", "distance": distance, "reducer": reducer})
+            }
+            Regularizer::SparseCenters { centers_per_class, num_classes, reducer } => json!({
+                "name": "SparseCentersRegularizer", "centers_per_class": centers_per_class, "num_classes": num_classes,
+                "reducer": reducer
             }),
         }
     }

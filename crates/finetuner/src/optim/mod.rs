@@ -1,54 +1,15 @@
 //! Gradients to new weights.
 
-mod schedule;
+pub mod rule;
+pub mod schedule;
 
 use engine::device::UpdateRule;
 use engine::{Device, Gradients, Parameters, Tensor};
-use serde::Deserialize;
+use serde_json::Value;
 
-pub use self::schedule::{Schedule, ScheduleKind};
-use crate::error::{Error, Result, nearest};
+pub use self::schedule::Schedule;
+use crate::error::{Error, Result};
 use crate::spec::Options;
-
-/// The optimisers by name.
-pub const OPTIMIZERS: [&str; 3] = ["Adam", "AdamW", "SGD"];
-
-/// Options of `Adam` and `AdamW`, torch's names and defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct AdamOptions {
-    /// Decay of the first and second moment.
-    betas: (f32, f32),
-    /// Added to the denominator.
-    eps: f32,
-    /// Default 0 for Adam, 0.01 for AdamW.
-    weight_decay: Option<f32>,
-    /// See [`Optimizer`].
-    layer_wise_lr_decay: f64,
-}
-
-impl Default for AdamOptions {
-    fn default() -> Self {
-        AdamOptions { betas: (0.9, 0.999), eps: 1e-8, weight_decay: None, layer_wise_lr_decay: 1.0 }
-    }
-}
-
-/// Options of `SGD`, torch's names and defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct SgdOptions {
-    momentum: f32,
-    dampening: f32,
-    nesterov: bool,
-    weight_decay: f32,
-    layer_wise_lr_decay: f64,
-}
-
-impl Default for SgdOptions {
-    fn default() -> Self {
-        SgdOptions { momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0, layer_wise_lr_decay: 1.0 }
-    }
-}
 
 /// An optimiser with its moments.
 ///
@@ -72,43 +33,15 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Spec`] for an unknown name or option, or a value outside its range.
     pub fn new(name: &str, options: &Options, depths: &[usize]) -> Result<Self> {
-        let (rule, layer_decay) = match name {
-            "Adam" | "AdamW" => {
-                let decoupled = name == "AdamW";
-                let known = ["betas", "eps", "weight_decay", "layer_wise_lr_decay"];
-                let options: AdamOptions = parse(name, options, &known)?;
-                let (beta1, beta2) = options.betas;
-                let rule = UpdateRule::Adam {
-                    beta1: within("betas", beta1, 0.0, 0.999_999)?,
-                    beta2: within("betas", beta2, 0.0, 0.999_999_9)?,
-                    eps: within("eps", options.eps, 0.0, 1.0)?,
-                    weight_decay: options.weight_decay.unwrap_or(if decoupled { 0.01 } else { 0.0 }),
-                    decoupled,
-                    step: 0,
-                };
-                (rule, options.layer_wise_lr_decay)
-            }
-            "SGD" => {
-                let known = ["momentum", "dampening", "nesterov", "weight_decay", "layer_wise_lr_decay"];
-                let options: SgdOptions = parse(name, options, &known)?;
-                if options.nesterov && (options.momentum == 0.0 || options.dampening != 0.0) {
-                    let problem = "`nesterov` needs a momentum and no dampening";
-                    return Err(Error::spec("optimizer_options", problem));
-                }
-                let rule = UpdateRule::Sgd {
-                    momentum: within("momentum", options.momentum, 0.0, 0.999_999)?,
-                    dampening: options.dampening,
-                    nesterov: options.nesterov,
-                    weight_decay: options.weight_decay,
-                    step: 0,
-                };
-                (rule, options.layer_wise_lr_decay)
-            }
-            _ => {
-                let problem = format!("`{name}` is not known{}", nearest(name, OPTIMIZERS));
-                return Err(Error::spec("optimizer", problem));
-            }
+        let mut options = options.clone();
+        let layer_decay = match options.remove("layer_wise_lr_decay") {
+            None => 1.0,
+            Some(Value::Number(decay)) => decay.as_f64().unwrap_or(f64::NAN),
+            Some(_) => f64::NAN,
         };
+        let rule = rule::rule(name, &options)?;
+        let (weight_decay, decoupled) = rule.decay();
+        let rule = UpdateRule { kind: rule.kind(), weight_decay, decoupled, step: 0 };
         if !(layer_decay > 0.0 && layer_decay <= 1.0) {
             let problem = format!("`layer_wise_lr_decay` must lie in (0, 1], got {layer_decay}");
             return Err(Error::spec("optimizer_options", problem));
@@ -155,16 +88,17 @@ impl Optimizer {
         let norm = self.check(device, gradients)?;
         let scale = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
         self.steps += 1;
-        let rules = [self.rule_at(self.steps), without_decay(self.rule_at(self.steps))];
-        let moments = self.moments();
+        let rule = UpdateRule { step: self.steps, ..self.rule };
+        let rules = [rule, UpdateRule { weight_decay: 0.0, ..rule }];
         let top = self.depths.iter().copied().max().unwrap_or(0);
         for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients.iter()).enumerate() {
             let Some(gradient) = gradient else { continue };
             let state = &mut self.state[index];
-            if state.is_empty() {
-                *state = (0..moments).map(|_| Tensor::zeros(gradient.shape())).collect();
-            }
             let rate = learning_rate * self.layer_decay.powi((top - self.depths[index]) as i32);
+            if state.is_empty() {
+                let initial = rule.kind.initial_moments(rate as f32);
+                *state = initial.into_iter().map(|initial| Tensor::full(gradient.shape(), initial)).collect();
+            }
             let rule = &rules[usize::from(self.exempt[index])];
             device.update(rule, rate as f32, scale as f32, &mut parameter.value, gradient, state);
         }
@@ -197,45 +131,8 @@ impl Optimizer {
 
     /// How many moments each weight has.
     pub(crate) fn moments(&self) -> usize {
-        match self.rule {
-            UpdateRule::Adam { .. } => 2,
-            UpdateRule::Sgd { momentum, .. } => usize::from(momentum != 0.0),
-        }
+        self.rule.kind.initial_moments(0.0).len()
     }
-
-    fn rule_at(&self, now: u64) -> UpdateRule {
-        let mut rule = self.rule;
-        match &mut rule {
-            UpdateRule::Adam { step, .. } | UpdateRule::Sgd { step, .. } => *step = now,
-        }
-        rule
-    }
-}
-
-fn without_decay(mut rule: UpdateRule) -> UpdateRule {
-    match &mut rule {
-        UpdateRule::Adam { weight_decay, .. } | UpdateRule::Sgd { weight_decay, .. } => *weight_decay = 0.0,
-    }
-    rule
-}
-
-fn within(name: &str, value: f32, low: f32, high: f32) -> Result<f32> {
-    if value >= low && value <= high {
-        return Ok(value);
-    }
-    Err(Error::spec("optimizer_options", format!("`{name}` must lie in [{low}, {high}], got {value}")))
-}
-
-/// Typed options from `key=value` pairs.
-fn parse<T: serde::de::DeserializeOwned>(name: &str, options: &Options, known: &[&str]) -> Result<T> {
-    for key in options.keys() {
-        if !known.contains(&key.as_str()) {
-            let problem = format!("{name} has no option `{key}`{}", nearest(key, known.iter().copied()));
-            return Err(Error::spec("optimizer_options", problem));
-        }
-    }
-    serde_json::from_value(options.clone().into())
-        .map_err(|error| Error::spec("optimizer_options", format!("{name}: {error}")))
 }
 
 #[cfg(test)]
@@ -256,6 +153,51 @@ mod tests {
         assert!(error.contains("did you mean `weight_decay`"), "{error}");
         let error = Optimizer::new("SGD", &options(json!({"nesterov": true})), &[]).unwrap_err().to_string();
         assert!(error.contains("needs a momentum"), "{error}");
+    }
+
+    /// One parameter of these values, and its gradient after `tape`'s backward pass.
+    fn gradient(parameters: &Parameters, values: &[f32]) -> Gradients {
+        let mut gradients = Gradients::new(parameters);
+        let mut tape = engine::Tape::recording(&Cpu, parameters);
+        let weight = tape.parameter(parameters.ids().next().unwrap());
+        let weights = Tensor::from_vec(values.to_vec(), weight.value().shape()).unwrap();
+        let sum = tape.sum(&weight, Some(&weights)).unwrap();
+        tape.backward(&sum, Tensor::scalar(1.0), &mut gradients).unwrap();
+        gradients
+    }
+
+    #[test]
+    fn every_optimizer_follows_torch() {
+        // Written by `tests/golden/optim.py`, whose head says what start and gradients are.
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/optim.json")).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        let mut worst = 0.0f64;
+        for case in golden["optimizers"].as_array().unwrap() {
+            let name = case["name"].as_str().unwrap();
+            let mut parameters = Parameters::default();
+            let start: Vec<f32> = (0..6).map(|place| (0.9 * f64::from(place)).cos() as f32).collect();
+            parameters.add("w", Tensor::from_vec(start, &[1, 6]).unwrap());
+            let mut optimizer = Optimizer::new(name, case["options"].as_object().unwrap(), &[0]).unwrap();
+            for (step, expected) in (1..).zip(case["weights"].as_array().unwrap()) {
+                let of = |place: i32| match (place + step) % 3 {
+                    0 => 0.0,
+                    _ => (0.7 * f64::from(step) + 1.3 * f64::from(place)).sin() * (1.0 + 0.2 * f64::from(place)),
+                };
+                let values: Vec<f32> = (0..6).map(|place| of(place) as f32).collect();
+                let gradients = gradient(&parameters, &values);
+                let rate = case["learning_rate"].as_f64().unwrap();
+                optimizer.step(&Cpu, &mut parameters, &gradients, rate, 0.0).unwrap();
+                let got = parameters.iter().next().unwrap().value.data().to_vec();
+                for (got, expected) in got.iter().zip(expected.as_array().unwrap()) {
+                    let error = (f64::from(*got) - expected.as_f64().unwrap()).abs();
+                    worst = worst.max(error);
+                    assert!(error < 1e-6, "{name} {} step {step}: {got} of {expected}", case["options"]);
+                }
+            }
+            seen.insert(name.to_owned());
+        }
+        assert!(rule::names().iter().all(|name| seen.contains(*name)), "{seen:?}");
+        println!("worst error {worst:.1e}");
     }
 
     #[test]

@@ -4,16 +4,29 @@ use super::RunSpec;
 use crate::error::{Error, Problem, Result, nearest};
 
 /// Samplers by their own names, then as other libraries call them.
-const SAMPLERS: [&str; 9] = [
+const SAMPLERS: [&str; 11] = [
     "auto",
     "class",
     "random",
     "m_per_class",
     "group_by_label",
+    "hierarchical",
     "no_duplicates",
     "ClassSampler",
     "MPerClassSampler",
+    "HierarchicalSampler",
     "no_duplicates_hashed",
+];
+
+/// Those of other libraries that do not fit, with the reason.
+const REFUSED_SAMPLERS: [(&str, &str); 3] = [
+    (
+        "TuplesToWeightsSampler",
+        "draws by what the model finds hard at that moment, and the order of a run is a function of its seed, so that it can \
+         be resumed; take a miner, which chooses within the batch",
+    ),
+    ("FixedSetOfTriplets", "makes a data set of triplets; write them to a file of the kind `triplets`"),
+    ("SessionSampler", "is for anchors with their matches; data of the kind `triplets` brings both along"),
 ];
 
 impl RunSpec {
@@ -55,13 +68,20 @@ impl RunSpec {
         found.name(
             "kind",
             self.kind.as_deref(),
-            &["pairs", "triplets", "labelled", "scored", "single", "scored_triplets"],
+            &["pairs", "triplets", "labelled", "scored", "single", "scored_triplets", "labelled_pairs"],
         );
         found.unless(!missing(&self.loss), "loss", || "expected a loss, as in `TripletMarginLoss`".into());
         found.unless(self.guide.as_deref().is_none_or(|guide| !missing(guide)), "guide", || {
             "expected a model: a folder, a repository id or an alias".into()
         });
-        found.name("sampler", Some(&self.sampler), &SAMPLERS);
+        match REFUSED_SAMPLERS.iter().find(|(name, _)| *name == self.sampler) {
+            Some((_, reason)) => found.add("sampler", format!("`{}` {reason}", self.sampler)),
+            None => found.name("sampler", Some(&self.sampler), &SAMPLERS),
+        }
+        if !self.sampler_options.is_empty() && !["hierarchical", "HierarchicalSampler"].contains(&self.sampler.as_str())
+        {
+            found.add("sampler_options", format!("given for `{}`, which has none", self.sampler));
+        }
         found.unless(self.num_items_per_class > 1, "num_items_per_class", || {
             format!("expected 2 or more, so that an item has a match in its batch, got {}", self.num_items_per_class)
         });

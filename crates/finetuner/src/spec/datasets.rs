@@ -4,7 +4,7 @@ use super::RunSpec;
 use crate::error::{Error, Problem, Result, nearest};
 
 /// The fields that a table of `datasets` may have.
-pub const DATASET_FIELDS: [&str; 11] = [
+pub const DATASET_FIELDS: [&str; 12] = [
     "train_data",
     "eval_data",
     "val_split",
@@ -14,6 +14,7 @@ pub const DATASET_FIELDS: [&str; 11] = [
     "miner",
     "miner_options",
     "sampler",
+    "sampler_options",
     "num_items_per_class",
     "batch_size",
 ];

@@ -9,7 +9,7 @@ use super::guide::Guide;
 use crate::data::{Dataset, Example, ItemId, Kind, LabelGraph, Modality};
 use crate::encoder::{Input, Model, Prepared, Preprocessor, Role};
 use crate::error::{Error, Result};
-use crate::objective::{BatchLayout, Needs};
+use crate::objective::{BatchLayout, Needs, Objective};
 
 /// One batch, ready for the encoder.
 #[derive(Debug, Clone)]
@@ -23,9 +23,18 @@ pub(crate) struct Batch {
     pub(crate) guided: Option<Guided>,
     /// Whether the columns are views of the same texts, which only dropout makes different.
     pub(crate) views: bool,
+    /// Whether the first column goes through the model's twin.
+    pub(crate) twin: bool,
     pub(crate) examples: usize,
     pub(crate) tokens: usize,
     pub(crate) truncated: usize,
+}
+
+impl Batch {
+    /// Whether the micro-batch that starts at this row goes through the model's twin: that of the first column.
+    pub(crate) fn goes_through_twin(&self, row: usize) -> bool {
+        self.twin && row < self.layout.columns.first().copied().unwrap_or(0)
+    }
 }
 
 /// The different items of a batch, ready for a guide.
@@ -54,17 +63,20 @@ pub(crate) struct Batcher {
     /// What prepares items for a guide.
     guide: Option<Preprocessor>,
     micro_batch_tokens: usize,
+    /// The first column stands in micro-batches of its own, as it goes through another encoder.
+    twin: bool,
 }
 
 impl Batcher {
-    pub(crate) fn new(dataset: Arc<Dataset>, needs: Needs, model: &Model, micro_batch_tokens: usize) -> Self {
+    pub(crate) fn new(dataset: Arc<Dataset>, objective: &Objective, model: &Model, micro_batch_tokens: usize) -> Self {
         let negatives = dataset.examples.iter().map(|example| match example {
             Example::Triplet { negatives, .. } => negatives.len(),
             _ => 0,
         });
         Batcher {
             negatives: negatives.min().unwrap_or(0),
-            views: if matches!(needs, Needs::Guide | Needs::Any) { 1 } else { 2 },
+            twin: objective.needs_twin(),
+            views: if matches!(objective.needs(), Needs::Guide | Needs::Any) { 1 } else { 2 },
             graph: Arc::new(LabelGraph::from_dataset(&dataset)),
             dataset,
             preprocessor: model.preprocessor.clone(),
@@ -145,19 +157,27 @@ impl Batcher {
         }
         let content = |(item, role): &(ItemId, Role)| self.content(*item, *role);
         let contents: Vec<_> = items.iter().map(content).collect();
-        let Prepared { inputs, truncated } = self.preprocessor.prepare(&contents, self.micro_batch_tokens)?;
+        let Prepared { mut inputs, mut truncated } = Prepared::default();
+        let first = if self.twin { columns.first().map_or(0, Vec::len) } else { 0 };
+        for part in [&contents[..first], &contents[first..]] {
+            let prepared = self.preprocessor.prepare(part, self.micro_batch_tokens)?;
+            inputs.extend(prepared.inputs);
+            truncated += prepared.truncated;
+        }
         Ok(Batch {
             tokens: inputs.iter().map(Input::tokens).sum(),
             truncated,
             dataset: 0,
             guided: self.guide.as_ref().map(|guide| self.guided(guide, &items)).transpose()?,
-            views: self.dataset.kind == Kind::Single && self.views > 1,
+            views: self.dataset.kind == Kind::Single && self.views > 1 && !self.twin,
+            twin: self.twin,
             micro_batches: inputs,
             layout: BatchLayout {
                 columns: columns.iter().map(Vec::len).collect(),
                 labels,
-                scores: matches!(self.dataset.kind, Kind::Scored | Kind::ScoredTriplets).then_some(scores),
+                scores: (!scores.is_empty()).then_some(scores),
                 guide: None,
+                layers: Vec::new(),
             },
             examples: examples.len(),
         })
@@ -204,6 +224,7 @@ impl Batcher {
             | Needs::Triplets
             | Needs::Guide
             | Needs::Any
+            | Needs::PairClasses
             | Needs::Classes => !examples.is_empty(),
             Needs::RankedScores => {
                 let scores: HashSet<Option<u32>> = examples.iter().map(score).collect();
@@ -270,8 +291,13 @@ impl Batcher {
 pub(crate) fn check_data(loss: &str, needs: Needs, dataset: &Dataset) -> Result<()> {
     let kind = dataset.kind;
     let (fits, wanted) = match needs {
-        Needs::Labels => (kind != Kind::Scored, "labelled items, pairs, triplets or texts alone"),
-        Needs::Pairs => (!matches!(kind, Kind::Labelled | Kind::Scored), "pairs, triplets or texts alone"),
+        Needs::Labels => {
+            (!matches!(kind, Kind::Scored | Kind::LabelledPairs), "labelled items, pairs, triplets or texts alone")
+        }
+        Needs::Pairs => {
+            (!matches!(kind, Kind::Labelled | Kind::Scored | Kind::LabelledPairs), "pairs, triplets or texts alone")
+        }
+        Needs::PairClasses => (kind == Kind::LabelledPairs, "pairs with a class (labelled_pairs)"),
         Needs::Scores | Needs::BinaryScores => (kind == Kind::Scored, "scored pairs"),
         Needs::RankedScores => {
             (matches!(kind, Kind::Scored | Kind::Triplets | Kind::ScoredTriplets), "scored pairs or triplets")

@@ -65,11 +65,20 @@ pub(crate) enum Alpha {
     Auto,
 }
 
-/// The fields of `WiSEFTCallback`.
+/// Mixes the trained weights with the pretrained ones after training.
+///
+/// ```text
+/// weights = (1 - alpha) pretrained + alpha trained
+/// ```
+///
+/// Use it where the model is to keep what it knew beside what it learnt; the same as `keep = interpolate`.
+///
+/// Reference: `WiSEFTCallback` of Finetuner; Wortsman et al. 2022 (2109.01903).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct WiseFtCallback {
-    /// A number in 0..=1, or `auto`.
+    /// The share of the trained weights, from 0 to 1, or `auto`: of 0, 0.1 … 1 the one that measures best on validation
+    /// data. Default 0.4.
     alpha: serde_json::Value,
 }
 
@@ -89,10 +98,15 @@ impl WiseFtCallback {
     }
 }
 
-/// `TrainingCheckpoint`.
+/// Keeps checkpoints of the last epochs, to go on from or to look at.
+///
+/// Use it to go back further than to the last checkpoint, which every run keeps.
+///
+/// Reference: `TrainingCheckpoint` of Finetuner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct TrainingCheckpoint {
+    /// Default 1.
     last_k_epochs: usize,
 }
 
@@ -102,12 +116,17 @@ impl Default for TrainingCheckpoint {
     }
 }
 
-/// Which number is watched, and which way is better: the fields of `BestModelCheckpoint`.
+/// Gives the best weights of the run back, and not the last ones.
+///
+/// Use it to watch another number than `keep = best` does.
+///
+/// Reference: `BestModelCheckpoint` of Finetuner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Monitor {
-    /// `train_loss`, `val_loss`, or a metric in our name or the original's.
+    /// `train_loss`, `val_loss`, or a metric in our name or the original's. Default `val_loss`.
     monitor: String,
+    /// Default `auto`.
     mode: Mode,
 }
 
@@ -117,7 +136,9 @@ pub(crate) struct Monitor {
 enum Mode {
     /// Down for losses, up for metrics.
     Auto,
+    /// Down.
     Min,
+    /// Up.
     Max,
 }
 
@@ -224,17 +245,23 @@ impl Best {
     }
 }
 
-/// The fields of `EarlyStopping`.
+/// Ends the run where nothing gets better.
+///
+/// Use it where it is not known how many epochs are worth their time.
+///
+/// Reference: `EarlyStopping` of Finetuner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct EarlyStoppingOptions {
+    /// `train_loss`, `val_loss`, or a metric in our name or the original's. Default `val_loss`.
     monitor: String,
+    /// Default `auto`.
     mode: Mode,
-    /// Observations in a row without an improvement that end the run.
+    /// Observations in a row without an improvement that end the run. Default 2.
     patience: usize,
-    /// An improvement is larger than this.
+    /// An improvement is larger than this. Default 0.
     min_delta: f64,
-    /// Compare with this instead of the best value so far.
+    /// Compare with this instead of the best value so far. Default none.
     baseline: Option<f64>,
 }
 

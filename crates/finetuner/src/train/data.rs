@@ -10,9 +10,9 @@ use super::guide::Guide;
 use super::measure::Target;
 use super::recorder::Recorder;
 use super::watch::Measure;
-use crate::data::{Dataset, Example, Kind, Order, Sampler, hold_out, read, read_retrieval};
+use crate::data::{Dataset, Example, Hierarchy, Kind, Order, Sampler, hold_out, read, read_retrieval};
 use crate::encoder::Model;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use crate::objective::{self, Needs, Objective};
 use crate::spec::RunSpec;
 
@@ -76,7 +76,7 @@ impl TrainingSet {
 /// The kind to read held-out data as: that of the training data. Items alone say nothing of what matches, so data of any
 /// kind may measure what they taught.
 pub(super) fn held_out_kind(asked: Option<Kind>, train: &Dataset) -> Option<Kind> {
-    asked.or(Some(train.kind)).filter(|kind| *kind != Kind::Single)
+    asked.or(Some(train.kind)).filter(|kind| !matches!(kind, Kind::Single | Kind::LabelledPairs))
 }
 
 impl Data {
@@ -151,8 +151,7 @@ pub(crate) fn training_order(
     batcher: &Batcher,
     recorder: &mut Recorder<'_>,
 ) -> Result<Order> {
-    let sampler = sampler(spec, objective, batcher.dataset().kind);
-    let order = Order::new(sampler, &batcher.labels(), || batcher.items(), spec.batch_size, spec.seed);
+    let order = order(spec, objective, batcher)?;
     let mut epochs = (0..spec.epochs as u64).map(|epoch| order.batches(epoch));
     if !epochs.any(|batches| batches.iter().any(|batch| batcher.teaches(batch, objective.needs()))) {
         return Err(batcher.unusable(&spec.train_data, spec.batch_size, objective.needs()));
@@ -161,6 +160,58 @@ pub(crate) fn training_order(
         recorder.warn(sentence)?;
     }
     Ok(order)
+}
+
+/// The order that the sampler makes.
+///
+/// # Errors
+/// [`Error::Spec`] for wrong options of it, and for classes without families.
+fn order(spec: &RunSpec, objective: &Objective, batcher: &Batcher) -> Result<Order> {
+    let labels = batcher.labels();
+    if !["hierarchical", "HierarchicalSampler"].contains(&spec.sampler.as_str()) {
+        let sampler = sampler(spec, objective, batcher.dataset().kind);
+        return Ok(Order::new(sampler, &labels, || batcher.items(), spec.batch_size, spec.seed));
+    }
+    let mut options = spec.sampler_options.clone();
+    let mut count = |key: &str, default: u64| match options.remove(key).map(|value| value.as_u64()) {
+        None => Ok(default as usize),
+        Some(Some(count @ 1..)) => Ok(count as usize),
+        Some(_) => Err(Error::spec(format!("sampler_options.{key}"), "expected a whole number above 0")),
+    };
+    let hierarchy = Hierarchy {
+        items_per_class: spec.num_items_per_class,
+        families_per_batch: count("super_classes_per_batch", 2)?,
+        batches_per_combination: count("batches_per_super_tuple", 4)?,
+    };
+    if let Some(key) = options.keys().next() {
+        let known = nearest(key, ["super_classes_per_batch", "batches_per_super_tuple"]);
+        return Err(Error::spec(format!("sampler_options.{key}"), format!("unknown option{known}")));
+    }
+    if batcher.dataset().kind != Kind::Labelled {
+        let problem = format!("`hierarchical` needs labelled data, got {}", batcher.dataset().kind);
+        return Err(Error::spec("sampler", problem));
+    }
+    let names = &batcher.dataset().label_names;
+    let mut families: Vec<&str> = Vec::new();
+    let mut places = Vec::new();
+    for name in names {
+        let family = name.split_once('/').map_or(name.as_str(), |(family, _)| family);
+        places.push(families.iter().position(|known| *known == family).unwrap_or(families.len()) as u32);
+        if places.last() == Some(&(families.len() as u32)) {
+            families.push(family);
+        }
+    }
+    if families.len() == names.len() || families.len() < hierarchy.families_per_batch {
+        let problem = format!(
+            "`hierarchical` needs classes in at least {} families, named as in `animal/cat`, got {} in {}",
+            hierarchy.families_per_batch,
+            names.len(),
+            families.len()
+        );
+        return Err(Error::spec("sampler", problem));
+    }
+    let families: Vec<u32> = labels.iter().map(|label| places[*label as usize]).collect();
+    Ok(Order::hierarchical(&labels, &families, hierarchy, spec.batch_size, spec.seed))
 }
 
 /// The validation set in batches that are the same every time.
@@ -189,10 +240,9 @@ pub(crate) fn validation_batches(
             dataset = dataset.select(&places);
         }
     }
-    let batcher = Batcher::new(Arc::new(dataset), objective.needs(), model, spec.micro_batch_tokens);
+    let batcher = Batcher::new(Arc::new(dataset), objective, model, spec.micro_batch_tokens);
     let batcher = batcher.guided_by(guide);
-    let sampler = sampler(spec, objective, batcher.dataset().kind);
-    let order = Order::new(sampler, &batcher.labels(), || batcher.items(), spec.batch_size, spec.seed);
+    let order = order(spec, objective, &batcher)?;
     order.batches(0).iter().map(|examples| batcher.batch(examples)).collect()
 }
 
@@ -218,6 +268,7 @@ fn decided_loss(mut spec: RunSpec, kind: Kind, recorder: &mut Recorder<'_>) -> R
         let (loss, why) = match kind {
             Kind::Pairs | Kind::Triplets | Kind::Labelled => ("TripletMarginLoss", "what matches is known"),
             Kind::Scored => ("CoSENTLoss", "pairs have scores"),
+            Kind::LabelledPairs => ("SoftmaxLoss", "pairs have classes"),
             Kind::ScoredTriplets => ("MarginMSELoss", "triplets have a teacher's scores"),
             Kind::Single => (
                 "MultipleNegativesRankingLoss",
@@ -237,7 +288,7 @@ fn decided_loss(mut spec: RunSpec, kind: Kind, recorder: &mut Recorder<'_>) -> R
 /// [`Error::Spec`] for texts alone and a model without dropout.
 pub(crate) fn check_views(spec: &RunSpec, objective: &Objective, kind: Kind, model: &Model) -> Result<()> {
     let dropout = model.encoder.main_tower().backbone().dropout();
-    if kind == Kind::Single && objective.needs() != Needs::Guide && dropout == 0.0 {
+    if kind == Kind::Single && objective.needs() != Needs::Guide && !objective.needs_twin() && dropout == 0.0 {
         let problem = format!(
             "texts alone are learnt from two dropout views of each, but `{}` has no dropout, so that the views would be \
              the same; set `hidden_dropout_prob` in its config.json, as to 0.1",

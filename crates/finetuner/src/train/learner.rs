@@ -5,8 +5,8 @@ use engine::{Device, Gradients, Parameters};
 use serde_json::Value;
 
 use super::batch::Batch;
-use super::step;
-use crate::encoder::Model;
+use super::step::{self, Encoders};
+use crate::encoder::{Encoder, Model};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Role};
 use crate::optim::{Optimizer, Schedule};
@@ -22,6 +22,15 @@ pub(crate) struct Learner {
     optimizer: Optimizer,
     learning_rate: f64,
     max_grad_norm: f64,
+    twin: Option<Twin>,
+}
+
+/// A second copy of the encoder, which some losses compare the first with; it is in no artifact.
+#[derive(Debug)]
+struct Twin {
+    encoder: Encoder,
+    gradients: Gradients,
+    optimizer: Optimizer,
 }
 
 /// What a data set is learnt by.
@@ -38,7 +47,15 @@ struct Criterion {
 impl Learner {
     /// # Errors
     /// [`Error::Spec`] for optimisers and options that do not exist or do not fit.
-    pub(crate) fn new(spec: &RunSpec, model: Model, objectives: Vec<Objective>) -> Result<Self> {
+    pub(crate) fn new(spec: &RunSpec, model: Model, twin: Option<Encoder>, objectives: Vec<Objective>) -> Result<Self> {
+        let optimizer = |encoder: &Encoder| Optimizer::new(&spec.optimizer, &spec.optimizer_options, encoder.depths());
+        let twin = match twin {
+            Some(encoder) => {
+                let gradients = Gradients::new(&encoder.parameters);
+                Some(Twin { gradients, optimizer: optimizer(&encoder)?, encoder })
+            }
+            None => None,
+        };
         let learns = objectives.iter().any(Objective::learns);
         let criterion = |(place, objective): (usize, Objective)| {
             let (optimizer, learning_rate) = loss_optimizer(spec, &objective, learns)?;
@@ -48,7 +65,8 @@ impl Learner {
         Ok(Learner {
             criteria: objectives.into_iter().enumerate().map(criterion).collect::<Result<_>>()?,
             gradients: Gradients::new(&model.encoder.parameters),
-            optimizer: Optimizer::new(&spec.optimizer, &spec.optimizer_options, model.encoder.depths())?,
+            optimizer: optimizer(&model.encoder)?,
+            twin,
             learning_rate: spec.learning_rate,
             max_grad_norm: spec.max_grad_norm,
             model,
@@ -72,9 +90,17 @@ impl Learner {
         (step, schedule): (usize, &Schedule),
     ) -> Result<(f64, f64)> {
         self.gradients.clear();
-        let encoder = &self.model.encoder;
+        let (twin, twin_gradients) = match &mut self.twin {
+            Some(Twin { encoder, gradients, .. }) => {
+                gradients.clear();
+                (Some(&*encoder), Some(gradients))
+            }
+            None => (None, None),
+        };
+        let encoders = Encoders { model: &self.model.encoder, twin };
+        let gradients = (&mut self.gradients, twin_gradients);
         let criterion = &mut self.criteria[batch.dataset];
-        let found = step::gradients(encoder, device, &criterion.objective, batch, Some(dropout), &mut self.gradients)?;
+        let found = step::gradients(encoders, device, &criterion.objective, batch, Some(dropout), gradients)?;
         if !found.loss.is_finite() {
             let problem = format!("the loss became {} at step {}; use a smaller learning rate", found.loss, step + 1);
             return Err(Error::Diverged(problem));
@@ -84,11 +110,25 @@ impl Learner {
         let weights = &mut self.model.encoder.parameters;
         // The loss's own tensors are not clipped, nor do they shorten the model's step.
         criterion.optimizer.check(device, &found.own)?;
+        if let Some(Twin { gradients, optimizer, .. }) = &self.twin {
+            optimizer.check(device, gradients)?;
+        }
         self.optimizer.step(device, weights, &self.gradients, rate, self.max_grad_norm)?;
+        if let Some(Twin { encoder, gradients, optimizer }) = self.twin.as_mut().filter(|_| batch.twin) {
+            optimizer.step(device, &mut encoder.parameters, gradients, rate, self.max_grad_norm)?;
+        }
         criterion.optimizer.step(device, criterion.objective.parameters_mut(), &found.own, loss_rate, 0.0)?;
         criterion.objective.remember(found.remembered);
         self.model.encoder.settle(found.observed);
+        if let Some(twin) = &mut self.twin {
+            twin.encoder.settle(found.observed_by_twin);
+        }
         Ok((found.loss, rate))
+    }
+
+    /// What the rows of a batch go through.
+    pub(crate) fn encoders(&self) -> Encoders<'_> {
+        Encoders { model: &self.model.encoder, twin: self.twin.as_ref().map(|twin| &twin.encoder) }
     }
 
     /// Moments that the optimiser keeps of each weight.
@@ -99,13 +139,17 @@ impl Learner {
     /// Gives the gradients' memory back, after the last step.
     pub(crate) fn free_gradients(&mut self) {
         self.gradients = Gradients::default();
+        if let Some(twin) = &mut self.twin {
+            twin.gradients = Gradients::default();
+        }
     }
 
     /// Everything that a checkpoint keeps, with what stands before its names there.
     pub(crate) fn parts(&self) -> Vec<(&str, &Parameters, &Optimizer)> {
         let model = ("", &self.model.encoder.parameters, &self.optimizer);
         let losses = self.criteria.iter().map(|own| (own.part.as_str(), own.objective.parameters(), &own.optimizer));
-        [model].into_iter().chain(losses).collect()
+        let twin = self.twin.iter().map(|twin| ("twin/", &twin.encoder.parameters, &twin.optimizer));
+        [model].into_iter().chain(losses).chain(twin).collect()
     }
 
     /// The same, for restoring.
@@ -113,7 +157,8 @@ impl Learner {
         let model = ("", &mut self.model.encoder.parameters, &mut self.optimizer);
         let losses = self.criteria.iter_mut();
         let losses = losses.map(|own| (own.part.as_str(), own.objective.parameters_mut(), &mut own.optimizer));
-        [model].into_iter().chain(losses).collect()
+        let twin = self.twin.iter_mut().map(|twin| ("twin/", &mut twin.encoder.parameters, &mut twin.optimizer));
+        [model].into_iter().chain(losses).chain(twin).collect()
     }
 }
 

@@ -18,7 +18,11 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::spec::RunSpec;
 
-/// The fields of `TensorBoardLogger`: event files that `tensorboard --logdir` shows.
+/// Writes event files that `tensorboard --logdir` shows.
+///
+/// Use it to look at curves.
+///
+/// Reference: the format of TensorBoard's event files.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct TensorBoardLogger {
@@ -28,7 +32,11 @@ pub(crate) struct TensorBoardLogger {
     chosen: Chosen,
 }
 
-/// The fields of `CSVLogger`: a table of `step,metric,value`.
+/// Writes a table of `step,metric,value`.
+///
+/// Use it to read numbers with other programs.
+///
+/// Reference: none.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct CsvLogger {
@@ -38,7 +46,11 @@ pub(crate) struct CsvLogger {
     chosen: Chosen,
 }
 
-/// The fields of `MLflowLogger`: a run on an MLflow tracking server, over its REST interface.
+/// Passes everything on to a run on an MLflow tracking server, over its REST interface.
+///
+/// Use it where runs are compared on such a server.
+///
+/// Reference: `MLFlowLogger` of Finetuner.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MlflowLogger {

@@ -26,14 +26,15 @@ pub enum Measurement {
 }
 
 impl Target {
-    /// The target that a data set is by itself; `None` for texts alone, which say nothing about what matches.
+    /// The target that a data set is by itself; `None` for texts alone and pairs with a class, which say nothing about what
+    /// matches.
     ///
     /// # Errors
     /// [`crate::Error::Spec`] where no query has a relevant document.
     pub fn of(dataset: &Dataset) -> Result<Option<Self>> {
         Ok(match dataset.kind {
             Kind::Scored => Some(Target::Scored(dataset.clone())),
-            Kind::Single => None,
+            Kind::Single | Kind::LabelledPairs => None,
             Kind::Pairs | Kind::Triplets | Kind::ScoredTriplets | Kind::Labelled => {
                 Some(Target::Retrieval(RetrievalSet::from_dataset(dataset)?))
             }

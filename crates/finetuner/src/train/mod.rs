@@ -240,6 +240,7 @@ fn run(
             if let Some(guide) = guide {
                 guide.embed(&device, &mut batch)?;
             }
+            batch.layout.layers = learner.objective(batch.dataset).draw_layers(dropout);
             let (loss, rate) = learner.step(&device, &batch, dropout, (step, schedule))?;
             state.progress.count(&batch, loss, started.elapsed());
             recorder.metric("train_loss", step + 1, loss)?;

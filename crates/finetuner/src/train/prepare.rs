@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use engine::Device;
+use engine::random::Key;
 
-use super::batch::{Batch, Batcher};
+use super::batch::Batcher;
 use super::callbacks::Callbacks;
 use super::course::Course;
 use super::data::{Data, TrainingSet, check_views, training_order, validation_batches};
@@ -19,7 +20,7 @@ use super::{adapt, check};
 use crate::artifact::{AdapterRecord, Output, PoolingMode};
 use crate::encoder::{EncoderOptions, Model, ModelOptions, source};
 use crate::error::{Error, Result};
-use crate::objective::Sizes;
+use crate::objective::{Objective, Sizes};
 use crate::optim::Schedule;
 use crate::spec::RunSpec;
 
@@ -65,11 +66,23 @@ impl<'a> Prepared<'a> {
         let source = source::resolve(&spec.model)?;
         let mut model = Model::open(source.open()?, &model_options(&spec)?)?;
         let adapter = adapt::adapt(&spec, &source, &mut model, recorder)?;
+        let twin = match objectives.iter().any(Objective::needs_twin) {
+            true => {
+                let mut twin = Model::open(source.open()?, &model_options(&spec)?)?;
+                adapt::adapt(&spec, &source, &mut twin, recorder)?;
+                Some(twin.encoder)
+            }
+            false => None,
+        };
         let asking = data.sets.iter().zip(&objectives).find(|(_, objective)| objective.needs_guide());
         let guide = Guide::open(spec.guide.as_deref(), asking.map(|(set, _)| set.spec.loss.as_str()))?;
         for (set, objective) in data.sets.iter().zip(&mut objectives) {
             check_views(&set.spec, objective, set.train.kind, &model)?;
-            let sizes = Sizes { dimension: model.encoder.dimension(), classes: set.train.classes() };
+            let sizes = Sizes {
+                dimension: model.encoder.dimension(),
+                classes: set.train.classes(),
+                layers: model.encoder.main_tower().backbone().earlier_layers(),
+            };
             objective.prepare(sizes, spec.seed)?;
         }
         recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name()))?;
@@ -77,14 +90,18 @@ impl<'a> Prepared<'a> {
 
         let (mut sets, mut validation) = (Vec::new(), Vec::new());
         for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
-            let batcher = Batcher::new(Arc::new(set.train), objective.needs(), &model, spec.micro_batch_tokens);
+            let batcher = Batcher::new(Arc::new(set.train), objective, &model, spec.micro_batch_tokens);
             let guide = guide.as_ref().filter(|_| objective.needs_guide());
             let batcher = batcher.guided_by(guide);
             let order = training_order(&set.spec, objective, &batcher, recorder)?;
             sets.push((batcher, order));
             if let Some(held_out) = set.validation {
                 let batches = validation_batches(&set.spec, objective, held_out, (&model, guide), recorder)?;
-                validation.extend(batches.into_iter().map(|batch| Batch { dataset, ..batch }));
+                validation.extend(batches.into_iter().map(|mut batch| {
+                    batch.dataset = dataset;
+                    batch.layout.layers = objective.draw_layers(Key::new(0));
+                    batch
+                }));
             }
         }
         if let Some(guide) = &guide {
@@ -93,7 +110,7 @@ impl<'a> Prepared<'a> {
         let course = Course::new(&spec, sets);
         let total_steps = course.steps(spec.epochs);
         let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
-        let learner = Learner::new(&spec, model, objectives)?;
+        let learner = Learner::new(&spec, model, twin, objectives)?;
         let watch = Watch { device, stop, measures: data.measures, validation, seconds: 0.0 };
         let interpolation = Interpolation::plan(&spec, &callbacks, &watch, &learner, recorder)?;
         let repository = source.repository().map(str::to_owned);

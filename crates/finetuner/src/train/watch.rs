@@ -96,7 +96,7 @@ impl Watch<'_> {
         let (mut sum, mut examples) = (0.0, 0);
         for batch in &self.validation {
             self.go_on()?;
-            let loss = step::loss(&learner.model.encoder, self.device, learner.objective(batch.dataset), batch)?;
+            let loss = step::loss(learner.encoders(), self.device, learner.objective(batch.dataset), batch)?;
             sum += loss * batch.examples as f64;
             examples += batch.examples;
         }

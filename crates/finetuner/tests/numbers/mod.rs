@@ -15,6 +15,7 @@ pub(crate) fn tensors(name: &str) -> BTreeMap<String, Vec<f64>> {
 }
 
 /// Value and gradient.
+#[allow(dead_code, reason = "not every test that reads numbers evaluates this way")]
 pub(crate) fn evaluate(objective: &Objective, embeddings: &[f32], layout: &BatchLayout) -> (f64, Vec<f64>) {
     let (device, parameters) = (Cpu, Parameters::default());
     let mut tape = Tape::recording(&device, &parameters);

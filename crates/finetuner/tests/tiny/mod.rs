@@ -99,3 +99,17 @@ pub(crate) fn scored(path: &Path, first: u64, per_topic: u64) {
     }
     std::fs::write(path, csv).unwrap();
 }
+
+/// `sentence1,sentence2,label`: `same` topic, the `next` one, or an `other`.
+#[allow(dead_code, reason = "not every test uses all of it")]
+pub(crate) fn labelled_pairs(path: &Path, first: u64, per_topic: u64) {
+    let mut csv = "sentence1,sentence2,label\n".to_owned();
+    for number in first..first + per_topic {
+        for topic in 0..TOPICS.len() {
+            let (apart, label) = [(0, "same"), (1, "next"), (3, "other")][number as usize % 3];
+            let other = (topic + apart) % TOPICS.len();
+            writeln!(csv, "{},{},{label}", text(topic, 3 * number), text(other, 3 * number + 1)).unwrap();
+        }
+    }
+    std::fs::write(path, csv).unwrap();
+}

@@ -13,6 +13,7 @@ pub(super) fn find(dataset: &Dataset, words: &Words) -> Option<Finding> {
     match dataset.kind {
         Kind::Labelled => labels(dataset, words),
         Kind::Scored => scores(dataset, words),
+        Kind::LabelledPairs => pair_labels(dataset, words),
         Kind::Triplets => negatives(dataset, words),
         _ => None,
     }
@@ -77,6 +78,28 @@ fn scores(dataset: &Dataset, words: &Words) -> Option<Finding> {
             )
         },
         "The loss cannot satisfy both rows; keep the score you trust, or their mean.",
+    )
+}
+
+/// One pair of texts, in this order, under several labels.
+fn pair_labels(dataset: &Dataset, words: &Words) -> Option<Finding> {
+    let mut firsts: HashMap<(u64, u64), (f32, usize, bool)> = HashMap::with_capacity(dataset.examples.len());
+    let mut tally = Tally::default();
+    for (row, example) in dataset.examples.iter().enumerate() {
+        let Example::Scored { first, second, score } = example else { continue };
+        let earlier = firsts.entry((words.get(*first), words.get(*second))).or_insert((*score, row, false));
+        if earlier.0 != *score && !earlier.2 {
+            earlier.2 = true;
+            let name = |label: f32| &dataset.label_names[label as usize];
+            let note = format!("`{}`, but `{}` on line {}", name(*score), name(earlier.0), dataset.lines[earlier.1]);
+            tally.add(|| Place::of(dataset, row, *first, note));
+        }
+    }
+    tally.finding(
+        "contradictions",
+        Severity::Warning,
+        |found| format!("{} under more than one label", count(found, "pair stands", "pairs stand")),
+        "The classifier cannot satisfy both rows; keep the label you trust.",
     )
 }
 

@@ -1,6 +1,7 @@
 //! Batches by label, as samplers of other libraries draw them.
 
 use super::super::random::Random;
+use super::Hierarchy;
 
 /// Random classes of equal chance, P a batch, K random items of each; a class of fewer items gives some of them twice
 /// (`MPerClassSampler` of pytorch-metric-learning). As many batches as make up the data set once, at least one.
@@ -65,4 +66,52 @@ pub(super) fn pairs_in_turn(classes: &[Vec<u32>], batch_size: usize, random: &mu
         batches.push(batch);
     }
     batches
+}
+
+/// Batches of every combination of families, a `share` of examples of each: see
+/// [`Order::hierarchical`](super::Order::hierarchical).
+pub(super) fn hierarchical(
+    families: &[Vec<Vec<u32>>],
+    hierarchy: &Hierarchy,
+    share: usize,
+    random: &mut Random,
+) -> Vec<Vec<u32>> {
+    let items = hierarchy.items_per_class;
+    let mut batches = Vec::new();
+    for chosen in combinations(families.len(), hierarchy.families_per_batch) {
+        for _ in 0..hierarchy.batches_per_combination {
+            let mut batch = Vec::new();
+            for &family in &chosen {
+                let mut classes: Vec<&Vec<u32>> = families[family].iter().collect();
+                random.shuffle(&mut classes);
+                for class in classes.into_iter().take(share / items) {
+                    if class.len() < items {
+                        batch.extend((0..items).map(|_| class[random.below(class.len())]));
+                    } else {
+                        let mut class = class.clone();
+                        random.shuffle(&mut class);
+                        batch.extend_from_slice(&class[..items]);
+                    }
+                }
+            }
+            random.shuffle(&mut batch);
+            batches.push(batch);
+        }
+    }
+    random.shuffle(&mut batches);
+    batches
+}
+
+/// Every choice of so many of the first numbers, each rising.
+fn combinations(of: usize, many: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new()];
+    for _ in 0..many {
+        let longer = |chosen: &Vec<usize>| {
+            let first = chosen.last().map_or(0, |last| last + 1);
+            let chosen = chosen.clone();
+            (first..of).map(move |next| [&chosen[..], &[next]].concat())
+        };
+        all = all.iter().flat_map(longer).collect();
+    }
+    all
 }

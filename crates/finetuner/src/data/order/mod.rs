@@ -10,7 +10,13 @@ pub use self::mix::Mix;
 use super::ItemId;
 use super::random::Random;
 
-/// How examples are put into batches.
+/// How examples are put into batches: `sampler` of a run, and `num_items_per_class` (K). `auto` is `class` for labelled data
+/// and a loss that compares items of a class, else `random`. A run's batches are a function of its seed and the epoch.
+///
+/// Use `class` where classes have several items, `m_per_class` where they are of very different sizes, `no_duplicates` for
+/// pairs whose texts repeat, and `random` otherwise.
+///
+/// Reference: the samplers of Finetuner, pytorch-metric-learning and sentence-transformers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sampler {
     /// Shuffled; every example once an epoch. The last batch may be smaller.
@@ -41,6 +47,20 @@ pub enum Sampler {
     NoDuplicates,
 }
 
+/// Batches of some families of classes, as many examples of each family, K of a class (`HierarchicalSampler` of
+/// pytorch-metric-learning), so that classes of one family are told apart beside those of another. A class's family is what
+/// stands before the first `/` of its name. `sampler_options`: `super_classes_per_batch` (2), the families of a batch, and
+/// `batches_per_super_tuple` (4), the batches of each combination of families in an epoch. See [`Order::hierarchical`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Default of runs: 4.
+    pub items_per_class: usize,
+    /// Default of runs: 2.
+    pub families_per_batch: usize,
+    /// Batches of each combination of families in an epoch. Default of runs: 4.
+    pub batches_per_combination: usize,
+}
+
 /// Makes the batches of every epoch.
 #[derive(Debug, Clone)]
 pub struct Order {
@@ -55,6 +75,7 @@ enum Plan {
     Class { classes: Vec<Vec<u32>>, per_batch: usize, items: usize },
     MPerClass { classes: Vec<Vec<u32>>, per_batch: usize, items: usize },
     GroupByLabel { classes: Vec<Vec<u32>>, batch_size: usize },
+    Hierarchical { families: Vec<Vec<Vec<u32>>>, hierarchy: Hierarchy, share: usize },
     NoDuplicates { texts: Vec<Vec<ItemId>>, batch_size: usize },
 }
 
@@ -113,6 +134,33 @@ impl Order {
         }
     }
 
+    /// An order by families of classes, `families` naming each example's (`HierarchicalSampler` of
+    /// pytorch-metric-learning): a batch is of some families, with as many examples of each, some of a class. The classes
+    /// of one family are told apart beside those of another. Every combination of families gives some batches an epoch;
+    /// classes with few items give some of them twice, and a family with few classes less than its share.
+    ///
+    /// As [`Order::new`] it takes the nearest batch size that works, and says so.
+    pub fn hierarchical(labels: &[u32], families: &[u32], hierarchy: Hierarchy, batch_size: usize, seed: u64) -> Order {
+        let per_batch = hierarchy.families_per_batch.max(1);
+        let items = hierarchy.items_per_class.clamp(1, (batch_size / per_batch).max(1));
+        let share = (batch_size / per_batch / items * items).max(items);
+        let adjusted = (share * per_batch != batch_size || items != hierarchy.items_per_class).then(|| {
+            format!(
+                "batch_size {batch_size} with {} items of each class became {}: {per_batch} families with {share} examples \
+                 each, {items} of a class",
+                hierarchy.items_per_class,
+                share * per_batch
+            )
+        });
+        let families = by_class(families).into_iter().map(|members| {
+            let own: Vec<u32> = members.iter().map(|&member| labels[member as usize]).collect();
+            let classes = by_class(&own);
+            classes.into_iter().map(|class| class.into_iter().map(|place| members[place as usize]).collect()).collect()
+        });
+        let hierarchy = Hierarchy { items_per_class: items, families_per_batch: per_batch, ..hierarchy };
+        Order { plan: Plan::Hierarchical { families: families.collect(), hierarchy, share }, seed, adjusted }
+    }
+
     /// The batches of an epoch: places of examples.
     pub fn batches(&self, epoch: u64) -> Vec<Vec<u32>> {
         let mut random = Random::new(self.seed, epoch);
@@ -126,6 +174,9 @@ impl Order {
             Plan::Class { classes, per_batch, items } => class_batches(classes, *per_batch, *items, &mut random),
             Plan::MPerClass { classes, per_batch, items } => {
                 grouped::m_per_class(classes, *per_batch, *items, &mut random)
+            }
+            Plan::Hierarchical { families, hierarchy, share } => {
+                grouped::hierarchical(families, hierarchy, *share, &mut random)
             }
             Plan::GroupByLabel { classes, batch_size } => grouped::pairs_in_turn(classes, *batch_size, &mut random),
             Plan::NoDuplicates { texts, batch_size } => no_duplicates::batches(texts, *batch_size, &mut random),

@@ -45,26 +45,31 @@ impl Loss for ClipLoss {
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
-        let scale = tape.unary(Unary::Exp, batch.parameter(0)?)?;
-        let (first, second) = two_columns(tape, batch)?;
-        let count = first.value().rows();
-        let mut own = Tensor::zeros(&[count, count]);
-        (0..count).for_each(|i| own.data_mut()[i * count + i] = 1.0);
-        let compared = compared(batch.layout, count);
-        let mut losses = Vec::new();
-        for (from, to) in [(&first, &second), (&second, &first)] {
-            let cosines = Distance::Cosine.similarities(tape, from, to)?;
-            let logits = tape.multiply(&cosines, &scale)?;
-            let crossed = tape.cross_entropy(&logits, Some(&compared), &own, 1.0)?;
-            losses.push(Reducer::Mean.reduce(tape, &crossed, None)?);
-        }
-        let sum = tape.add(&losses[0], &losses[1])?;
-        Ok(tape.affine(&sum, 0.5, 0.0)?)
+        symmetric(tape, batch, Distance::Cosine)
     }
 
     fn problems(&self) -> Vec<(&'static str, String)> {
         scale_problem(self.init_logit_scale).into_iter().collect()
     }
+}
+
+/// Both sides find each other among all, their similarities times e to the loss's one parameter.
+pub(super) fn symmetric(tape: &mut Tape<'_>, batch: &Batch<'_>, distance: Distance) -> Result<Var> {
+    let scale = tape.unary(Unary::Exp, batch.parameter(0)?)?;
+    let (first, second) = two_columns(tape, batch)?;
+    let count = first.value().rows();
+    let mut own = Tensor::zeros(&[count, count]);
+    (0..count).for_each(|i| own.data_mut()[i * count + i] = 1.0);
+    let compared = compared(batch.layout, count);
+    let mut losses = Vec::new();
+    for (from, to) in [(&first, &second), (&second, &first)] {
+        let similar = distance.similarities(tape, from, to)?;
+        let logits = tape.multiply(&similar, &scale)?;
+        let crossed = tape.cross_entropy(&logits, Some(&compared), &own, 1.0)?;
+        losses.push(Reducer::Mean.reduce(tape, &crossed, None)?);
+    }
+    let sum = tape.add(&losses[0], &losses[1])?;
+    Ok(tape.affine(&sum, 0.5, 0.0)?)
 }
 
 pub(super) fn scale_problem(scale: f64) -> Option<(&'static str, String)> {

@@ -76,7 +76,7 @@ impl Loss for DistillKLDivLoss {
 
 /// The softmax `p` of each row, and in every element of the row e^(sum p ln p): as weights of a cross-entropy they take
 /// the teacher's own entropy off before anything is rounded.
-fn distributions(scores: &Tensor, temperature: f64) -> Result<(Tensor, Tensor)> {
+pub(super) fn distributions(scores: &Tensor, temperature: f64) -> Result<(Tensor, Tensor)> {
     let (mut targets, mut weights) = (Vec::new(), Vec::new());
     for row in scores.data().chunks_exact(scores.columns().max(1)) {
         let scaled: Vec<f64> = row.iter().map(|score| f64::from(*score) / temperature).collect();

@@ -1,3 +1,4 @@
+use engine::random::Key;
 use engine::{Tape, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -67,6 +68,14 @@ impl Inner {
             return Err(within(Error::spec("loss", "expected the loss within this one, as in `loss=NTXentLoss`")));
         }
         let loss = super::new(&named.loss, &named.loss_options).map_err(within)?;
+        if !loss.draw_layers(&Sizes { layers: 1, ..Sizes::default() }, Key::new(0)).is_empty() {
+            let problem = format!("`{}` learns from layers of the model; put this loss within it instead", named.loss);
+            return Err(within(Error::spec("loss", problem)));
+        }
+        if loss.needs_twin() {
+            let problem = format!("`{}` learns from two copies of the model, and stands in no other loss", named.loss);
+            return Err(within(Error::spec("loss", problem)));
+        }
         let miner = named.miner.as_deref().map(|name| miner::new(name, &named.miner_options));
         let miner = miner.transpose().map_err(within)?;
         if let (Some(name), false) = (&named.miner, loss.mines()) {

@@ -12,7 +12,7 @@ use crate::objective::{Distance, Initial, LossParameter, Mined, Needs, Reducer, 
 ///
 /// ```text
 /// loss = sum over triplets of (max(0, d_ap - beta + margin) + max(0, beta - d_an + margin)) / how many of both are > 0
-///      + nu beta, where beta is learned
+///      + nu beta, where beta is learned; with one for each class reduced over triplets as the rest is
 /// ```
 ///
 /// With a similarity the differences change sign, and beta is a similarity. Memory grows with the batch, not with its
@@ -130,10 +130,9 @@ impl Loss for MarginLoss {
             let change = tape.affine(&change, self.distance.threshold(1.0), 0.0)?;
             sums = tape.add(&sums, &change)?;
         }
-        let mut loss = if self.reducer.divides() {
-            let sum = tape.sum(&sums, None)?;
-            let counts = tape.add(&positives, &negatives)?;
-            divided(tape, &sum, &counts)?
+        let of_classes = learned.filter(|_| self.nu != 0.0 && self.num_classes.is_some());
+        let triplets = if self.reducer.divides() && of_classes.is_none() {
+            None
         } else {
             let all = (f64::NEG_INFINITY, f64::INFINITY);
             let (_, triplets) = batch.anchor_rows(tape, distance, all, pairs, move |anchor, terms| {
@@ -142,12 +141,32 @@ impl Loss for MarginLoss {
                     terms.add(times * p.weight, 0.0);
                 });
             })?;
-            self.reducer.of_rows(tape, &sums, &triplets, Of::Triplets, labels)?
+            Some(triplets)
         };
-        if let Some(beta) = learned.filter(|_| self.nu != 0.0) {
-            let mean = tape.sum(beta, None)?;
-            let own = tape.affine(&mean, self.nu / beta.value().len() as f64, 0.0)?;
-            loss = tape.add(&loss, &own)?;
+        let reduce = |tape: &mut Tape<'_>, sums: &Var| match &triplets {
+            Some(triplets) if !self.reducer.divides() => {
+                self.reducer.of_rows(tape, sums, triplets, Of::Triplets, labels)
+            }
+            _ => {
+                let sum = tape.sum(sums, None)?;
+                let counts = tape.add(&positives, &negatives)?;
+                divided(tape, &sum, &counts)
+            }
+        };
+        let mut loss = reduce(tape, &sums)?;
+        // Boundaries of classes count once for each triplet of theirs, a single one once.
+        let penalty = match (of_classes, &triplets) {
+            (Some(beta), Some(triplets)) => {
+                let own = tape.reshape(beta, &[beta.value().len(), 1])?;
+                let own = tape.gather(&own, (0..labels.len()).map(|row| [place(row) as u32, 0]).collect())?;
+                let own = tape.multiply(&own, triplets)?;
+                Some(reduce(tape, &own)?)
+            }
+            _ => learned.filter(|_| self.nu != 0.0).cloned(),
+        };
+        if let Some(penalty) = penalty {
+            let penalty = tape.affine(&penalty, self.nu, 0.0)?;
+            loss = tape.add(&loss, &penalty)?;
         }
         Ok(loss)
     }

@@ -93,6 +93,10 @@ impl Loss for MatryoshkaLoss {
             let problem = "is this loss again; list all widths in one `matryoshka_dims`";
             return Err(Error::spec("loss_options.loss", problem));
         }
+        if self.loss == "SoftmaxLoss" {
+            let problem = "has a classifier of embeddings of one width";
+            return Err(Error::spec("loss_options.loss", problem));
+        }
         let named =
             NamedLoss { loss: self.loss.clone(), loss_options: self.loss_options.clone(), ..Default::default() };
         self.inner = Inner::new(&named, "loss_options.")?;

@@ -1,5 +1,6 @@
 //! Losses. One file each: a struct whose fields are its options, and its forward code on the tape.
 
+mod adaptive_layer;
 mod angle;
 mod batch_hard_triplet;
 mod batch_semi_hard_triplet;
@@ -36,6 +37,7 @@ mod lifted_structure;
 mod margin;
 mod siamese;
 mod vicreg;
+mod contrastive_tension;
 mod cosent;
 mod cosine_similarity;
 mod distill_kl_div;
@@ -46,6 +48,7 @@ mod mega_batch_margin;
 mod multiple_negatives_ranking;
 mod nt_xent;
 mod pair_contrastive;
+mod softmax;
 mod sup_con;
 mod triplet;
 mod triplet_margin;
@@ -53,10 +56,12 @@ mod tuples;
 
 use std::cell::RefCell;
 
+use engine::random::Key;
 use engine::{Tape, Tensor, Var};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::adaptive_layer::{AdaptiveLayerLoss, LayerWeighting};
 pub use self::angle::AnglELoss;
 pub use self::angular::AngularLoss;
 pub use self::batch_all_triplet::{BatchAllTripletLoss, FinetunerTripletLoss};
@@ -70,6 +75,7 @@ pub use self::class::{
 };
 pub use self::clip::ClipLoss;
 pub use self::contrastive::{ContrastiveLoss, SignalToNoiseRatioContrastiveLoss};
+pub use self::contrastive_tension::{ContrastiveTensionLoss, ContrastiveTensionLossInBatchNegatives};
 pub use self::cosent::CoSENTLoss;
 pub use self::cosine_similarity::{CosineSimilarityLoss, LossFunction, ScoreTransformation};
 pub use self::cross_batch_memory::CrossBatchMemory;
@@ -104,6 +110,7 @@ pub use self::ranked_list::RankedListLoss;
 pub use self::self_supervised::SelfSupervisedLoss;
 pub use self::siamese::SiameseLoss;
 pub use self::sig_lip::SigLipLoss;
+pub use self::softmax::SoftmaxLoss;
 pub use self::sup_con::SupConLoss;
 pub use self::threshold_consistent_margin::ThresholdConsistentMarginLoss;
 pub use self::triplet::TripletLoss;
@@ -128,6 +135,8 @@ pub struct Batch<'b> {
     pub parameters: &'b [Var],
     /// What [`Loss::parameters`] was asked with.
     pub sizes: &'b Sizes,
+    /// Earlier layers of the model, which [`Loss::draw_layers`] asked for, with the embeddings that they give.
+    pub layers: &'b [(usize, Var)],
     /// What every row is compared with in place of the batch itself.
     pub reference: Option<&'b Reference>,
     memories: RefCell<Vec<(usize, Tensor)>>,
@@ -141,7 +150,16 @@ impl<'b> Batch<'b> {
         parameters: &'b [Var],
         sizes: &'b Sizes,
     ) -> Self {
-        Batch { embeddings, layout, miner, parameters, sizes, reference: None, memories: RefCell::default() }
+        Batch {
+            embeddings,
+            layout,
+            miner,
+            parameters,
+            sizes,
+            layers: &[],
+            reference: None,
+            memories: RefCell::default(),
+        }
     }
 
     /// One of the loss's own tensors.
@@ -226,6 +244,17 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether the first column goes through a second copy of the model, which learns beside it. Default: it does not.
+    fn needs_twin(&self) -> bool {
+        false
+    }
+
+    /// The earlier layers of the model whose embeddings it wants for a batch, a function of `key`: see [`Batch::layers`].
+    /// Layer 0 is what stands before the first layer; the last one is none of them. Default: none.
+    fn draw_layers(&self, _sizes: &Sizes, _key: Key) -> Vec<usize> {
+        Vec::new()
+    }
+
     /// The loss of a batch, `[1]`.
     ///
     /// # Errors
@@ -305,6 +334,7 @@ const LOSSES: &[Entry<dyn Loss>] = &[
         &["CachedMultipleNegativesRankingLoss", "MNRL", "SimCSE"],
     ),
     entry::<CosineSimilarityLoss>("CosineSimilarityLoss", &[]),
+    entry::<SoftmaxLoss>("SoftmaxLoss", &[]),
     entry::<CoSENTLoss>("CoSENTLoss", &[]),
     entry::<AnglELoss>("AnglELoss", &[]),
     entry::<TripletLoss>("TripletLoss", &[]),
@@ -339,7 +369,11 @@ const LOSSES: &[Entry<dyn Loss>] = &[
     entry::<CrossBatchMemory>("CrossBatchMemory", &[]),
     entry::<SelfSupervisedLoss>("SelfSupervisedLoss", &[]),
     entry::<MatryoshkaLoss>("MatryoshkaLoss", &[]),
+    entry::<AdaptiveLayerLoss>("AdaptiveLayerLoss", &[]),
+    Entry { name: "Matryoshka2dLoss", aliases: &[], build: two_dimensional },
     entry::<ClipLoss>("ClipLoss", &["CLIPLoss"]),
+    entry::<ContrastiveTensionLoss>("ContrastiveTensionLoss", &[]),
+    entry::<ContrastiveTensionLossInBatchNegatives>("ContrastiveTensionLossInBatchNegatives", &[]),
 ];
 
 /// `MultipleNegativesRankingLoss` in both directions, unless the options say otherwise.
@@ -350,19 +384,33 @@ fn symmetric(options: &Options) -> Result<Box<dyn Loss>> {
     new("MultipleNegativesRankingLoss", &options)
 }
 
+/// Any loss at several widths of the embeddings of the last layer and of earlier ones: `AdaptiveLayerLoss` around
+/// `MatryoshkaLoss`, whose options it takes, `n_dims_per_step` being 1 unless given.
+///
+/// Use it where both the layers of the model and the embeddings will be cut.
+///
+/// Reference: `Matryoshka2dLoss` of sentence-transformers; Li et al. 2024 (2402.14776).
+fn two_dimensional(options: &Options) -> Result<Box<dyn Loss>> {
+    const OF_WIDTHS: [&str; 5] = ["loss", "loss_options", "matryoshka_dims", "matryoshka_weights", "n_dims_per_step"];
+    let (mut widths, mut layers): (Options, Options) =
+        options.clone().into_iter().partition(|(key, _)| OF_WIDTHS.contains(&key.as_str()));
+    widths.entry("n_dims_per_step").or_insert_with(|| 1.into());
+    // Options of the widths are checked by the name that they were given by.
+    new("MatryoshkaLoss", &widths)?;
+    layers.insert("loss".to_owned(), "MatryoshkaLoss".into());
+    layers.insert("loss_options".to_owned(), widths.into());
+    new("AdaptiveLayerLoss", &layers)
+}
+
 const BASE: &str = "is a base class of pytorch-metric-learning: it computes nothing by itself";
 const NO_DECODER: &str = "needs a decoder, which encoders have not; texts alone train with \
                           `MultipleNegativesRankingLoss` (SimCSE)";
-const TWO_COPIES: &str =
-    "trains two copies of the model; texts alone train with `MultipleNegativesRankingLoss` (SimCSE)";
 const REFUSED: &[(&str, &str)] = &[
     ("BaseMetricLossFunction", BASE),
     ("GenericPairLoss", BASE),
     ("EmbeddingRegularizerMixin", BASE),
     ("WeightRegularizerMixin", BASE),
     ("DenoisingAutoEncoderLoss", NO_DECODER),
-    ("ContrastiveTensionLoss", TWO_COPIES),
-    ("ContrastiveTensionLossInBatchNegatives", TWO_COPIES),
 ];
 
 /// The losses that know a divisor.
@@ -385,7 +433,9 @@ where
 }
 
 /// The loss of this name. Besides its own options every loss takes `embedding_regularizer`, `embedding_reg_weight`,
-/// and, if it learns vectors, `weight_regularizer`, `weight_reg_weight`: see [`super::Regularizer`].
+/// and, if it learns vectors, `weight_regularizer`, `weight_reg_weight` (see [`super::Regularizer`]) and
+/// `weight_init_func`, how they start: `normal`, `uniform`, `xavier_normal`, `xavier_uniform`, `kaiming_normal` or
+/// `kaiming_uniform`, as in `torch.nn.init`.
 ///
 /// # Errors
 /// [`crate::Error::Spec`] for an unknown name or option.

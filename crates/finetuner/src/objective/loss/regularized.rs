@@ -1,20 +1,23 @@
+use engine::random::Key;
 use engine::{Tape, Var};
 use serde_json::Value;
 
 use super::{Batch, Loss};
 use crate::error::{Error, Problem, Result};
+use crate::objective::initial::VectorInitial;
 use crate::objective::{LossParameter, Needs, Regularizer, Role, Sampler, Sizes};
 use crate::spec::Options;
 
-/// Which penalties stand beside a loss, and their factors.
+/// Which penalties stand beside a loss, with their factors, and how the vectors that it learns start.
 #[derive(Debug, Default)]
 pub(super) struct Regularization {
     embedding: Option<(Regularizer, f64)>,
     weight: Option<(Regularizer, f64)>,
+    initial: Option<VectorInitial>,
 }
 
 impl Regularization {
-    /// Takes the options of penalties out of a loss's options.
+    /// Takes the options of penalties and of initial vectors out of a loss's options.
     pub(super) fn take(options: &mut Options) -> Result<Self> {
         let mut problems = Vec::new();
         let mut take = |name: &str, factor: &str| {
@@ -36,18 +39,31 @@ impl Regularization {
         };
         let embedding = take("embedding_regularizer", "embedding_reg_weight");
         let weight = take("weight_regularizer", "weight_reg_weight");
-        if problems.is_empty() { Ok(Regularization { embedding, weight }) } else { Err(Error::Spec { problems }) }
+        let initial = options.remove("weight_init_func").filter(|value| !value.is_null());
+        let initial = initial.map(VectorInitial::parse).transpose().unwrap_or_else(|problem| {
+            problems.push(Problem { field: "loss_options.weight_init_func".into(), problem });
+            None
+        });
+        if problems.is_empty() {
+            Ok(Regularization { embedding, weight, initial })
+        } else {
+            Err(Error::Spec { problems })
+        }
     }
 
     /// The loss with its penalties.
     pub(super) fn over(self, name: &str, loss: Box<dyn Loss>) -> Result<Box<dyn Loss>> {
         // Sizes that contradict the options say that there are vectors, too.
-        if self.weight.is_some() && matches!(vectors(&*loss, &Sizes { dimension: 1, classes: 1 }), Ok(None)) {
-            let problem = format!("`{name}` learns no vectors to regularise; leave it out");
-            return Err(Error::spec("loss_options.weight_regularizer", problem));
+        let of_vectors = [("weight_regularizer", self.weight.is_some()), ("weight_init_func", self.initial.is_some())];
+        if let Some((option, _)) = of_vectors.iter().find(|(_, given)| *given)
+            && matches!(vectors(&*loss, &Sizes { dimension: 1, classes: 1, layers: 1 }), Ok(None))
+        {
+            let use_of = if *option == "weight_regularizer" { "regularise" } else { "start" };
+            let problem = format!("`{name}` learns no vectors to {use_of}; leave it out");
+            return Err(Error::spec(format!("loss_options.{option}"), problem));
         }
-        match (&self.embedding, &self.weight) {
-            (None, None) => Ok(loss),
+        match (&self.embedding, &self.weight, &self.initial) {
+            (None, None, None) => Ok(loss),
             _ => Ok(Box::new(Regularized { loss, regularization: self })),
         }
     }
@@ -59,7 +75,7 @@ fn vectors(loss: &dyn Loss, sizes: &Sizes) -> Result<Option<usize>> {
     Ok(loss.parameters(sizes)?.iter().position(spans))
 }
 
-/// A loss and penalties beside it: `loss + embedding_reg_weight penalty(embeddings) + weight_reg_weight penalty(vectors)`.
+/// A loss and penalties beside it, its vectors started as asked: `loss + embedding_reg_weight penalty(embeddings) + weight_reg_weight penalty(vectors)`.
 #[derive(Debug)]
 struct Regularized {
     loss: Box<dyn Loss>,
@@ -84,7 +100,20 @@ impl Loss for Regularized {
     }
 
     fn parameters(&self, sizes: &Sizes) -> Result<Vec<LossParameter>> {
-        self.loss.parameters(sizes)
+        let mut parameters = self.loss.parameters(sizes)?;
+        if let (Some(initial), Some(place)) = (self.regularization.initial, vectors(&*self.loss, sizes)?) {
+            let vectors = &mut parameters[place];
+            vectors.initial = initial.of(vectors.shape[0], sizes.dimension);
+        }
+        Ok(parameters)
+    }
+
+    fn needs_twin(&self) -> bool {
+        self.loss.needs_twin()
+    }
+
+    fn draw_layers(&self, sizes: &Sizes, key: Key) -> Vec<usize> {
+        self.loss.draw_layers(sizes, key)
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {

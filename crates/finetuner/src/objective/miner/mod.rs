@@ -70,6 +70,14 @@ pub trait Miner: std::fmt::Debug + Send + Sync {
     /// The tuples of a batch.
     fn mine(&self, seen: &Seen<'_>) -> Mined;
 
+    /// Builds what the options name, such as a miner before this one. Default: nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Spec`] as [`new`].
+    fn complete(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// What is wrong in the options together, as option and sentence.
     fn problems(&self) -> Vec<(&'static str, String)> {
         Vec::new()
@@ -122,8 +130,9 @@ where
         name,
         aliases: &[],
         build: |options| {
-            let miner: T = registry::parse("miner_options", options)?;
+            let mut miner: T = registry::parse("miner_options", options)?;
             registry::checked("miner_options", miner.problems())?;
+            miner.complete()?;
             Ok(Box::new(miner))
         },
     }

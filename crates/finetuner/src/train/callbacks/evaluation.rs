@@ -12,7 +12,11 @@ use crate::evaluate::report::EXAMPLES;
 const DISTANCES: [(&str, Similarity); 3] =
     [("cosine", Similarity::Cosine), ("euclidean", Similarity::Euclidean), ("sqeuclidean", Similarity::Euclidean)];
 
-/// The fields of `EvaluationCallback`, with the original's names and defaults.
+/// Measures retrieval before training, after every epoch and at the end, and reports it.
+///
+/// Use it for more than one set of queries, or to measure within epochs; one set alone is `query_data` of the run.
+///
+/// Reference: `EvaluationCallback` of Finetuner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct EvaluationCallback {
@@ -20,28 +24,33 @@ pub(crate) struct EvaluationCallback {
     pub(crate) query_data: PathBuf,
     /// What they search; without it the queries are searched in themselves.
     pub(crate) index_data: Option<PathBuf>,
-    /// Hits looked at.
+    /// Hits looked at. Default 20.
     pub(crate) limit: usize,
-    /// Whether a query that is itself in the index is left out of its hits.
+    /// Whether a query that is itself in the index is left out of its hits. Default true.
     pub(crate) exclude_self: bool,
+    /// `cosine`, `euclidean` or `sqeuclidean`. Default `cosine`.
     distance: String,
     /// Measure after every so many batches instead of after every epoch.
     pub(crate) steps_per_interval: Option<usize>,
-    /// Whether the report shows `num_example_queries` queries of each sort instead of [`EXAMPLES`].
+    /// Whether the report shows `num_example_queries` queries of each sort instead of [`EXAMPLES`]. Default false.
     gather_examples: bool,
+    /// Default 5.
     num_example_queries: usize,
     /// A prefix of the names of the metrics.
     caption: Option<String>,
-    /// Whether the model's name is a prefix of the names of the metrics, after the caption.
+    /// Whether the model's name is a prefix of the names of the metrics, after the caption. Default false.
     output_model_names: bool,
     /// Measure a random sample of so many queries.
     pub(crate) query_sample_size: Option<usize>,
-    // Without effect: texts are packed by tokens, and every thread of the run is used.
+    /// Without effect: items are packed by tokens. Default 32.
     batch_size: usize,
+    /// Without effect: every thread of the run is used. Default 8.
     num_workers: usize,
-    // Where several encoders or modalities exist; refused as long as they do not.
+    /// Refused: the run has one model.
     model: Option<String>,
+    /// Refused: the run has one model.
     index_model: Option<String>,
+    /// Refused: the data says what items are. Default false.
     multi_modal: bool,
 }
 
