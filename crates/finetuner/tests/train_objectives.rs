@@ -111,7 +111,7 @@ const BARE: [&str; 4] = ["MatryoshkaLoss", "AdaptiveLayerLoss", "Matryoshka2dLos
 #[test]
 fn the_gradient_cache_gives_model_and_loss_the_same_gradients() {
     let place = Place::new();
-    for (loss, options, data) in LOSSES {
+    for (number, (loss, options, data)) in LOSSES.into_iter().enumerate() {
         let run = |name: &str, tokens: &str, rate: &str| {
             let data = place.path(data).display().to_string();
             let fields = [
@@ -125,7 +125,7 @@ fn the_gradient_cache_gives_model_and_loss_the_same_gradients() {
                 ("max_grad_norm", "0"),
                 ("sampler", "random"),
             ];
-            place.checkpoint(&format!("{loss}-{data}-{name}", data = data.len()), &fields)
+            place.checkpoint(&format!("{number}-{name}"), &fields)
         };
         // One step of plain descent, unclipped: weights change by the gradient itself.
         let (start, whole, cached) =
@@ -136,7 +136,7 @@ fn the_gradient_cache_gives_model_and_loss_the_same_gradients() {
             let worst = whole.iter().zip(cached).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
             own += usize::from(name.starts_with("loss/"));
             moved = if name.starts_with("loss/") { moved.max(largest) } else { moved };
-            let scale = start.iter().fold(largest, |scale, x| scale.max(x.abs() / 100.0));
+            let scale = start.iter().fold(largest, |scale, x| scale.max(x.abs() / 50.0));
             assert!(worst <= 1e-5 * scale.max(1e-3), "{loss} {name}: {worst} of {largest}");
         }
         let learns = !["DynamicSoftMarginLoss", "CrossBatchMemory"].contains(&loss) && !BARE.contains(&loss);
@@ -226,11 +226,11 @@ fn options_of_the_loss_optimizer_are_checked() {
         ),
         (
             vec![("loss", "ArcFaceLoss"), ("loss_optimizer", "Adamm")],
-            "`loss_optimizer`: `Adamm` is not known, did you mean `Adam`?",
+            "`loss_optimizer`: unknown optimizer `Adamm`, did you mean `Adam`?",
         ),
         (
             vec![("loss", "ArcFaceLoss"), ("loss_optimizer_options", "momentum=1")],
-            "`loss_optimizer_options`: Adam has no option `momentum`",
+            "`loss_optimizer_options.momentum`: unknown option",
         ),
         (
             vec![("loss", "ArcFaceLoss"), ("loss_optimizer_options", "learning_rate=-1")],

@@ -120,6 +120,9 @@ impl Learner {
         criterion.optimizer.step(device, criterion.objective.parameters_mut(), &found.own, loss_rate, 0.0)?;
         criterion.objective.remember(found.remembered);
         self.model.encoder.settle(found.observed);
+        if let Some(twin) = &mut self.twin {
+            twin.encoder.settle(found.observed_by_twin);
+        }
         Ok((found.loss, rate))
     }
 

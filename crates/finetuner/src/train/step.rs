@@ -23,6 +23,8 @@ pub(crate) struct Found {
     pub(crate) remembered: Remembered,
     /// What each micro-batch says of the model's running statistics.
     pub(crate) observed: Vec<(ParameterId, Tensor)>,
+    /// The same of the twin's.
+    pub(crate) observed_by_twin: Vec<(ParameterId, Tensor)>,
 }
 
 /// What the rows of a batch go through.
@@ -69,7 +71,7 @@ pub(crate) fn gradients(
         let observed = tape.take_observed();
         let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
         let own = computed.own_gradients(&mut leaves);
-        return Ok(Found { loss, own, remembered: computed.into_remembered(), observed });
+        return Ok(Found { loss, own, remembered: computed.into_remembered(), observed, observed_by_twin: Vec::new() });
     }
 
     let embeddings = embed(encoders, device, batch, dropout)?;
@@ -80,7 +82,8 @@ pub(crate) fn gradients(
     let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
     let upstream = leaves.take(&leaf);
     let own = computed.own_gradients(&mut leaves);
-    let mut found = Found { loss, own, remembered: computed.into_remembered(), observed: Vec::new() };
+    let mut found =
+        Found { loss, own, remembered: computed.into_remembered(), observed: Vec::new(), observed_by_twin: Vec::new() };
     let Some(upstream) = upstream else { return Ok(found) };
 
     let width = upstream.columns();
@@ -93,10 +96,15 @@ pub(crate) fn gradients(
             Some(twin) if batch.goes_through_twin(row) => &mut **twin,
             _ => &mut *gradients,
         };
+        let start = row;
         row += rows;
         let mut tape = Tape::recording(device, &encoder.parameters);
         let embeddings = encoder.forward_layers(&mut tape, micro_batch, dropout, &batch.layout.layers)?;
-        found.observed.extend(tape.take_observed());
+        let observed = tape.take_observed();
+        match batch.goes_through_twin(start) {
+            true => found.observed_by_twin.extend(observed),
+            false => found.observed.extend(observed),
+        }
         tape.backward(&embeddings, Tensor::from_vec(part, &[rows, width])?, gradients)?;
     }
     Ok(found)
