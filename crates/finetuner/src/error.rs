@@ -29,6 +29,14 @@ pub enum Error {
         /// Expected and got.
         problem: String,
     },
+    /// A picture cannot be used: missing, not a picture, too large, truncated, damaged.
+    #[error("picture `{picture}`: {problem}")]
+    Picture {
+        /// Its address: a file, an entry of a tar shard, a URL.
+        picture: String,
+        /// Expected and got, and what to do.
+        problem: String,
+    },
     /// The run cannot be started as asked for; every problem found is listed.
     #[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Spec {

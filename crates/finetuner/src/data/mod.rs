@@ -11,9 +11,11 @@ mod label_graph;
 pub mod lint;
 mod order;
 mod parquet;
+mod picture;
 pub mod random;
 mod read;
 mod retrieval;
+mod shard;
 mod split;
 
 use std::collections::HashMap;
@@ -22,8 +24,10 @@ use std::path::PathBuf;
 pub use item::{ItemId, Items, Modality};
 pub use label_graph::LabelGraph;
 pub use order::{Mix, Order, Sampler};
+pub use picture::{PICTURE_ENDINGS, PictureAddress, is_picture};
 pub use read::{inspect, read, read_corpus};
 pub use retrieval::{RetrievalSet, read_retrieval};
+pub use shard::{ShardEntry, ShardIndex};
 pub use split::hold_out;
 
 use crate::error::{Error, Result, nearest};

@@ -1,4 +1,31 @@
-//! Pictures to packed pixel batches.
+//! Pictures to packed pixel batches: decoded, resized and normalised as a model was trained, prepared ahead of the step.
+//!
+//! - [`mod@decode`]: the bytes of a JPEG, PNG, WebP, BMP or GIF to red, green and blue, within limits
+//! - [`mod@resize`]: to another size, as Pillow does it
+//! - [`processor`]: a picture to what a model reads, as its `preprocessor_config.json` says
+//! - [`augment`]: random views of a picture, a function of seed, epoch, row and view
+//! - [`source`]: an address to bytes: a file, an entry of a tar shard, a URL
+//! - [`prepare`]: many pictures at once, on threads of their own
+
+pub mod augment;
+mod colour;
+pub mod decode;
+mod fetch;
+#[cfg(test)]
+mod golden;
+mod picture;
+pub mod prepare;
+pub mod processor;
+pub mod resize;
+pub mod source;
+
+pub use augment::{Augmentation, Draw};
+pub use decode::{Header, Limits, decode};
+pub use picture::Picture;
+pub use prepare::{Order, Preparer, pack};
+pub use processor::ImageProcessor;
+pub use resize::{Filter, resize};
+pub use source::Sources;
 
 /// Some pictures of one size, normalised, as one run of pixels.
 #[derive(Debug, Clone, PartialEq, Default)]
