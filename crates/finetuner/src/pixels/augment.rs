@@ -94,8 +94,13 @@ impl Augmentation {
     /// # Errors
     /// [`Error::Spec`] naming the option that is out of range.
     pub fn check(&self) -> Result<()> {
-        let chances =
-            [("flip", self.flip), ("jitter", self.jitter), ("grey", self.grey), ("blur", self.blur), ("erase", self.erase)];
+        let chances = [
+            ("flip", self.flip),
+            ("jitter", self.jitter),
+            ("grey", self.grey),
+            ("blur", self.blur),
+            ("erase", self.erase),
+        ];
         let amounts = [("brightness", self.brightness), ("contrast", self.contrast), ("saturation", self.saturation)];
         let (from, to) = self.crop_scale.unwrap_or((0.5, 1.0));
         let wrong = |name: &str, expected: &str, got: String| {
@@ -111,7 +116,11 @@ impl Augmentation {
             return wrong("hue", "a share of a turn from 0 to 0.5", self.hue.to_string());
         }
         if !(0.0 < from && from <= to && to <= 1.0) {
-            return wrong("crop_scale", "shares of the area from above 0 to 1, the smaller first", format!("{from}, {to}"));
+            return wrong(
+                "crop_scale",
+                "shares of the area from above 0 to 1, the smaller first",
+                format!("{from}, {to}"),
+            );
         }
         let range = |range: (f64, f64)| 0.0 < range.0 && range.0 <= range.1 && range.1.is_finite();
         if !range(self.crop_ratio) {

@@ -13,7 +13,8 @@ fn draw(row: u64) -> Draw {
 #[test]
 fn changes_of_colour_are_torchvisions() {
     let small = golden::picture("small", 24, 20);
-    let steps: [(&str, &dyn Fn(&mut Picture)); 12] = [
+    type Step<'a> = &'a dyn Fn(&mut Picture);
+    let steps: [(&str, Step<'_>); 12] = [
         ("brightness.1.7", &|picture| colour::brightness(picture, 1.7)),
         ("brightness.0.3", &|picture| colour::brightness(picture, 0.3)),
         ("contrast.1.6", &|picture| colour::contrast(picture, 1.6)),
@@ -59,9 +60,11 @@ fn random_parts_have_the_areas_and_shapes_asked_for() {
 #[test]
 fn every_step_happens_as_often_as_asked() {
     let picture = noise(8, 8);
-    let off = Augmentation { crop_scale: None, flip: 0.0, jitter: 0.0, grey: 0.0, blur: 0.0, ..Augmentation::default() };
+    let off =
+        Augmentation { crop_scale: None, flip: 0.0, jitter: 0.0, grey: 0.0, blur: 0.0, ..Augmentation::default() };
     let share = |augmentation: &Augmentation| {
-        let changed = |row: &u64| augmentation.view(&picture, (8, 8), Filter::Bilinear, Picture::clone, draw(*row)) != picture;
+        let changed =
+            |row: &u64| augmentation.view(&picture, (8, 8), Filter::Bilinear, Picture::clone, draw(*row)) != picture;
         (0..1000).filter(changed).count()
     };
     assert_eq!(share(&off), 0);
@@ -87,7 +90,8 @@ fn a_view_is_a_function_of_its_draw() {
     let view = |draw: Draw| augmentation.view(&picture, (32, 32), Filter::Bicubic, Picture::clone, draw);
     let first = Draw { seed: 1, epoch: 2, row: 3, view: 0 };
     assert_eq!(view(first), view(first));
-    let others = [Draw { seed: 2, ..first }, Draw { epoch: 3, ..first }, Draw { row: 4, ..first }, Draw { view: 1, ..first }];
+    let others =
+        [Draw { seed: 2, ..first }, Draw { epoch: 3, ..first }, Draw { row: 4, ..first }, Draw { view: 1, ..first }];
     assert!(others.iter().all(|other| view(*other) != view(first)));
     assert_eq!((view(first).width, view(first).height), (32, 32));
 }
@@ -97,7 +101,10 @@ fn options_out_of_range_are_named() {
     let problem = |augmentation: Augmentation| augmentation.check().unwrap_err().to_string();
     let default = Augmentation::default;
     assert!(default().check().is_ok() && Augmentation::supervised().check().is_ok());
-    assert_eq!(problem(Augmentation { flip: 1.5, ..default() }), "`augmentation.flip`: expected a chance from 0 to 1, got 1.5");
+    assert_eq!(
+        problem(Augmentation { flip: 1.5, ..default() }),
+        "`augmentation.flip`: expected a chance from 0 to 1, got 1.5"
+    );
     assert!(problem(Augmentation { hue: 0.6, ..default() }).contains("augmentation.hue"));
     assert!(problem(Augmentation { crop_scale: Some((0.9, 0.5)), ..default() }).contains("augmentation.crop_scale"));
     assert!(problem(Augmentation { blur_sigma: (0.0, 1.0), ..default() }).contains("augmentation.blur_sigma"));

@@ -83,9 +83,8 @@ pub(super) fn to_grey(picture: &mut Picture) {
 pub(super) fn blur(picture: &mut Picture, size: u32, sigma: f64) {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let reach = (size as usize / 2).min(width.saturating_sub(1)).min(height.saturating_sub(1));
-    let weights: Vec<f64> = (0..=2 * reach)
-        .map(|place| (-(place as f64 - reach as f64).powi(2) / (2.0 * sigma * sigma)).exp())
-        .collect();
+    let weights: Vec<f64> =
+        (0..=2 * reach).map(|place| (-(place as f64 - reach as f64).powi(2) / (2.0 * sigma * sigma)).exp()).collect();
     let sum: f64 = weights.iter().sum();
     let weights: Vec<f32> = weights.iter().map(|weight| (weight / sum) as f32).collect();
     // Mirrored at the edges, without the edge itself.

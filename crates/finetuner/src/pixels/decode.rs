@@ -93,7 +93,9 @@ pub(super) fn ends_whole(start: &[u8], end: &[u8], length: u64) -> bool {
 fn format(name: &str, bytes: &[u8]) -> Result<ImageFormat> {
     const EXPECTED: &str = "expected a picture (JPEG, PNG, WebP, BMP or GIF)";
     let problem = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp | ImageFormat::Gif)) => {
+        Ok(
+            format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp | ImageFormat::Gif),
+        ) => {
             return Ok(format);
         }
         _ if bytes.is_empty() => "the file is empty".to_owned(),
@@ -112,7 +114,9 @@ fn text(bytes: &[u8]) -> Option<String> {
     let start = &bytes[..bytes.len().min(200)];
     let valid = match std::str::from_utf8(start) {
         Ok(text) => text,
-        Err(error) if start.len() - error.valid_up_to() < 4 => std::str::from_utf8(&start[..error.valid_up_to()]).ok()?,
+        Err(error) if start.len() - error.valid_up_to() < 4 => {
+            std::str::from_utf8(&start[..error.valid_up_to()]).ok()?
+        }
         Err(_) => return None,
     };
     let plain = valid.chars().all(|letter| !letter.is_control() || letter.is_whitespace());

@@ -55,7 +55,8 @@ fn headers_say_size_and_animation() {
 
 #[test]
 fn a_file_that_breaks_off_is_refused_wherever_it_does() {
-    for name in ["colour.jpg", "progressive.jpg", "colour.png", "colour.webp", "alpha.webp", "colour.bmp", "colour.gif"] {
+    for name in ["colour.jpg", "progressive.jpg", "colour.png", "colour.webp", "alpha.webp", "colour.bmp", "colour.gif"]
+    {
         let whole = file(name);
         assert!(ends_whole(&whole, &whole, whole.len() as u64), "{name}");
         for length in [1, whole.len() / 4, whole.len() / 2, whole.len() * 3 / 4, whole.len() - 13] {
@@ -64,7 +65,10 @@ fn a_file_that_breaks_off_is_refused_wherever_it_does() {
             let problem = problem(name, part);
             assert!(problem.starts_with(&format!("picture `{name}`: ")), "{problem}");
             let header = header(name, part, &Limits::default());
-            assert!(name.ends_with("bmp") || header.is_err() || !ends_whole(part, part, length as u64), "{name} {length}");
+            assert!(
+                name.ends_with("bmp") || header.is_err() || !ends_whole(part, part, length as u64),
+                "{name} {length}"
+            );
         }
     }
     let half = &file("colour.jpg")[..700];
@@ -112,7 +116,8 @@ fn bomb(width: u32, height: u32) -> Vec<u8> {
 #[test]
 fn a_bomb_is_refused_by_its_header() {
     let bytes = bomb(50_000, 50_000);
-    let expected = "picture `bomb.png`: 50000 x 50000 are 2500000000 pixels, expected at most 67108864; make it smaller";
+    let expected =
+        "picture `bomb.png`: 50000 x 50000 are 2500000000 pixels, expected at most 67108864; make it smaller";
     assert_eq!(problem("bomb.png", &bytes), expected);
     assert_eq!(header("bomb.png", &bytes, &Limits::default()).unwrap_err().to_string(), expected);
     assert!(problem("bomb.png", &bomb(u32::MAX, u32::MAX)).starts_with("picture `bomb.png`: "));

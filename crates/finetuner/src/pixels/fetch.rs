@@ -103,10 +103,10 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     };
     match (first, second) {
         _ if address.to_ipv4_mapped().is_some() => embedded(high, low),
-        (0x0064, 0xFF9B) => embedded(high, low),   // translation to IPv4
-        (0x2002, _) => embedded(second, third),    // 6to4
-        (0x2001, ..0x0200 | 0x0DB8) => false,      // Teredo and other special purposes, documentation
-        (0x2000..=0x3FFF, _) => true,              // all that is assigned to the public
+        (0x0064, 0xFF9B) => embedded(high, low), // translation to IPv4
+        (0x2002, _) => embedded(second, third),  // 6to4
+        (0x2001, ..0x0200 | 0x0DB8) => false,    // Teredo and other special purposes, documentation
+        (0x2000..=0x3FFF, _) => true,            // all that is assigned to the public
         _ => false,
     }
 }
@@ -146,7 +146,9 @@ mod tests {
         for address in refused.split_whitespace() {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
-        for address in "8.8.8.8 172.32.0.1 100.128.0.1 2606:4700::1111 ::ffff:8.8.8.8 64:ff9b::808:808".split_whitespace() {
+        for address in
+            "8.8.8.8 172.32.0.1 100.128.0.1 2606:4700::1111 ::ffff:8.8.8.8 64:ff9b::808:808".split_whitespace()
+        {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }
     }
@@ -172,7 +174,9 @@ mod tests {
 
     #[test]
     fn a_redirection_is_followed_and_an_endless_one_or_one_to_a_file_refused() {
-        let to = |place: &str| format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let to = |place: &str| {
+            format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        };
         let (address, first) = server(vec![to("/b"), answer("b")]);
         assert_eq!(Fetcher::new(10, true).fetch(&address).unwrap(), b"b");
         first.join().unwrap();

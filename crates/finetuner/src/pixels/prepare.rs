@@ -36,7 +36,8 @@ impl Preparer {
     pub fn new(processor: ImageProcessor, sources: Sources, threads: usize) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { (cores / 2).max(1) } else { threads };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("pixels {number}"));
+        let pool =
+            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("pixels {number}"));
         let pool = pool.build().map_err(|error| Error::Io {
             action: "start threads for",
             path: "pictures".into(),
@@ -160,7 +161,11 @@ mod tests {
         for (number, values) in batches.iter().flat_map(|batch| batch.values.chunks(3 * 16 * 16)).enumerate() {
             assert!(values.iter().all(|value| (value - number as f32 * 50.0 / 255.0).abs() < 1e-6), "{number}");
         }
-        assert_eq!(preparer().prepare(&orders, &[0; 5], 1).unwrap().len(), 5, "a picture beyond the budget stands alone");
+        assert_eq!(
+            preparer().prepare(&orders, &[0; 5], 1).unwrap().len(),
+            5,
+            "a picture beyond the budget stands alone"
+        );
         assert!(preparer().prepare(&[], &[], 9).unwrap().is_empty());
     }
 
@@ -175,7 +180,9 @@ mod tests {
     fn views_depend_on_their_draw_alone() {
         let folder = tempfile::tempdir().unwrap();
         let mut noise = Picture::filled(40, 30, [0; 3]);
-        (0..).zip(&mut noise.pixels).for_each(|(place, value): (u32, _)| *value = (place.wrapping_mul(2_654_435_761) >> 24) as u8);
+        (0..)
+            .zip(&mut noise.pixels)
+            .for_each(|(place, value): (u32, _)| *value = (place.wrapping_mul(2_654_435_761) >> 24) as u8);
         let path = folder.path().join("noise.png");
         image::save_buffer(&path, &noise.pixels, 40, 30, image::ExtendedColorType::Rgb8).unwrap();
         let address = path.display().to_string();

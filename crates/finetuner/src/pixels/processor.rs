@@ -151,10 +151,14 @@ impl ImageProcessor {
         let keys = Keys { model, config };
         let (height, width) = match config.get("input_size") {
             None | Some(Value::Null) => (224, 224),
-            Some(value) => match value.as_array().map(|sizes| sizes.iter().map(Value::as_u64).collect::<Vec<_>>()).as_deref() {
-                Some([Some(3), Some(height @ 1..=16_384), Some(width @ 1..=16_384)]) => (*height as u32, *width as u32),
-                _ => return Err(keys.refuse("input_size", format!("expected [3, height, width], got `{value}`"))),
-            },
+            Some(value) => {
+                match value.as_array().map(|sizes| sizes.iter().map(Value::as_u64).collect::<Vec<_>>()).as_deref() {
+                    Some([Some(3), Some(height @ 1..=16_384), Some(width @ 1..=16_384)]) => {
+                        (*height as u32, *width as u32)
+                    }
+                    _ => return Err(keys.refuse("input_size", format!("expected [3, height, width], got `{value}`"))),
+                }
+            }
         };
         let word = |key: &str, default: &'static str| match config.get(key) {
             None | Some(Value::Null) => Ok(default.to_owned()),
@@ -172,8 +176,12 @@ impl ImageProcessor {
         let size = match word("crop_mode", "center")?.as_str() {
             "center" if height == width => Size::ShortestEdge(scaled(height)),
             "squash" => Size::Exact { height: scaled(height), width: scaled(width) },
-            "center" => return Err(keys.refuse("input_size", "a part that is not square is implemented for `squash` only")),
-            other => return Err(keys.refuse("crop_mode", format!("`{other}` is not implemented; known are center, squash"))),
+            "center" => {
+                return Err(keys.refuse("input_size", "a part that is not square is implemented for `squash` only"));
+            }
+            other => {
+                return Err(keys.refuse("crop_mode", format!("`{other}` is not implemented; known are center, squash")));
+            }
         };
         let processor = ImageProcessor {
             size: Some(size),
@@ -255,7 +263,8 @@ impl ImageProcessor {
             None => (picture.width, picture.height),
             Some(Size::Exact { height, width }) => (width, height),
             Some(Size::ShortestEdge(edge)) => {
-                let longer = |longer: u32, shorter: u32| (u64::from(edge) * u64::from(longer) / u64::from(shorter)) as u32;
+                let longer =
+                    |longer: u32, shorter: u32| (u64::from(edge) * u64::from(longer) / u64::from(shorter)) as u32;
                 match picture.width <= picture.height {
                     true => (edge, longer(picture.height, picture.width)),
                     false => (longer(picture.width, picture.height), edge),
@@ -268,7 +277,9 @@ impl ImageProcessor {
         };
         let (left, top) = (middle(wide, width), middle(high, height));
         match (u32::try_from(left), u32::try_from(top)) {
-            (Ok(left), Ok(top)) => resize_window(picture, (wide, high), Window { left, top, width, height }, self.filter),
+            (Ok(left), Ok(top)) => {
+                resize_window(picture, (wide, high), Window { left, top, width, height }, self.filter)
+            }
             // A part larger than the picture: black is added around it.
             _ => super::resize(picture, wide, high, self.filter).window(left, top, width, height),
         }
@@ -338,17 +349,11 @@ impl Family {
         };
         match self {
             Family::Clip | Family::Bit => ImageProcessor::clip(224),
-            Family::ConvNext => ImageProcessor {
-                filter: Filter::Bicubic,
-                size: Some(Size::ShortestEdge(384)),
-                ..square(384)
-            },
+            Family::ConvNext => {
+                ImageProcessor { filter: Filter::Bicubic, size: Some(Size::ShortestEdge(384)), ..square(384) }
+            }
             Family::Siglip => ImageProcessor { filter: Filter::Bicubic, ..square(224) },
-            Family::Deit => ImageProcessor {
-                filter: Filter::Bicubic,
-                crop: Some((224, 224)),
-                ..square(256)
-            },
+            Family::Deit => ImageProcessor { filter: Filter::Bicubic, crop: Some((224, 224)), ..square(256) },
             Family::Other => square(224),
         }
     }
@@ -385,11 +390,13 @@ impl Keys<'_> {
 
     fn edge(&self, key: &str, value: &Value) -> Result<u32> {
         let edge = value.as_u64().filter(|edge| (1..=16_384).contains(edge));
-        edge.map(|edge| edge as u32).ok_or_else(|| self.refuse(key, format!("expected 1 to 16384 pixels, got `{value}`")))
+        edge.map(|edge| edge as u32)
+            .ok_or_else(|| self.refuse(key, format!("expected 1 to 16384 pixels, got `{value}`")))
     }
 
     fn size(&self, key: &str, value: &Value, edge_is_shortest: bool) -> Result<Size> {
-        let edge = |name: &str| value.get(name).filter(|edge| !edge.is_null()).map(|edge| self.edge(key, edge)).transpose();
+        let edge =
+            |name: &str| value.get(name).filter(|edge| !edge.is_null()).map(|edge| self.edge(key, edge)).transpose();
         if let Value::Object(_) = value {
             return match (edge("shortest_edge")?, edge("longest_edge")?, edge("height")?, edge("width")?) {
                 (Some(edge), None, None, None) => Ok(Size::ShortestEdge(edge)),
@@ -403,10 +410,10 @@ impl Keys<'_> {
 
     fn colours(&self, key: &str, default: [f64; 3]) -> Result<[f64; 3]> {
         let Some(value) = self.config.get(key).filter(|value| !value.is_null()) else { return Ok(default) };
-        let numbers: Option<Vec<f64>> =
-            value.as_array().map(|list| list.iter().filter_map(Value::as_f64).collect());
+        let numbers: Option<Vec<f64>> = value.as_array().map(|list| list.iter().filter_map(Value::as_f64).collect());
         let colours = numbers.and_then(|numbers| <[f64; 3]>::try_from(numbers).ok());
-        colours.ok_or_else(|| self.refuse(key, format!("expected three numbers, for red, green and blue, got `{value}`")))
+        colours
+            .ok_or_else(|| self.refuse(key, format!("expected three numbers, for red, green and blue, got `{value}`")))
     }
 }
 

@@ -49,7 +49,8 @@ fn what_is_written_is_read_back() {
 #[test]
 fn older_files_and_defaults_are_understood() {
     let read = |config: Value| ImageProcessor::from_json("m", &config).unwrap();
-    let clip = read(json!({"feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224, "resample": 3}));
+    let clip =
+        read(json!({"feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224, "resample": 3}));
     assert_eq!(clip, ImageProcessor::clip(224));
     let vit = read(json!({"feature_extractor_type": "ViTFeatureExtractor", "size": 224}));
     assert_eq!((vit.size, vit.crop), (Some(Size::Exact { height: 224, width: 224 }), None));
