@@ -6,6 +6,8 @@
 //! Files are read before the clock starts. Prints one JSON line: the shorter edge is resized to `edge`, bicubic, the middle square
 //! cut out and normalised, as CLIP's processor does.
 
+#![allow(clippy::print_stdout, reason = "a program that reports")]
+
 use std::time::Instant;
 
 use finetuner::data::{self, Kind, Modality};
