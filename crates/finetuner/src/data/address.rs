@@ -1,7 +1,8 @@
-//! Where data lies: a file, or one split of a BEIR folder.
+//! Where data lies: a file, one split of a BEIR folder, a folder of pictures, or tar shards.
 
 use std::path::{Path, PathBuf};
 
+use super::folder;
 use crate::error::{Error, Result};
 
 /// What a path given by the user means.
@@ -11,12 +12,22 @@ pub(super) enum Address {
     File(PathBuf),
     /// A BEIR folder, with the split after the last colon.
     Beir { folder: PathBuf, split: Option<String> },
+    /// A folder of pictures.
+    Pictures(PathBuf),
+    /// A tar file, or a folder of them.
+    Shards(PathBuf),
 }
 
 impl Address {
     /// Reads `PATH` or `DIR:split`. A path that exists as it is written is never split at a colon.
     pub(super) fn of(path: &Path) -> Result<Address> {
         if path.is_dir() {
+            let beir = path.join("queries.jsonl").exists() || path.join("corpus.jsonl").exists();
+            match folder::holds(path).filter(|_| !beir) {
+                Some(true) => return Ok(Address::Shards(path.to_owned())),
+                Some(false) => return Ok(Address::Pictures(path.to_owned())),
+                None => {}
+            }
             return Ok(Address::Beir { folder: path.to_owned(), split: None });
         }
         if let Some((before, split)) = path.to_str().and_then(|text| text.rsplit_once(':'))
@@ -30,6 +41,9 @@ impl Address {
                 let problem = format!("is a file; a split (`:{split}`) belongs to a BEIR folder, as in `scifact:test`");
                 return Err(Error::data(folder, None, problem));
             }
+        }
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tar")) {
+            return Ok(Address::Shards(path.to_owned()));
         }
         Ok(Address::File(path.to_owned()))
     }

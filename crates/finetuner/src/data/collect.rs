@@ -1,10 +1,11 @@
 //! Rows of named cells become examples; every reader ends here.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::columns::Role;
-use super::{Dataset, EmptyRow, Example, ItemId, Items, Kind};
+use super::picture::is_url;
+use super::{Dataset, EmptyRow, Example, ItemId, Items, Kind, Modality, is_picture};
 use crate::error::{Error, Result};
 
 /// One value of a row.
@@ -19,8 +20,12 @@ pub(super) struct Cell<'a> {
 /// Gathers the examples of one file.
 pub(super) struct Collector<'a> {
     path: &'a Path,
+    /// Pictures lie in it.
+    folder: &'a Path,
     kind: Kind,
     items: Items,
+    /// What the columns hold, as their first value says.
+    columns: Vec<(Role, Modality, String)>,
     examples: Vec<Example>,
     ids: Vec<String>,
     lines: Vec<u64>,
@@ -31,10 +36,18 @@ pub(super) struct Collector<'a> {
 
 impl<'a> Collector<'a> {
     pub(super) fn new(path: &'a Path, kind: Kind) -> Collector<'a> {
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        Collector::beside(path, folder, kind)
+    }
+
+    /// Of a file whose pictures lie in this folder.
+    pub(super) fn beside(path: &'a Path, folder: &'a Path, kind: Kind) -> Collector<'a> {
         Collector {
             path,
+            folder,
             kind,
             items: Items::default(),
+            columns: Vec::new(),
             examples: Vec::new(),
             ids: Vec::new(),
             lines: Vec::new(),
@@ -65,6 +78,13 @@ impl<'a> Collector<'a> {
 
     fn add(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<()> {
         match self.kind {
+            Kind::Pairs if beside_picture(cells).is_some() => {
+                let (from, to) = beside_picture(cells).unwrap_or((Role::Anchor, Role::Positive));
+                let positives = self.all(line, cells, to)?;
+                for anchor in self.all(line, cells, from)? {
+                    self.examples.extend(positives.iter().map(|&positive| Example::Pair { anchor, positive }));
+                }
+            }
             Kind::Pairs => {
                 let anchor = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
                 for positive in self.all(line, cells, Role::Positive)? {
@@ -94,8 +114,9 @@ impl<'a> Collector<'a> {
                 self.examples.push(Example::Labelled { item, label });
             }
             Kind::Scored => {
-                let first = self.text(line, self.one(line, cells, &[Role::Anchor])?)?;
-                let second = self.text(line, self.one(line, cells, &[Role::Positive])?)?;
+                let (from, to) = beside_picture(cells).unwrap_or((Role::Anchor, Role::Positive));
+                let first = self.text(line, self.one(line, cells, &[from])?)?;
+                let second = self.text(line, self.one(line, cells, &[to])?)?;
                 let cell = self.one(line, cells, &[Role::Score, Role::Label])?;
                 let score = score(self.path, line, cell.column, cell.value).map_err(|error| match error {
                     Error::Data { path, line, problem } if cell.role == Role::Label => {
@@ -157,9 +178,15 @@ impl<'a> Collector<'a> {
             0 => String::new(),
             classes => format!(" in {classes} classes"),
         };
+        let columns = self.columns.iter().filter(|(_, modality, _)| *modality == Modality::Image);
+        let columns: Vec<String> = columns.map(|(.., column)| format!("`{column}`")).collect();
+        let pictures = match columns.len() {
+            0 => String::new(),
+            _ => format!("; pictures in {}", columns.join(", ")),
+        };
         Ok(Dataset {
             decision: format!(
-                "`{}`: {} examples read as {}{classes}; {how}",
+                "`{}`: {} examples read as {}{classes}; {how}{pictures}",
                 self.path.display(),
                 self.examples.len(),
                 self.kind
@@ -233,7 +260,10 @@ impl<'a> Collector<'a> {
 
     /// The text of a labelled or single row; a title is put before it, as in BEIR corpora.
     fn item(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<ItemId> {
-        let cell = self.one(line, cells, &[Role::Text, Role::Anchor, Role::Positive])?;
+        let cell = self.one(line, cells, &[Role::Image, Role::Text, Role::Anchor, Role::Positive])?;
+        if cell.role == Role::Image {
+            return self.text(line, cell);
+        }
         match cells.iter().find(|cell| cell.role == Role::Title) {
             Some(title) => {
                 let joined = format!("{} {}", title.value.trim(), cell.value.trim());
@@ -246,8 +276,50 @@ impl<'a> Collector<'a> {
     fn text(&mut self, line: u64, cell: Cell<'_>) -> Result<ItemId> {
         match cell.value.trim() {
             "" => Err(Error::data(self.path, line, format!("expected a text in column `{}`, got none", cell.column))),
-            text => Ok(self.items.intern(text)),
+            value => match self.modality(cell, value) {
+                Modality::Text => Ok(self.items.intern(value)),
+                Modality::Image => {
+                    let address = self.address(line, value)?;
+                    Ok(self.items.intern_as(Modality::Image, &address))
+                }
+            },
         }
+    }
+
+    /// What the column of a cell holds: pictures if its first value is one's name.
+    fn modality(&mut self, cell: Cell<'_>, value: &str) -> Modality {
+        if let Some((_, modality, _)) = self.columns.iter().find(|(role, ..)| *role == cell.role) {
+            return *modality;
+        }
+        let picture = cell.role == Role::Image || is_picture(value);
+        let modality = if picture { Modality::Image } else { Modality::Text };
+        self.columns.push((cell.role, modality, cell.column.to_owned()));
+        modality
+    }
+
+    /// The address of a picture that a row names: a URL, or a file below the data's folder.
+    fn address(&self, line: u64, value: &str) -> Result<String> {
+        if is_url(value) {
+            return Ok(value.to_owned());
+        }
+        let inside = Path::new(value).strip_prefix(self.folder).unwrap_or(Path::new(value));
+        let mut depth = 0i32;
+        for part in inside.components() {
+            depth += match part {
+                Component::Normal(_) => 1,
+                Component::CurDir => 0,
+                Component::ParentDir => -1,
+                Component::RootDir | Component::Prefix(_) => i32::MIN / 2,
+            };
+            if depth < 0 {
+                let problem = format!(
+                    "`{value}` leaves the folder of the data, `{}`; put pictures into it, or the data file above them",
+                    self.folder.display()
+                );
+                return Err(Error::data(self.path, line, problem));
+            }
+        }
+        Ok(self.folder.join(inside).display().to_string())
     }
 
     fn label(&mut self, line: u64, cell: Cell<'_>) -> Result<u32> {
@@ -275,6 +347,17 @@ impl<'a> Collector<'a> {
     }
 }
 
+/// The roles of a text and its picture, where a row has a picture beside one text: the text is looked up.
+fn beside_picture(cells: &[Cell<'_>]) -> Option<(Role, Role)> {
+    let has = |role: Role| cells.iter().any(|cell| cell.role == role);
+    match (has(Role::Image), has(Role::Anchor), has(Role::Positive)) {
+        (false, ..) | (_, true, true) => None,
+        (_, true, false) => Some((Role::Anchor, Role::Image)),
+        (_, false, true) => Some((Role::Image, Role::Positive)),
+        (_, false, false) => Some((Role::Text, Role::Image)),
+    }
+}
+
 /// A finite number.
 pub(super) fn score(path: &Path, line: u64, column: &str, value: &str) -> Result<f32> {
     match value.trim().parse::<f32>() {
@@ -285,3 +368,7 @@ pub(super) fn score(path: &Path, line: u64, column: &str, value: &str) -> Result
         }
     }
 }
+
+#[cfg(test)]
+#[path = "collect_tests.rs"]
+mod tests;

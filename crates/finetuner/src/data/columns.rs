@@ -1,6 +1,6 @@
 //! What a column means: by its name, or by its place.
 
-use super::Kind;
+use super::{Kind, is_picture};
 
 /// The part a column plays in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,7 @@ pub(super) enum Role {
     Positive,
     Negative,
     Text,
+    Image,
     Label,
     Score,
     PositiveScore,
@@ -18,24 +19,28 @@ pub(super) enum Role {
 }
 
 /// The names that stand for each role; case, spaces and dashes do not matter. Negatives and scores may be numbered.
-const NAMES: [(Role, &[&str]); 10] = [
+const NAMES: [(Role, &[&str]); 11] = [
     (Role::Id, &["id", "_id"]),
     (Role::Title, &["title"]),
     (Role::Anchor, &["anchor", "query", "question", "sentence1", "sentence_1", "text1", "text_1"]),
     (Role::Positive, &["positive", "pos", "document", "answer", "sentence2", "sentence_2", "text2", "text_2"]),
     (Role::Negative, &["negative", "neg"]),
-    (Role::Text, &["text", "item", "sentence"]),
+    (Role::Text, &["text", "item", "sentence", "caption", "captions"]),
+    (Role::Image, &["image", "picture", "photo", "img", "image_path", "image_file", "image_url", "images", "pictures"]),
     (Role::Label, &["label", "category", "class"]),
     (Role::Score, &["score", "scores", "similarity", "margin", "margins"]),
     (Role::PositiveScore, &["positive_score", "pos_score", "pos_scores"]),
     (Role::NegativeScore, &["negative_score", "neg_score", "neg_scores"]),
 ];
 
+/// Names that stand for pictures where what stands below them looks like one.
+const FILES: &[&str] = &["file", "file_name", "filename", "file_path", "path", "url", "uri"];
+
 /// How to name columns, for messages.
 pub(super) const ADVICE: &str = "name the columns in a header: `anchor,positive` (pairs), \
     `anchor,positive,negative` (triplets), `text,label` (labelled), `sentence1,sentence2,score` (scored), \
     `anchor,positive,negative,score` (scored_triplets), \
-    `sentence1,sentence2,label` (labelled_pairs, where asked for) or `text` (single)";
+    `sentence1,sentence2,label` (labelled_pairs, where asked for), `text` (single), or `image` beside or instead of `text`";
 
 impl Role {
     /// The role a column's name stands for.
@@ -48,6 +53,12 @@ impl Role {
         })
     }
 
+    /// As [`Role::of`], and pictures in columns such as `file` and `url`, known by one of their values.
+    pub(super) fn of_values(name: &str, value: &str) -> Option<Role> {
+        let file = || FILES.contains(&name.trim().to_lowercase().replace([' ', '-'], "_").as_str());
+        Role::of(name).or_else(|| (is_picture(value.trim()) && file()).then_some(Role::Image))
+    }
+
     /// The first of the role's names.
     pub(super) fn name(self) -> &'static str {
         NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, names)| names[0])
@@ -58,6 +69,15 @@ impl Role {
 pub(super) fn kind_of(roles: &[Role]) -> Option<Kind> {
     let has = |role| roles.contains(&role);
     let scored = has(Role::Score) || has(Role::Label);
+    // A picture beside one text is its match.
+    if has(Role::Image) && !(has(Role::Anchor) && has(Role::Positive)) {
+        return Some(match has(Role::Text) || has(Role::Anchor) || has(Role::Positive) {
+            true if has(Role::Score) => Kind::Scored,
+            true => Kind::Pairs,
+            false if has(Role::Label) => Kind::Labelled,
+            false => Kind::Single,
+        });
+    }
     match (has(Role::Anchor), has(Role::Positive)) {
         (true, true) if has(Role::Negative) && (scored || has(Role::PositiveScore)) => Some(Kind::ScoredTriplets),
         (true, true) if scored => Some(Kind::Scored),
@@ -148,6 +168,13 @@ mod tests {
         assert_eq!(kind("query,positive,negative1,negative2,score1,score2,score3"), Some(Kind::ScoredTriplets));
         assert_eq!(kind("query,pos,neg,pos_scores,neg_scores"), Some(Kind::ScoredTriplets));
         assert_eq!(kind("id,text"), Some(Kind::Single));
+        assert_eq!(kind("image,caption"), Some(Kind::Pairs));
+        assert_eq!(kind("photo,query,label"), Some(Kind::Pairs));
+        assert_eq!(kind("image,text,score"), Some(Kind::Scored));
+        assert_eq!(kind("image,class"), Some(Kind::Labelled));
+        assert_eq!(kind("image"), Some(Kind::Single));
+        assert_eq!(Role::of_values("File", "a.jpg"), Some(Role::Image));
+        assert_eq!(Role::of_values("file", "a.txt"), None);
         assert_eq!(kind("id,label"), None);
         assert_eq!(kind("Quality,#1 ID,#2 ID,#1 String,#2 String"), None);
     }

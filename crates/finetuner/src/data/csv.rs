@@ -103,7 +103,10 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>) -> Result<Datase
         return Err(Error::data(path, None, "holds no examples: the file is empty"));
     };
     let count = first.cells.len();
-    let named: Vec<Option<Role>> = first.cells.iter().map(Role::of).collect();
+    let second = Records::new(text, delimiter).nth(1);
+    let below = |at: usize| second.as_ref().and_then(|second| second.cells.get(at)).unwrap_or_default();
+    let named: Vec<Option<Role>> =
+        first.cells.iter().enumerate().map(|(at, name)| Role::of_values(name, below(at))).collect();
     let known: Vec<Role> = named.iter().flatten().copied().collect();
     let header = columns::kind_of(&known).filter(|_| first.cells.iter().all(looks_like_name));
 

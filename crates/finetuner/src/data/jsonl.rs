@@ -70,7 +70,8 @@ fn flatten<'a>(path: &Path, line: u64, value: &'a Value) -> Result<Values<'a>> {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                let Some(role) = Role::of(key) else { continue };
+                let first = value.as_array().and_then(|items| items.first()).unwrap_or(value).as_str();
+                let Some(role) = Role::of_values(key, first.unwrap_or_default()) else { continue };
                 match value {
                     Value::Array(items) => {
                         for item in items {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::address::Address;
 use super::collect::{Cell, Collector};
 use super::columns::Role;
-use super::{Dataset, Kind, beir, csv, jsonl, parquet};
+use super::{Dataset, Kind, beir, csv, folder, jsonl, parquet, shards};
 use crate::error::{Error, Result};
 
 /// Reads examples.
@@ -16,6 +16,13 @@ use crate::error::{Error, Result};
 /// - `.parquet`: flat columns of texts and numbers, by name as in a CSV header; uncompressed or with Snappy.
 /// - `.txt`: one text a line, unless another kind than `single` is asked for.
 /// - a folder, or `DIR:split`: BEIR; each query with every document judged relevant.
+/// - a folder of pictures: `FOLDER/CLASS/…/picture.jpg` is labelled, pictures in the folder itself are single.
+/// - `.tar`, or a folder of such: webdataset's layout, `key.jpg` beside `key.txt` (a caption), `key.cls` or `key.json`.
+///
+/// Pictures may stand wherever a text may: a column whose first value is the name of a picture file (or a URL of one) holds
+/// pictures, and so does a column `image picture photo img`, or `file path url …` above such names. Files are looked for in the
+/// folder of the data file and may not leave it. An `image` beside `text caption query` is a pair of both; several captions
+/// of a picture are all its matches.
 ///
 /// The kind is `kind` where given, else it is taken from the names in the header (or the keys of the first object),
 /// else from the number of columns; [`Dataset::decision`] says how it was decided. Items lose the white space around
@@ -46,6 +53,8 @@ pub fn inspect(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
             }
             return beir::read_pairs(&folder, split.as_deref());
         }
+        Address::Pictures(folder) => return folder::read(&folder, kind),
+        Address::Shards(path) => return shards::read(&path, kind),
         Address::File(path) => path,
     };
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_lowercase();

@@ -13,7 +13,8 @@ fn draw(row: u64) -> Draw {
 #[test]
 fn changes_of_colour_are_torchvisions() {
     let small = golden::picture("small", 24, 20);
-    let steps: [(&str, &dyn Fn(&mut Picture)); 12] = [
+    type Step<'a> = &'a dyn Fn(&mut Picture);
+    let steps: [(&str, Step<'_>); 12] = [
         ("brightness.1.7", &|picture| colour::brightness(picture, 1.7)),
         ("brightness.0.3", &|picture| colour::brightness(picture, 0.3)),
         ("contrast.1.6", &|picture| colour::contrast(picture, 1.6)),

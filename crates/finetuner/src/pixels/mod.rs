@@ -5,6 +5,7 @@
 //! - [`processor`]: a picture to what a model reads, as its `preprocessor_config.json` says
 //! - [`augment`]: random views of a picture, a function of seed, epoch, row and view
 //! - [`source`]: an address to bytes: a file, an entry of a tar shard, a URL
+//! - [`mod@scan`]: every picture looked at before training
 //! - [`prepare`]: many pictures at once, on threads of their own
 
 pub mod augment;
@@ -17,6 +18,7 @@ mod picture;
 pub mod prepare;
 pub mod processor;
 pub mod resize;
+pub mod scan;
 pub mod source;
 
 pub use augment::{Augmentation, Draw};
@@ -25,6 +27,7 @@ pub use picture::Picture;
 pub use prepare::{Order, Preparer, pack};
 pub use processor::ImageProcessor;
 pub use resize::{Filter, resize};
+pub use scan::{Depth, scan};
 pub use source::Sources;
 
 /// Some pictures of one size, normalised, as one run of pixels.

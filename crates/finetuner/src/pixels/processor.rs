@@ -165,7 +165,7 @@ impl ImageProcessor {
             Some(Value::String(word)) => Ok(word.clone()),
             Some(other) => Err(keys.refuse(key, format!("expected a word, got `{other}`"))),
         };
-        let interpolation = word("interpolation", "bilinear")?;
+        let interpolation = word("interpolation", "bicubic")?;
         let known = Filter::NAMES.iter().find(|(name, _)| *name == interpolation);
         let (_, filter) = known.ok_or_else(|| {
             let names = Filter::NAMES.iter().map(|(name, _)| *name);

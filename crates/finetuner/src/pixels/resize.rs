@@ -1,8 +1,9 @@
-//! Another size, as Pillow's `Image.resize` gives it: a convolution whose support grows with the scale (antialiasing),
-//! each pass rounded to 8 bits.
+//! Another size, as Pillow's `Image.resize` gives it: a convolution whose support grows with the scale (antialiasing), rows
+//! first, then columns, each rounded to 8 bits.
 //!
 //! `fast_image_resize` has Pillow's filters, but always works on columns first. That differs where a filter overshoots and
-//! the intermediate is cut to 0..255; so the two passes are asked for one by one, in Pillow's order.
+//! the intermediate is cut to 0..255; so the two passes are asked for one by one. Pillow 13 takes columns first, too, where
+//! the height shrinks much more than the width; every version before it takes rows first, as models have been trained.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -120,27 +121,12 @@ pub(super) fn resize_window(picture: &Picture, size: (u32, u32), window: Window,
     // What of the picture the window is made of: where it begins, and how long it is.
     let (left, wide) = (f64::from(window.left) * scales.0, f64::from(window.width) * scales.0);
     let (top, high) = (f64::from(window.top) * scales.1, f64::from(window.height) * scales.1);
-    // The same with all that the filter reaches, as whole pixels.
-    let reached = |start: f64, length: f64, scale: f64, whole: u32| {
-        let reach = filter.support() * scale.max(1.0) + 1.0;
-        let first = (start - reach).floor().max(0.0);
-        (first, (start + length + reach).ceil().min(f64::from(whole)) - first)
-    };
-    if columns_first(picture, size) {
-        let (first, columns) = reached(left, wide, scales.0, picture.width);
-        let flat = pass(picture, [first, top, columns, high], (columns as u32, window.height));
-        pass(&flat, [left - first, 0.0, wide, f64::from(window.height)], (window.width, window.height))
-    } else {
-        let (first, rows) = reached(top, high, scales.1, picture.height);
-        let narrow = pass(picture, [left, first, wide, rows], (window.width, rows as u32));
-        pass(&narrow, [0.0, top - first, f64::from(window.width), high], (window.width, window.height))
-    }
-}
-
-/// Pillow's order: rows first; since version 13 columns first where the height shrinks so much more that it is less work.
-fn columns_first(picture: &Picture, size: (u32, u32)) -> bool {
-    let [old_width, old_height, width, height] = [picture.width, picture.height, size.0, size.1].map(u64::from);
-    3 * height * old_width + old_width * old_height < 4 * width.min(old_width) * old_height
+    // The rows that the filter reaches, as whole pixels.
+    let reach = filter.support() * scales.1.max(1.0) + 1.0;
+    let first = (top - reach).floor().max(0.0);
+    let rows = (top + high + reach).ceil().min(f64::from(picture.height)) - first;
+    let narrow = pass(picture, [left, first, wide, rows], (window.width, rows as u32));
+    pass(&narrow, [0.0, top - first, f64::from(window.width), high], (window.width, window.height))
 }
 
 #[cfg(test)]

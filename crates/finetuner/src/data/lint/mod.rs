@@ -11,11 +11,13 @@ mod languages;
 mod leakage;
 mod length;
 mod normal;
+mod pictures;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::length::Lengths;
 use self::normal::Words;
+pub use self::pictures::pictures;
 use super::{Dataset, Example, ItemId, Kind, Modality, RetrievalSet};
 
 /// Examples shown of a finding.
