@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use engine::random::Key;
 use engine::{Cpu, Gradients, Tape, Tensor, Var};
-use finetuner::artifact::{ModelFolder, Weights};
-use finetuner::encoder::{Encoder, EncoderOptions, Input};
+use finetuner::artifact::{ArtifactWriter, ModelFolder, Output, Weights};
+use finetuner::encoder::{Encoder, EncoderOptions, Input, Model, ModelOptions};
 use finetuner::pixels::PixelBatch;
 use finetuner::tokens::PackedBatch;
 use safetensors::SafeTensors;
@@ -200,6 +200,81 @@ fn weights_are_saved_under_the_names_they_came_with() {
         assert_eq!(saved, expected, "{name}");
         for (tensor, shape, values) in encoder.weights(0) {
             assert_eq!(values, original.tensor(tensor, shape).unwrap(), "{name} {tensor}");
+        }
+    }
+}
+
+/// A golden folder with other files in place of some of its own.
+fn changed(name: &str, files: &[(&str, String)]) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder(name)).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    for (file, contents) in files {
+        std::fs::write(copy.path().join(file), contents).unwrap();
+    }
+    copy
+}
+
+fn refusal(name: &str, config: &str, change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let mut value = serde_json::from_slice(&std::fs::read(folder(name).join(config)).unwrap()).unwrap();
+    change(&mut value);
+    let copy = changed(name, &[(config, value.to_string())]);
+    let model = ModelFolder::open(copy.path()).unwrap();
+    Encoder::open(&model, &EncoderOptions::default()).unwrap_err().to_string()
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let unknown = refusal("vit", "config.json", |config| config["model_type"] = "swin".into());
+    assert!(unknown.contains("`model_type` is `swin`") && unknown.contains("dinov2") && unknown.contains("clip"));
+    let unknown = refusal("resnet18", "config.json", |config| config["architecture"] = "densenet121".into());
+    assert!(unknown.contains("densenet121") && unknown.contains("efficientnet_b0"), "{unknown}");
+    let unknown = refusal("resnet18", "config.json", |config| config["architecture"] = "resnet60".into());
+    assert!(unknown.contains("did you mean"), "{unknown}");
+    let shape = refusal("vit", "config.json", |config| config["hidden_size"] = 64.into());
+    assert!(shape.contains("has shape") && shape.contains("expected"), "{shape}");
+    let missing = refusal("clip", "config.json", |config| config["vision_config"]["num_hidden_layers"] = 3.into());
+    assert!(missing.contains("vision_model.encoder.layers.2") && missing.contains("is missing"), "{missing}");
+    let huge = refusal("clip", "config.json", |config| config["text_config"]["hidden_size"] = (1u64 << 40).into());
+    assert!(huge.contains("hidden_size"), "{huge}");
+    let heads = refusal("dinov2", "config.json", |config| config["num_attention_heads"] = 5.into());
+    assert!(heads.contains("no multiple of 5 heads"), "{heads}");
+    let swiglu = refusal("dinov2", "config.json", |config| config["use_swiglu_ffn"] = true.into());
+    assert!(swiglu.contains("use_swiglu_ffn"), "{swiglu}");
+    let resnet = refusal("open-clip", "open_clip_config.json", |config| {
+        config["model_cfg"]["vision_cfg"]["layers"] = serde_json::json!([3, 4, 6, 3]);
+    });
+    assert!(resnet.contains("a ResNet"), "{resnet}");
+    let graph = refusal("resnet18", "config.json", |config| {
+        *config = serde_json::json!({"architecture": "graph", "ops": [{"op": "ADD", "in": [1, 2], "out": [3]}]});
+    });
+    assert!(graph.contains("no operation before it"), "{graph}");
+}
+
+#[test]
+fn a_clip_that_is_saved_is_the_same_when_it_is_opened_again() {
+    let tokenizer = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "a": 5, "cat": 6}, "unk_token": "[UNK]"},
+    });
+    for name in ["clip", "siglip", "open-clip"] {
+        let golden = Golden::open(name);
+        let copy = changed(name, &[("tokenizer.json", tokenizer.to_string())]);
+        let model = Model::open(ModelFolder::open(copy.path()).unwrap(), &ModelOptions::default()).unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let output = Output::claim(&parent.path().join("saved"), false).unwrap();
+        let mut writer = ArtifactWriter::new(&output).unwrap();
+        model.save(&mut writer, None).unwrap();
+        writer.finish(&serde_json::json!({}), BTreeMap::new()).unwrap();
+        drop(output);
+        let again = ModelFolder::open(&parent.path().join("saved")).unwrap();
+        let again = Model::open(again, &ModelOptions::default()).unwrap();
+        for (input, expected) in [(golden.pixels("pixels"), "image"), (golden.texts(), "text")] {
+            let error = difference(&embed(&again.encoder, &input), &golden.f32s(expected));
+            assert!(error < 1e-5, "{name} {expected}: {error}");
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::input::Input;
 use super::preprocessor::{Prepared, Preprocessor};
-use super::{Backbone, Encoder, EncoderOptions, Tower, TransformerConfig};
+use super::{Backbone, Encoder, EncoderOptions, Family, Tower, TransformerConfig};
 use crate::artifact::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::artifact::{AdapterRecord, ArtifactWriter, Layout, ModelFolder, NamedTensor, PICTURES, TEXTS};
 use crate::data::Modality;
@@ -298,5 +298,10 @@ fn tokenizer(folder: &ModelFolder, config: &TransformerConfig, options: &ModelOp
         let problem = format!("the tokenizer knows {known} tokens, but the weights only {vocabulary}");
         return Err(Error::model(name, problem));
     }
-    Ok(tokenizer.lowercase(folder.lowercase))
+    let tokenizer = tokenizer.lowercase(folder.lowercase);
+    if config.family == Family::Siglip {
+        let filling = folder.config["text_config"]["pad_token_id"].as_u64().unwrap_or(1);
+        return Ok(tokenizer.filled_with(filling as u32));
+    }
+    Ok(tokenizer)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rayon::prelude::*;
-use tokenizers::{PostProcessor, TruncationParams};
+use tokenizers::{PaddingParams, PaddingStrategy, PostProcessor, TruncationParams};
 
 use crate::error::{Error, Result};
 
@@ -63,6 +63,13 @@ impl Tokenizer {
         Tokenizer { lowercase, ..self }
     }
 
+    /// Fills every text up to the limit with this token, for models that were trained so and read the filling (SigLIP).
+    pub fn filled_with(mut self, id: u32) -> Self {
+        let strategy = PaddingStrategy::Fixed(self.max_length);
+        self.tokenizer.with_padding(Some(PaddingParams { strategy, pad_id: id, ..Default::default() }));
+        self
+    }
+
     /// Tokens a text is cut to, special tokens included.
     pub fn max_length(&self) -> usize {
         self.max_length
@@ -110,6 +117,7 @@ impl Tokenizer {
     pub fn lengths(&self, texts: &[&str]) -> Result<Vec<usize>> {
         let mut whole = self.tokenizer.clone();
         whole.with_truncation(None).map_err(|error| Error::model("tokenizer", error.to_string()))?;
+        whole.with_padding(None);
         let length = |text: &&str| {
             let encoding = whole.encode_fast(*text, true);
             Ok(encoding.map_err(|error| refuse(text, &error.to_string()))?.len())
