@@ -118,17 +118,17 @@ impl ModelFolder {
     }
 
     /// A file of the transformer's own folder.
-    pub(crate) fn inside(&self, file: &str) -> String {
+    pub fn inside(&self, file: &str) -> String {
         join(&self.transformer, file)
     }
 
     /// What its configuration is called: open_clip has a name of its own.
-    pub(crate) fn config_file(&self) -> &'static str {
+    pub fn config_file(&self) -> &'static str {
         if self.is_open_clip() { "open_clip_config.json" } else { "config.json" }
     }
 
     /// What its weights are called.
-    pub(crate) fn weights_file(&self) -> &'static str {
+    pub fn weights_file(&self) -> &'static str {
         if self.is_open_clip() { "open_clip_model.safetensors" } else { "model.safetensors" }
     }
 

@@ -265,7 +265,7 @@ impl Layout {
     }
 
     /// `modules.json` of a whole CLIP: sentence-transformers has one module for it.
-    pub(crate) fn of_clip() -> Value {
+    pub fn of_clip() -> Value {
         json!([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.CLIPModel"}])
     }
 
