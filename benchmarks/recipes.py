@@ -79,20 +79,26 @@ def ours(recipe, seed, given):
     with tempfile.TemporaryDirectory() as folder:
         scifact, stsb = f"{given.data}/retrieval/scifact", f"{given.data}/pairs/stsb"
         banking77 = f"{given.data}/text-classes/banking77"
-        data, settings, target = {
-            "scifact": ([f"{scifact}:train"], SCIFACT, ["--data", f"{scifact}:test"]),
-            "scifact-mined": ([mined(given)], SCIFACT, ["--data", f"{scifact}:test"]),
-            "stsb": ([f"{stsb}/stsb-en-train.csv"], STSB, ["--data", f"{stsb}/stsb-en-test.csv"]),
-            "simcse": ([first_lines(given, folder)], STSB, ["--data", f"{stsb}/stsb-en-test.csv"]),
-            "banking77": ([f"{banking77}/train.csv"], BANKING77,
-                          ["--data", f"{banking77}/test.csv", "--index-data", f"{banking77}/train.csv"]),
-        }[task]  # fmt: skip
+        settings, target = {
+            "scifact": (SCIFACT, [f"{scifact}:test"]),
+            "scifact-mined": (SCIFACT, [f"{scifact}:test"]),
+            "stsb": (STSB, [f"{stsb}/stsb-en-test.csv"]),
+            "simcse": (STSB, [f"{stsb}/stsb-en-test.csv"]),
+            "banking77": (BANKING77, [f"{banking77}/test.csv", "--index-data", f"{banking77}/train.csv"]),
+        }[task]
+        make = {
+            "scifact": lambda: f"{scifact}:train",
+            "scifact-mined": lambda: mined(given),
+            "stsb": lambda: f"{stsb}/stsb-en-train.csv",
+            "simcse": lambda: first_lines(given, folder),
+            "banking77": lambda: f"{banking77}/train.csv",
+        }[task]
         common = ["--threads", given.threads, "--model"]
-        run([given.binary, "fit", *common, given.model, "--seed", seed, "--output", f"{folder}/run", "--train-data", *data,
+        run([given.binary, "fit", *common, given.model, "--seed", seed, "--output", f"{folder}/run", "--train-data", make(),
              *settings, *loss])  # fmt: skip
         with open(f"{folder}/run/report.json", encoding="utf-8") as file:
             report = json.load(file)
-        measured = json.loads(run([given.binary, "evaluate", *common, f"{folder}/run", *target, "--json"]))
+        measured = json.loads(run([given.binary, "evaluate", *common, f"{folder}/run", "--data", *target, "--json"]))
     found = measured.get("metrics", measured)
     keys = {"mrr": "mrr@20", "map": "map@20", "recall": "recall@20", "ndcg_at_10": "ndcg@10", "spearman": "spearman"}
     return {"seconds": report["timing"]["train_seconds"], "peak_bytes": report["memory"]["peak_bytes"],
@@ -102,13 +108,18 @@ def ours(recipe, seed, given):
 def peer(recipe, seed, given):
     task, _, flags = RECIPES[recipe]
     flags = [given.model if word == "MODEL" else word for word in flags]
-    program, data, extra = {
-        "scifact": ("scifact.py", "retrieval/scifact", []),
-        "scifact-mined": ("scifact.py", "retrieval/scifact", ["--negatives", mined(given)]),
-        "stsb": ("stsb.py", "pairs/stsb", []),
-        "simcse": ("stsb.py", "pairs/stsb", ["--texts", f"{given.data}/unlabelled/wiki_sentences.txt"]),
-        "banking77": ("banking77.py", "text-classes/banking77", []),
+    program, data = {
+        "scifact": ("scifact.py", "retrieval/scifact"),
+        "scifact-mined": ("scifact.py", "retrieval/scifact"),
+        "stsb": ("stsb.py", "pairs/stsb"),
+        "simcse": ("stsb.py", "pairs/stsb"),
+        "banking77": ("banking77.py", "text-classes/banking77"),
     }[task]
+    extra = []
+    if task == "scifact-mined":
+        extra = ["--negatives", mined(given)]
+    if task == "simcse":
+        extra = ["--texts", f"{given.data}/unlabelled/wiki_sentences.txt"]
     line = run([given.peers, f"{HERE}/peers/{program}", "--model", given.model, "--data", f"{given.data}/{data}",
                 "--threads", given.threads, "--seed", seed, *extra, *flags]).splitlines()[-1]  # fmt: skip
     found = json.loads(line)
