@@ -233,8 +233,10 @@ fn an_adapter_is_a_model_and_the_same_as_the_merged_one() {
     let start = place.path("kept").display().to_string();
     finish(&place.spec("further", &[("model", &start), ("lora", "rank=2")]));
     assert_ne!(place.embeddings("kept"), place.embeddings("further"));
+    let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vision/resnet18").display().to_string();
     for (fields, words) in [
         ([("model", start.as_str()), ("lora", "save=adapter")], "the base is an adapter itself"),
+        ([("image_model", pictures.as_str()), ("lora", "save=adapter")], "a joined pair has two bases"),
         ([("init", "random"), ("lora", "save=adapter")], "the base's random weights would be lost"),
     ] {
         let error = train(&place.spec("refused", &fields), &mut |_: &Event| {}, &AtomicBool::new(false)).unwrap_err();

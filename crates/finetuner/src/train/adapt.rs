@@ -45,6 +45,9 @@ pub(crate) fn adapt(
     if spec.init == "random" {
         return refuse("the base's random weights would be lost; leave out `init`, or save the whole model");
     }
+    if model.folder.pictures.is_some() {
+        return refuse("a joined pair has two bases and a new projection; save the whole model");
+    }
     if !model.folder.adapters.is_empty() {
         return refuse("the base is an adapter itself; save the whole model, or start from one");
     }
