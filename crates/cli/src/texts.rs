@@ -32,15 +32,10 @@ impl Texts {
             _ => None,
         });
         let texts = texts.collect();
-        let modality = match Modality::ALL.map(|modality| data.items.ids(modality).next().is_some()) {
+        let modality = match Modality::ALL.map(|modality| data.items.has(modality)) {
             [true, true] => return Err(Error::data(input, None, "expected texts or pictures, got both").into()),
-            [_, pictures] => {
-                if pictures {
-                    Modality::Image
-                } else {
-                    Modality::Text
-                }
-            }
+            [_, true] => Modality::Image,
+            [_, false] => Modality::Text,
         };
         Ok(Texts { texts, modality, ids: (!data.ids.is_empty()).then_some(data.ids) })
     }

@@ -95,6 +95,11 @@ impl Items {
         ids.get(content).copied()
     }
 
+    /// Whether some item is of this modality.
+    pub fn has(&self, modality: Modality) -> bool {
+        self.ids(modality).next().is_some()
+    }
+
     /// The items of a modality, in the order of their ids.
     pub fn ids(&self, modality: Modality) -> impl Iterator<Item = ItemId> + '_ {
         let items = (0..).zip(&self.items);

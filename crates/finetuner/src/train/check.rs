@@ -1,6 +1,5 @@
 //! The data of a run looked over before it costs anything: `finetuner check`, and the first thing a run does.
 
-use std::borrow::Borrow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,13 +8,13 @@ use super::data::{Data, TrainingSet, held_out_kind};
 use super::measure::Target;
 use super::recorder::Recorder;
 use crate::data::lint::{Finding, Lengths, Severity, Subject, sample};
-use crate::data::{Dataset, Kind, hold_out, inspect, read_retrieval};
+use crate::data::{Dataset, Kind, Modality, hold_out, inspect, read_retrieval};
 use crate::encoder::{Model, source};
 use crate::error::{Error, Result};
 use crate::spec::RunSpec;
 use crate::tokens::Tokenizer;
 
-/// Items whose tokens are counted.
+/// Texts whose tokens are counted.
 const COUNTED: usize = 2000;
 
 /// What was found in the data of a run.
@@ -35,10 +34,10 @@ impl Check {
 }
 
 /// Looks over the data that a spec names, as a run would read it, but for rows without a text: they are found, not
-/// refused. Items are measured with the tokenizer of the spec's model; its weights are not read.
+/// refused. Texts are measured with the tokenizer of the spec's model; its weights are not read.
 ///
 /// # Errors
-/// What keeps the data from being read at all; [`Error::Model`] without a tokenizer.
+/// What keeps the data from being read at all; [`Error::Model`] without a tokenizer for its texts.
 pub fn check(spec: &RunSpec) -> Result<Check> {
     let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
     let sets = spec.parts()?;
@@ -48,10 +47,7 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
     let index = index_data.filter(|path| !learnt(path)).map(|path| inspect(path, None)).transpose()?;
     let model = source::resolve(&spec.model)?.open()?;
     let limit = spec.max_length.unwrap_or(model.max_length);
-    let tokenizer = || {
-        let tokenizer = Tokenizer::from_bytes(&model.files.name(), &model.tokenizer()?, limit)?;
-        Ok(tokenizer.lowercase(model.lowercase))
-    };
+    let mut tokenizer = None; // pictures need none
 
     let (mut data, mut findings) = (Vec::new(), Vec::new());
     for set in sets {
@@ -66,7 +62,11 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
             let (rest, held_out) = hold_out(&train, set.val_split, set.seed)?;
             (train, evaluation) = (Dataset { empty, ..rest }, Some(held_out));
         }
-        let lengths = lengths(&train, tokenizer)?;
+        if tokenizer.is_none() && train.items.has(Modality::Text) {
+            let read = Tokenizer::from_bytes(&model.files.name(), &model.tokenizer()?, limit)?;
+            tokenizer = Some(read.lowercase(model.lowercase));
+        }
+        let lengths = lengths(&train, tokenizer.as_ref())?;
         let subject = Subject {
             train: &train,
             evaluation: evaluation.as_ref(),
@@ -81,14 +81,12 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
     Ok(Check { data, findings })
 }
 
-/// Tokens of a sample of the texts; `None` where there are none.
-fn lengths<T: Borrow<Tokenizer>>(dataset: &Dataset, tokenizer: impl Fn() -> Result<T>) -> Result<Option<Lengths>> {
-    let ids = sample(dataset, COUNTED);
+/// Tokens of a sample of the texts; `None` where nothing counts them.
+fn lengths(dataset: &Dataset, tokenizer: Option<&Tokenizer>) -> Result<Option<Lengths>> {
+    let (ids, Some(tokenizer)) = (sample(dataset, COUNTED), tokenizer) else { return Ok(None) };
     if ids.is_empty() {
         return Ok(None);
     }
-    let tokenizer = tokenizer()?;
-    let tokenizer = tokenizer.borrow();
     let texts: Vec<&str> = ids.iter().map(|id| dataset.items.get(*id)).collect();
     let tokens = ids.into_iter().zip(tokenizer.lengths(&texts)?).collect();
     Ok(Some(Lengths { limit: tokenizer.max_length(), tokens }))
@@ -108,7 +106,9 @@ pub(super) fn tell(spec: &RunSpec, data: &Data, model: &Model, recorder: &mut Re
     let queries: Vec<_> = sets.collect();
     let mut findings = Vec::new();
     for set in &data.sets {
-        let lengths = lengths(&set.train, || model.preprocessor.tokenizer())?;
+        let texts = set.train.items.has(Modality::Text);
+        let tokenizer = texts.then(|| model.preprocessor.tokenizer()).transpose()?;
+        let lengths = lengths(&set.train, tokenizer)?;
         let evaluation = set.held_out();
         let subject =
             Subject { train: &set.train, evaluation, queries: &queries, index: None, lengths: lengths.as_ref() };

@@ -69,16 +69,15 @@ impl<'a> Prepared<'a> {
         if let Some(pictures) = &spec.image_model {
             folder = folder.with_pictures(source::resolve(pictures)?.open()?);
         }
-        let mut model = Model::open(folder, &model_options(&spec)?)?;
-        let adapter = adapt::adapt(&spec, &source, &mut model, recorder)?;
-        let twin = match objectives.iter().any(Objective::needs_twin) {
-            true => {
-                let mut twin = Model::open(source.open()?, &model_options(&spec)?)?;
-                adapt::adapt(&spec, &source, &mut twin, recorder)?;
-                Some(twin.encoder)
-            }
-            false => None,
+        let options = model_options(&spec)?;
+        let mut open = || {
+            let mut model = Model::open(folder.clone(), &options)?;
+            let adapter = adapt::adapt(&spec, &source, &mut model, recorder)?;
+            Ok::<_, Error>((model, adapter))
         };
+        let (mut model, adapter) = open()?;
+        let twin =
+            objectives.iter().any(Objective::needs_twin).then(|| open().map(|(twin, _)| twin.encoder)).transpose()?;
         let asking = data.sets.iter().zip(&objectives).find(|(_, objective)| objective.needs_guide());
         let guide = Guide::open(spec.guide.as_deref(), asking.map(|(set, _)| set.spec.loss.as_str()))?;
         views::augment(&spec, &data, &mut model, recorder)?;

@@ -18,9 +18,9 @@ const NAMES: [&str; 4] = ["auto", "none", "simclr", "supervised"];
 /// # Errors
 /// [`Error::Spec`] for another name, or where there are no pictures.
 pub(super) fn augment(spec: &RunSpec, data: &Data, model: &mut Model, recorder: &mut Recorder<'_>) -> Result<()> {
-    let pictures = |dataset: &Dataset| dataset.items.ids(Modality::Image).next().is_some();
-    let any = data.sets.iter().any(|set| pictures(&set.train));
-    let alone = data.sets.iter().any(|set| set.train.kind == Kind::Single && pictures(&set.train));
+    let pictures: Vec<&Dataset> =
+        data.sets.iter().map(|set| &set.train).filter(|train| train.items.has(Modality::Image)).collect();
+    let alone = pictures.iter().any(|train| train.kind == Kind::Single);
     let augmentation = match spec.augment.as_str() {
         "auto" if alone => Augmentation::default(),
         "auto" | "none" => return Ok(()),
@@ -28,7 +28,7 @@ pub(super) fn augment(spec: &RunSpec, data: &Data, model: &mut Model, recorder: 
         "supervised" => Augmentation::supervised(),
         other => return Err(Error::spec("augment", format!("unknown `{other}`{}", nearest(other, NAMES)))),
     };
-    if !any {
+    if pictures.is_empty() {
         return Err(Error::spec("augment", "the training data holds no pictures; leave it out"));
     }
     recorder.info("training pictures are seen in random views")?;
@@ -43,9 +43,7 @@ pub(super) fn check(spec: &RunSpec, objective: &Objective, dataset: &Dataset, mo
     if dataset.kind != Kind::Single || objective.needs() == Needs::Guide || objective.needs_twin() {
         return Ok(());
     }
-    let has = |modality| dataset.items.ids(modality).next().is_some();
-    let texts = has(Modality::Text);
-    if texts && model.encoder.tower(Modality::Text)?.backbone().dropout() == 0.0 {
+    if dataset.items.has(Modality::Text) && model.encoder.tower(Modality::Text)?.backbone().dropout() == 0.0 {
         let problem = format!(
             "texts alone are learnt from two dropout views of each, but `{}` has no dropout, so that the views would be \
              the same; set `hidden_dropout_prob` in its config.json, as to 0.1",
@@ -53,7 +51,7 @@ pub(super) fn check(spec: &RunSpec, objective: &Objective, dataset: &Dataset, mo
         );
         return Err(Error::spec("model", problem));
     }
-    if has(Modality::Image) && model.preprocessor.pictures()?.augmentation().is_none() {
+    if dataset.items.has(Modality::Image) && model.preprocessor.pictures()?.augmentation().is_none() {
         let problem = "pictures alone are learnt from two random views of each; take `auto` or `simclr`";
         return Err(Error::spec("augment", problem));
     }

@@ -1,7 +1,7 @@
 use engine::device::UpdateKind;
 use serde::{Deserialize, Serialize};
 
-use super::{Rule, at_least_zero, betas};
+use super::{Check, Rule, at_least_zero, betas};
 
 /// Adam: a step for every weight by the mean and the spread of its gradients.
 ///
@@ -42,11 +42,8 @@ impl Rule for Adam {
         (self.weight_decay, false)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [betas(self.betas), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
-            .into_iter()
-            .flatten()
-            .collect()
+    fn checks(&self) -> Vec<Check> {
+        vec![betas(self.betas), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
     }
 }
 
@@ -87,11 +84,8 @@ impl Rule for AdamW {
         (self.weight_decay, true)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [betas(self.betas), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
-            .into_iter()
-            .flatten()
-            .collect()
+    fn checks(&self) -> Vec<Check> {
+        vec![betas(self.betas), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
     }
 }
 
@@ -134,11 +128,8 @@ impl Rule for RAdam {
         (self.weight_decay, self.decoupled_weight_decay)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [betas(self.betas), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
-            .into_iter()
-            .flatten()
-            .collect()
+    fn checks(&self) -> Vec<Check> {
+        vec![betas(self.betas), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
     }
 }
 
@@ -193,16 +184,13 @@ impl Rule for NAdam {
         (self.weight_decay, self.decoupled_weight_decay)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [
+    fn checks(&self) -> Vec<Check> {
+        vec![
             betas(self.betas),
             at_least_zero("momentum_decay", self.momentum_decay),
             at_least_zero("eps", self.eps),
             at_least_zero("weight_decay", self.weight_decay),
         ]
-        .into_iter()
-        .flatten()
-        .collect()
     }
 }
 
@@ -242,10 +230,7 @@ impl Rule for Adamax {
         (self.weight_decay, false)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [betas(self.betas), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
-            .into_iter()
-            .flatten()
-            .collect()
+    fn checks(&self) -> Vec<Check> {
+        vec![betas(self.betas), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
     }
 }

@@ -1,7 +1,7 @@
 use engine::device::UpdateKind;
 use serde::{Deserialize, Serialize};
 
-use super::{Rule, at_least_zero, below_one};
+use super::{Check, Rule, at_least_zero, below_one};
 
 /// A rate for every weight that falls with its squared gradients.
 ///
@@ -45,16 +45,13 @@ impl Rule for Adagrad {
         (self.weight_decay, false)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [
+    fn checks(&self) -> Vec<Check> {
+        vec![
             at_least_zero("lr_decay", self.lr_decay),
             at_least_zero("initial_accumulator_value", self.initial_accumulator_value),
             at_least_zero("eps", self.eps),
             at_least_zero("weight_decay", self.weight_decay),
         ]
-        .into_iter()
-        .flatten()
-        .collect()
     }
 }
 
@@ -94,11 +91,12 @@ impl Rule for Adadelta {
         (self.weight_decay, false)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [below_one("rho", self.rho), at_least_zero("eps", self.eps), at_least_zero("weight_decay", self.weight_decay)]
-            .into_iter()
-            .flatten()
-            .collect()
+    fn checks(&self) -> Vec<Check> {
+        vec![
+            below_one("rho", self.rho),
+            at_least_zero("eps", self.eps),
+            at_least_zero("weight_decay", self.weight_decay),
+        ]
     }
 }
 
@@ -142,15 +140,12 @@ impl Rule for RmsProp {
         (self.weight_decay, false)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [
+    fn checks(&self) -> Vec<Check> {
+        vec![
             below_one("alpha", self.alpha),
             below_one("momentum", self.momentum),
             at_least_zero("eps", self.eps),
             at_least_zero("weight_decay", self.weight_decay),
         ]
-        .into_iter()
-        .flatten()
-        .collect()
     }
 }

@@ -15,6 +15,9 @@ use crate::error::Result;
 use crate::objective::registry::{self, Entry};
 use crate::spec::Options;
 
+/// An option and what is wrong with its value, if anything.
+pub type Check = Option<(&'static str, String)>;
+
 /// An optimiser with its options.
 pub trait Rule: std::fmt::Debug {
     /// What becomes of a gradient.
@@ -25,8 +28,8 @@ pub trait Rule: std::fmt::Debug {
         (0.0, false)
     }
 
-    /// What is wrong in the options, as option and sentence.
-    fn problems(&self) -> Vec<(&'static str, String)> {
+    /// The options looked at one by one: what is wrong with each.
+    fn checks(&self) -> Vec<Check> {
         Vec::new()
     }
 }
@@ -59,7 +62,7 @@ where
         aliases: &[],
         build: |options| {
             let rule: T = registry::parse("optimizer_options", options)?;
-            registry::checked("optimizer_options", rule.problems())?;
+            registry::checked("optimizer_options", rule.checks().into_iter().flatten().collect())?;
             Ok(Box::new(rule))
         },
     }
@@ -78,18 +81,16 @@ pub fn names() -> Vec<&'static str> {
     OPTIMIZERS.iter().map(|entry| entry.name).collect()
 }
 
-type Problem = Option<(&'static str, String)>;
-
-fn below_one(key: &'static str, value: f32) -> Problem {
+fn below_one(key: &'static str, value: f32) -> Check {
     let problem = || (key, format!("expected a number of at least 0 and below 1, got {value}"));
     (!(0.0..1.0).contains(&value)).then(problem)
 }
 
-fn at_least_zero(key: &'static str, value: f32) -> Problem {
+fn at_least_zero(key: &'static str, value: f32) -> Check {
     let valid = value >= 0.0 && value.is_finite();
     (!valid).then(|| (key, format!("expected a number of at least 0, got {value}")))
 }
 
-fn betas(betas: (f32, f32)) -> Problem {
+fn betas(betas: (f32, f32)) -> Check {
     below_one("betas", betas.0).or(below_one("betas", betas.1))
 }

@@ -1,7 +1,7 @@
 use engine::device::UpdateKind;
 use serde::{Deserialize, Serialize};
 
-use super::{Rule, at_least_zero, below_one};
+use super::{Check, Rule, at_least_zero, below_one};
 
 /// Stochastic gradient descent with momentum.
 ///
@@ -42,16 +42,13 @@ impl Rule for Sgd {
         (self.weight_decay, false)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [
+    fn checks(&self) -> Vec<Check> {
+        vec![
             below_one("momentum", self.momentum),
             (self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0))
                 .then(|| ("nesterov", "needs a momentum and no dampening".to_owned())),
             at_least_zero("weight_decay", self.weight_decay),
         ]
-        .into_iter()
-        .flatten()
-        .collect()
     }
 }
 
@@ -93,15 +90,12 @@ impl Rule for Asgd {
         (self.weight_decay, false)
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [
+    fn checks(&self) -> Vec<Check> {
+        vec![
             at_least_zero("lambd", self.lambd),
             at_least_zero("alpha", self.alpha),
             at_least_zero("weight_decay", self.weight_decay),
         ]
-        .into_iter()
-        .flatten()
-        .collect()
     }
 }
 
@@ -135,15 +129,12 @@ impl Rule for Rprop {
         UpdateKind::Rprop { etas: self.etas, step_sizes: self.step_sizes }
     }
 
-    fn problems(&self) -> Vec<(&'static str, String)> {
-        [
+    fn checks(&self) -> Vec<Check> {
+        vec![
             (self.step_sizes.0 > self.step_sizes.1 || self.step_sizes.0 < 0.0)
                 .then(|| ("step_sizes", "expected the shortest, then the longest".to_owned())),
             (!(self.etas.0 > 0.0 && self.etas.0 < 1.0 && self.etas.1 > 1.0))
                 .then(|| ("etas", "expected a number between 0 and 1, then one above 1".to_owned())),
         ]
-        .into_iter()
-        .flatten()
-        .collect()
     }
 }
