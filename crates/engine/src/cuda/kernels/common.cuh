@@ -1,0 +1,97 @@
+// What every kernel file begins with. NVRTC compiles it without any header; a C++ compiler does, too, after
+// `tests/cuda/emulator.hpp`, which runs the kernels on the processor.
+//
+// Matrices are dense and row-major. A kernel that reads or writes activations is a template over their type, `float` or
+// `bf16`, and is named `name_f32` or `name_bf16`; it computes in `float`. Parameters, statistics and gradients of
+// parameters are `float`.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+// The upper half of a float.
+struct bf16 {
+    u16 bits;
+};
+
+// Two and four of them, for wide loads and stores.
+struct alignas(8) bf16x4 {
+    u16 bits[4];
+};
+
+__device__ __forceinline__ float number(float x) { return x; }
+
+__device__ __forceinline__ float number(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+// To the nearest, ties to even; not-a-number stays one.
+__device__ __forceinline__ u16 bf16_bits(float x) {
+    u32 bits = __float_as_uint(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (u16)((bits >> 16) | 0x40u);
+    return (u16)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+__device__ __forceinline__ void put(float *to, float x) { *to = x; }
+
+__device__ __forceinline__ void put(bf16 *to, float x) { to->bits = bf16_bits(x); }
+
+// Four consecutive numbers at once; `from` and `to` are aligned to them.
+__device__ __forceinline__ float4 numbers(const float *from) { return *(const float4 *)from; }
+
+__device__ __forceinline__ float4 numbers(const bf16 *from) {
+    bf16x4 x = *(const bf16x4 *)from;
+    return make_float4(__uint_as_float((u32)x.bits[0] << 16), __uint_as_float((u32)x.bits[1] << 16),
+                       __uint_as_float((u32)x.bits[2] << 16), __uint_as_float((u32)x.bits[3] << 16));
+}
+
+__device__ __forceinline__ void put_numbers(float *to, float4 x) { *(float4 *)to = x; }
+
+__device__ __forceinline__ void put_numbers(bf16 *to, float4 x) {
+    bf16x4 y;
+    y.bits[0] = bf16_bits(x.x);
+    y.bits[1] = bf16_bits(x.y);
+    y.bits[2] = bf16_bits(x.z);
+    y.bits[3] = bf16_bits(x.w);
+    *(bf16x4 *)to = y;
+}
+
+// The counter-based random numbers of `random.rs`, bit for bit.
+__device__ __forceinline__ u64 mix(u64 x) {
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+// The stream of one part of another.
+__device__ __forceinline__ u64 key_part(u64 key, u64 index) { return mix(key ^ mix(index + 0x9e3779b97f4a7c15ull)); }
+
+// The stream of a row of a packed matrix: `row` is its example and its position.
+__device__ __forceinline__ u64 row_key(u64 key, uint2 row) { return key_part(key_part(key, row.x), row.y); }
+
+// Whether element `counter` of a row survives dropout.
+__device__ __forceinline__ bool keep(u64 key, u32 counter, u32 threshold) {
+    u32 x = counter + (u32)key;
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x = (x ^ (u32)(key >> 32)) * 0x846ca68bu;
+    x ^= x >> 16;
+    return x >= threshold;
+}
+
+// The sum and the largest over the lanes of a warp, in every lane.
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int lane = 16; lane > 0; lane >>= 1) x += __shfl_xor_sync(0xffffffffu, x, lane);
+    return x;
+}
+
+__device__ __forceinline__ double warp_sum(double x) {
+    for (int lane = 16; lane > 0; lane >>= 1) x += __shfl_xor_sync(0xffffffffu, x, lane);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+    for (int lane = 16; lane > 0; lane >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
