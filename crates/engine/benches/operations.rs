@@ -276,7 +276,7 @@ fn update(report: &Report) {
     report.time("adamw/22M", Work::Elements(7 * COUNT), || {
         Cpu.update(&adam, 1e-6, 1.0, &mut weight, &gradient, &mut state);
     });
-    report.time("sum_of_squares/22M", Work::Elements(COUNT), || Cpu.sum_of_squares(&gradient));
+    report.time("sum_of_squares/22M", Work::Elements(COUNT), || Cpu.sum_of_squares(&[&gradient]));
 }
 
 fn main() {

@@ -4,6 +4,7 @@
 //! operations, models and losses call a device and never ask which it is. Shapes are checked by the operations, so a
 //! kernel may rely on them. `accumulate` means: add to what `out` holds; otherwise overwrite all of it.
 
+use crate::error::Result;
 use crate::function::Functions;
 use crate::map::Maps;
 use crate::packing::Packing;
@@ -212,10 +213,38 @@ impl UpdateKind {
     }
 }
 
+/// The memory of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes that can still be had; other programs on the device have theirs.
+    pub free_bytes: u64,
+    /// Bytes of the device.
+    pub total_bytes: u64,
+    /// The most bytes that tensors have had at once.
+    pub peak_bytes: u64,
+}
+
 /// The kernels that a device provides. `rows` of a packed matrix are tokens.
 pub trait Device: Functions + Maps + Send + Sync {
     /// Short name for reports, such as `cpu (avx2)`.
     fn name(&self) -> String;
+
+    /// What went wrong since the last call. A device that computes later than it is asked says so here; until then
+    /// everything else that it is asked for is worthless. Callers look before they use what they read.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfMemory`] and [`crate::Error::Device`]; never on the processor.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Waits for everything that was asked for, for taking the time.
+    fn wait(&self) {}
+
+    /// The device's own memory; none where tensors lie in the processor's.
+    fn memory(&self) -> Option<Memory> {
+        None
+    }
 
     /// `out = alpha a b (+ out)`, `a [m, k]`, `b [k, n]`, `out [m, n]` after transposition.
     fn matmul(&self, a: Operand<'_>, b: Operand<'_>, alpha: f32, out: &mut Tensor, accumulate: bool);
@@ -328,8 +357,8 @@ pub trait Device: Functions + Maps + Send + Sync {
     /// The gradient of `x` from that of the normalised rows `y`.
     fn normalize_backward(&self, y: &Tensor, norms: &Tensor, eps: f32, dy: &Tensor) -> Tensor;
 
-    /// The sum of squares, accumulated in f64.
-    fn sum_of_squares(&self, x: &Tensor) -> f64;
+    /// The sum of the squares of all their elements, accumulated in f64.
+    fn sum_of_squares(&self, tensors: &[&Tensor]) -> f64;
 
     /// One optimiser update of `weight`; the gradient is multiplied by `gradient_scale` first (clipping). `state` holds
     /// the rule's moments, of the weight's shape, before the first step as [`UpdateKind::initial_moments`] says.

@@ -3,7 +3,8 @@
 /// The result of an operation on tensors.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why an operation was refused. All of them are mistakes of the caller, found before any work is done.
+/// Why an operation was refused or failed: a mistake of the caller, found before any work is done, or a device that is
+/// missing, too small or lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,6 +29,36 @@ pub enum Error {
         position: usize,
         /// One past the largest valid index.
         limit: usize,
+    },
+    /// There is no such device, or it cannot be used.
+    #[error("{device} cannot be used: {reason}")]
+    Unavailable {
+        /// As it was asked for.
+        device: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The device has too little free memory. What was computed since is worthless; a smaller micro-batch may fit.
+    #[error("{device} is out of memory: {bytes} bytes more were needed, {free} of {total} are free")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// What was asked for last.
+        bytes: u64,
+        /// What is free on the device, other programs counted.
+        free: u64,
+        /// What the device has.
+        total: u64,
+    },
+    /// The device failed. What was computed since is worthless.
+    #[error("{device} failed in {operation}: {reason}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What was asked of it.
+        operation: String,
+        /// What it said.
+        reason: String,
     },
 }
 

@@ -4,7 +4,8 @@
 //! 1. [`error`]: shapes that do not fit
 //! 2. [`tensor`]: dense row-major `f32` matrices over pooled buffers
 //! 3. [`random`]: counter-based random numbers, so that a second pass draws the same dropout mask
-//! 4. [`packing`]: sequences of different lengths in one matrix, and [`device`]: the one seam between operations and hardware; [`cpu`] is its reference implementation
+//! 4. [`packing`]: sequences of different lengths in one matrix, and [`device`]: the one seam between operations and hardware; [`cpu`] is its reference implementation, [`cuda`] its
+//!    twin on a GPU
 //!    [`function`]: the small functions that its kernels are parameterised by
 //!    [`map`]: the layout of feature maps, and the kernels over them
 //! 5. [`parameter`]: named weights and their gradients
@@ -32,6 +33,7 @@
 #[macro_use]
 mod isa;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod error;
 pub mod function;
@@ -45,6 +47,7 @@ pub mod tape;
 pub mod tensor;
 
 pub use cpu::Cpu;
+pub use cuda::Cuda;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use isa::{InstructionSet, instruction_set};

@@ -1,8 +1,9 @@
 //! Texts of different lengths in one matrix without padding.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::cuda;
 use crate::random::Key;
 
 /// How the rows of a packed matrix `[rows, columns]` belong to sequences. Cloning shares.
@@ -12,6 +13,8 @@ pub struct Packing {
     /// Example and position of every row: what a row's random numbers depend on, so that another split into
     /// micro-batches draws the same.
     rows: Arc<[(u32, u32)]>,
+    /// The same on a device, once it was needed there.
+    pub(crate) on_cuda: Arc<OnceLock<cuda::Layout>>,
 }
 
 impl Packing {
@@ -27,7 +30,7 @@ impl Packing {
             .zip(offsets.windows(2))
             .flat_map(|(&example, ends)| (0..ends[1] - ends[0]).map(move |position| (example, position)))
             .collect();
-        Packing { offsets: offsets.into(), rows }
+        Packing { offsets: offsets.into(), rows, on_cuda: Arc::default() }
     }
 
     /// Every row its own sequence, as the embeddings of a batch are.
@@ -60,6 +63,11 @@ impl Packing {
     /// The longest sequence's length.
     pub fn longest(&self) -> usize {
         self.ranges().map(|range| range.len()).max().unwrap_or(0)
+    }
+
+    /// Cumulative lengths, and example and position of every row.
+    pub(crate) fn words(&self) -> (&[u32], &[(u32, u32)]) {
+        (&self.offsets, &self.rows)
     }
 
     /// The words from which the dropout mask of a row is drawn.

@@ -35,6 +35,11 @@ impl Key {
         radius * (std::f64::consts::TAU * self.uniform(2 * counter + 1)).cos()
     }
 
+    /// Both words, as a device's kernels take them.
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
     /// The two words that [`keep`] mixes with an element's counter.
     #[inline(always)]
     pub(crate) fn words(self) -> (u32, u32) {

@@ -183,7 +183,7 @@ impl<'a> Tape<'a> {
     /// `gradients`; those of leaves are returned by [`LeafGradients::take`]. Saved values are freed on the way.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `upstream` has another shape than the root.
+    /// [`Error::Shape`] when `upstream` has another shape than the root; what [`Device::check`] says.
     pub fn backward(self, root: &Var, upstream: Tensor, gradients: &mut Gradients) -> Result<LeafGradients> {
         if upstream.shape() != root.value.shape() {
             return Err(Error::shape(
@@ -201,6 +201,7 @@ impl<'a> Tape<'a> {
                 run(&mut backward, gradient)?;
             }
         }
+        self.device.check()?;
         Ok(LeafGradients(backward.nodes))
     }
 }

@@ -1,24 +1,43 @@
 //! Dense row-major tensors.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::cuda;
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
 
 pub use crate::pool::release_free_buffers;
 
 /// A dense row-major tensor of `f32`. Cloning shares the data; the last owner returns the buffer to a pool.
+///
+/// Its numbers lie in the processor's memory, on a device, or both: whoever reads them brings them over once, and writing
+/// them in one place forgets them in the other.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     shape: Arc<[usize]>,
-    storage: Storage,
+    storage: Arc<Storage>,
 }
 
-/// Where the numbers lie. A second device adds a variant here; operations never look inside, only its kernels do.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-enum Storage {
-    Host(Arc<Buffer>),
+/// Where the numbers lie; in none of its places before they are first written.
+#[derive(Debug, Default)]
+struct Storage {
+    host: OnceLock<Buffer>,
+    cuda: cuda::Numbers,
+}
+
+impl Storage {
+    fn host(buffer: Buffer) -> Self {
+        Storage { host: OnceLock::from(buffer), cuda: cuda::Numbers::default() }
+    }
+
+    /// The numbers in the processor's memory, fetched from the device if they lie there only.
+    fn fetched(&self, len: usize) -> &Buffer {
+        self.host.get_or_init(|| {
+            let mut buffer = Buffer::stale(len);
+            self.cuda.fetch(buffer.as_mut_slice());
+            buffer
+        })
+    }
 }
 
 impl Tensor {
@@ -31,7 +50,7 @@ impl Tensor {
         if data.len() != expected {
             return Err(Error::shape("tensor", format!("{expected} elements for {shape:?}"), data.len().to_string()));
         }
-        Ok(Tensor { shape: shape.into(), storage: Storage::Host(Arc::new(Buffer::from_vec(data))) })
+        Ok(Tensor { shape: shape.into(), storage: Arc::new(Storage::host(Buffer::from_vec(data))) })
     }
 
     /// A tensor of zeros.
@@ -55,8 +74,28 @@ impl Tensor {
 
     /// A tensor whose elements are unspecified numbers, for outputs that are written completely.
     pub(crate) fn stale(shape: &[usize]) -> Self {
-        let len = shape.iter().product();
-        Tensor { shape: shape.into(), storage: Storage::Host(Arc::new(Buffer::stale(len))) }
+        Tensor { shape: shape.into(), storage: Arc::default() }
+    }
+
+    /// A tensor whose numbers a CUDA device has written.
+    pub(crate) fn on_cuda(numbers: cuda::Numbers, shape: &[usize]) -> Self {
+        let storage = Storage { host: OnceLock::new(), cuda: numbers };
+        Tensor { shape: shape.into(), storage: Arc::new(storage) }
+    }
+
+    /// The numbers on a CUDA device, if they lie there.
+    pub(crate) fn cuda(&self) -> &cuda::Numbers {
+        &self.storage.cuda
+    }
+
+    /// The numbers on a CUDA device, if no other tensor shares them; until [`Tensor::set_cuda`] it has none.
+    pub(crate) fn take_cuda(&mut self) -> Option<cuda::Numbers> {
+        Arc::get_mut(&mut self.storage).map(|storage| std::mem::take(&mut storage.cuda))
+    }
+
+    /// Gives it the numbers that a CUDA device has written. It forgets all others and shares them no longer.
+    pub(crate) fn set_cuda(&mut self, numbers: cuda::Numbers) {
+        self.storage = Arc::new(Storage { host: OnceLock::new(), cuda: numbers });
     }
 
     /// The extents, outermost first.
@@ -84,22 +123,23 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The elements in row-major order.
+    /// The elements in row-major order; waits for the device that computes them.
     pub fn data(&self) -> &[f32] {
-        match &self.storage {
-            Storage::Host(buffer) => buffer.as_slice(),
-        }
+        self.storage.fetched(self.len()).as_slice()
     }
 
     /// The elements for writing; copies first if another tensor shares them.
     pub fn data_mut(&mut self) -> &mut [f32] {
-        let Storage::Host(buffer) = &mut self.storage;
-        if Arc::get_mut(buffer).is_none() {
-            let mut copy = Buffer::stale(buffer.as_slice().len());
-            copy.as_mut_slice().copy_from_slice(buffer.as_slice());
-            *buffer = Arc::new(copy);
+        let len = self.len();
+        if Arc::get_mut(&mut self.storage).is_none() {
+            let mut copy = Buffer::stale(len);
+            copy.as_mut_slice().copy_from_slice(self.data());
+            self.storage = Arc::new(Storage::host(copy));
         }
-        Arc::get_mut(buffer).expect("the buffer was just made unique").as_mut_slice()
+        let storage = Arc::get_mut(&mut self.storage).expect("the storage was just made unique");
+        storage.fetched(len);
+        storage.cuda = cuda::Numbers::default();
+        storage.host.get_mut().expect("the numbers were just fetched").as_mut_slice()
     }
 
     /// The same elements under another shape.

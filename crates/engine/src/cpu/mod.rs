@@ -312,9 +312,12 @@ impl Device for Cpu {
         dx
     }
 
-    fn sum_of_squares(&self, x: &Tensor) -> f64 {
-        let parts: Vec<f64> = x.data().par_chunks(TASK).map(rows::sum_of_squares).collect();
-        parts.into_iter().sum()
+    fn sum_of_squares(&self, tensors: &[&Tensor]) -> f64 {
+        let of = |x: &&Tensor| -> f64 {
+            let parts: Vec<f64> = x.data().par_chunks(TASK).map(rows::sum_of_squares).collect();
+            parts.into_iter().sum()
+        };
+        tensors.iter().map(of).sum()
     }
 
     fn update(

@@ -62,7 +62,8 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Diverged`] when it is not finite.
     pub fn check(&self, device: &dyn Device, gradients: &Gradients) -> Result<f64> {
-        let norm = gradients.iter().flatten().map(|gradient| device.sum_of_squares(gradient)).sum::<f64>().sqrt();
+        let norm = device.sum_of_squares(&gradients.iter().flatten().collect::<Vec<_>>()).sqrt();
+        device.check()?;
         if !norm.is_finite() {
             let problem = format!("the gradient became {norm} at step {}; use a smaller learning rate", self.steps + 1);
             return Err(Error::Diverged(problem));

@@ -67,9 +67,10 @@ pub(crate) fn gradients(
         drop(parts);
         let computed = objective.compute(&mut tape, &embeddings, &batch.layout)?;
         drop(embeddings);
-        let loss = f64::from(computed.loss.value().item());
         let observed = tape.take_observed();
         let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
+        // Read last: a device computes on meanwhile.
+        let loss = f64::from(computed.loss.value().item());
         let own = computed.own_gradients(&mut leaves);
         return Ok(Found { loss, own, remembered: computed.into_remembered(), observed, observed_by_twin: Vec::new() });
     }
@@ -78,8 +79,8 @@ pub(crate) fn gradients(
     let mut tape = Tape::recording(device, &encoder.parameters);
     let leaf = tape.leaf(embeddings);
     let computed = objective.compute(&mut tape, &leaf, &batch.layout)?;
-    let loss = f64::from(computed.loss.value().item());
     let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
+    let loss = f64::from(computed.loss.value().item());
     let upstream = leaves.take(&leaf);
     let own = computed.own_gradients(&mut leaves);
     let mut found =
