@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too, fail by panicking")]
 #![allow(clippy::type_complexity, reason = "tables of cases")]
 
+#[path = "common/devices.rs"]
+mod devices;
 #[path = "common/formula.rs"]
 mod formula;
 
 use std::sync::Arc;
 
 use engine::function::{Binary, TripletRule, TripletShape, Unary};
-use engine::{Cpu, Error, Gradients, Parameters, Tape, Tensor};
+use engine::{Cpu, Device, Error, Gradients, Parameters, Tape, Tensor};
 
+use self::devices::devices;
 use self::formula::{Matrices, check, numbers};
 
 #[test]
@@ -36,21 +39,24 @@ fn elementwise_functions_of_one_number() {
 
 #[test]
 fn elementwise_functions_at_their_edges() {
-    let run = |function, x: &[f32]| {
-        let (device, parameters) = (Cpu, Parameters::default());
-        let mut tape = Tape::recording(&device, &parameters);
+    let run = |device: &dyn Device, function, x: &[f32]| {
+        let parameters = Parameters::default();
+        let mut tape = Tape::recording(device, &parameters);
         let leaf = tape.leaf(Tensor::from_vec(x.to_vec(), &[x.len()]).unwrap());
         let y = tape.unary(function, &leaf).unwrap();
         let upstream = Tensor::full(&[x.len()], 1.0);
         let mut found = tape.backward(&y, upstream, &mut Gradients::new(&parameters)).unwrap();
         (y.value().data().to_vec(), found.take(&leaf).unwrap().data().to_vec())
     };
-    assert_eq!(run(Unary::Sqrt, &[0.0, -1.0]), (vec![0.0, 0.0], vec![0.0, 0.0]));
-    assert_eq!(run(Unary::Relu, &[0.0]), (vec![0.0], vec![0.0]));
-    assert_eq!(run(Unary::Abs, &[0.0]), (vec![0.0], vec![0.0]));
-    let softplus = Unary::Softplus { scale: 20.0 };
-    assert_eq!(run(softplus, &[f32::NEG_INFINITY, 100.0]), (vec![0.0, 2000.0], vec![0.0, 20.0]));
-    assert_eq!(run(Unary::Within { low: 0.0, high: 1.0 }, &[0.0, 0.5, 1.0]), (vec![0.0, 1.0, 0.0], vec![0.0; 3]));
+    for device in devices() {
+        let run = |function, x| run(device, function, x);
+        assert_eq!(run(Unary::Sqrt, &[0.0, -1.0]), (vec![0.0, 0.0], vec![0.0, 0.0]));
+        assert_eq!(run(Unary::Relu, &[0.0]), (vec![0.0], vec![0.0]));
+        assert_eq!(run(Unary::Abs, &[0.0]), (vec![0.0], vec![0.0]));
+        let softplus = Unary::Softplus { scale: 20.0 };
+        assert_eq!(run(softplus, &[f32::NEG_INFINITY, 100.0]), (vec![0.0, 2000.0], vec![0.0, 20.0]));
+        assert_eq!(run(Unary::Within { low: 0.0, high: 1.0 }, &[0.0, 0.5, 1.0]), (vec![0.0, 1.0, 0.0], vec![0.0; 3]));
+    }
 }
 
 #[test]
@@ -136,30 +142,35 @@ fn log_sum_exp_and_cross_entropy_of_weighted_rows() {
 
 #[test]
 fn a_small_cross_entropy_keeps_its_relative_precision() {
-    let (device, parameters) = (Cpu, Parameters::default());
-    let mut tape = Tape::recording(&device, &parameters);
-    let x = tape.leaf(Tensor::from_vec(vec![1.0, 0.25], &[1, 2]).unwrap());
-    let targets = Tensor::from_vec(vec![1.0, 0.0], &[1, 2]).unwrap();
-    let y = tape.cross_entropy(&x, None, &targets, 20.0).unwrap();
-    let odds = (-15.0f64).exp();
-    let close = |got: f32, expected: f64| assert!((f64::from(got) / expected - 1.0).abs() < 1e-7, "{got}, {expected}");
-    close(y.value().item(), odds.ln_1p());
-    let mut found = tape.backward(&y, Tensor::scalar(1.0), &mut Gradients::new(&parameters)).unwrap();
-    let gradient = found.take(&x).unwrap();
-    close(gradient.data()[0], -20.0 * odds / (1.0 + odds));
-    close(gradient.data()[1], 20.0 * odds / (1.0 + odds));
+    for device in devices() {
+        let parameters = Parameters::default();
+        let mut tape = Tape::recording(device, &parameters);
+        let x = tape.leaf(Tensor::from_vec(vec![1.0, 0.25], &[1, 2]).unwrap());
+        let targets = Tensor::from_vec(vec![1.0, 0.0], &[1, 2]).unwrap();
+        let y = tape.cross_entropy(&x, None, &targets, 20.0).unwrap();
+        let odds = (-15.0f64).exp();
+        let close =
+            |got: f32, expected: f64| assert!((f64::from(got) / expected - 1.0).abs() < 1e-7, "{got}, {expected}");
+        close(y.value().item(), odds.ln_1p());
+        let mut found = tape.backward(&y, Tensor::scalar(1.0), &mut Gradients::new(&parameters)).unwrap();
+        let gradient = found.take(&x).unwrap();
+        close(gradient.data()[0], -20.0 * odds / (1.0 + odds));
+        close(gradient.data()[1], 20.0 * odds / (1.0 + odds));
+    }
 }
 
 #[test]
 fn log_sum_exp_of_nothing_is_minus_infinity_without_gradient() {
-    let (device, parameters) = (Cpu, Parameters::default());
-    let mut tape = Tape::recording(&device, &parameters);
-    let x = tape.leaf(Tensor::from_vec(vec![f32::NAN, 1.0, 2.0, 3.0], &[2, 2]).unwrap());
-    let weights = Tensor::from_vec(vec![0.0, 0.0, 1.0, 0.0], &[2, 2]).unwrap();
-    let y = tape.log_sum_exp(&x, Some(&weights), 1.0).unwrap();
-    assert_eq!(y.value().data(), [f32::NEG_INFINITY, 2.0]);
-    let mut found = tape.backward(&y, Tensor::full(&[2], 1.0), &mut Gradients::new(&parameters)).unwrap();
-    assert_eq!(found.take(&x).unwrap().data(), [0.0, 0.0, 1.0, 0.0]);
+    for device in devices() {
+        let parameters = Parameters::default();
+        let mut tape = Tape::recording(device, &parameters);
+        let x = tape.leaf(Tensor::from_vec(vec![f32::NAN, 1.0, 2.0, 3.0], &[2, 2]).unwrap());
+        let weights = Tensor::from_vec(vec![0.0, 0.0, 1.0, 0.0], &[2, 2]).unwrap();
+        let y = tape.log_sum_exp(&x, Some(&weights), 1.0).unwrap();
+        assert_eq!(y.value().data(), [f32::NEG_INFINITY, 2.0]);
+        let mut found = tape.backward(&y, Tensor::full(&[2], 1.0), &mut Gradients::new(&parameters)).unwrap();
+        assert_eq!(found.take(&x).unwrap().data(), [0.0, 0.0, 1.0, 0.0]);
+    }
 }
 
 #[test]
@@ -271,12 +282,16 @@ fn triplets_equal_the_listed_ones_under_every_rule() {
                         |tape, x| Ok(tape.triplets(rule, &x[0], given, &positives, &negatives)?.0),
                         |x| naive(x).0,
                     );
-                    let (device, parameters) = (Cpu, Parameters::default());
-                    let mut tape = Tape::inference(&device, &parameters);
-                    let x = tape.constant(Tensor::from_vec(distances.clone(), &[n, n]).unwrap());
-                    let (_, counts) = tape.triplets(rule, &x, given, &positives, &negatives).unwrap();
                     let expected = naive(&[distances.iter().map(|&d| f64::from(d)).collect()]).1;
-                    assert!(counts.value().data().iter().zip(&expected).all(|(&got, &count)| f64::from(got) == count));
+                    for device in devices() {
+                        let parameters = Parameters::default();
+                        let mut tape = Tape::inference(device, &parameters);
+                        let x = tape.constant(Tensor::from_vec(distances.clone(), &[n, n]).unwrap());
+                        let (_, counts) = tape.triplets(rule, &x, given, &positives, &negatives).unwrap();
+                        assert!(
+                            counts.value().data().iter().zip(&expected).all(|(&got, &count)| f64::from(got) == count)
+                        );
+                    }
                     tried += 1;
                     seen += expected.iter().sum::<f64>();
                 }
@@ -302,13 +317,21 @@ fn triplets_with_tied_distances_equal_the_listed_ones() {
         for (swap, above) in [(false, -1.0), (true, -1.0), (false, 0.0), (true, 0.25)] {
             let shape = TripletShape::Hinge;
             let rule = TripletRule { low, high, margin: 0.5, shape, swap, above, below: 1.0 };
-            let (device, parameters) = (Cpu, Parameters::default());
-            let mut tape = Tape::inference(&device, &parameters);
-            let x = tape.constant(Tensor::from_vec(distances.clone(), &[n, n]).unwrap());
-            let (sums, counts) = tape.triplets(rule, &x, None, &positives, &negatives).unwrap();
             let (expected, count) = listed(&rule, &d, &d, &labels);
-            assert!(sums.value().data().iter().zip(&expected).all(|(&got, &sum)| f64::from(got) == sum), "{rule:?}");
-            assert!(counts.value().data().iter().zip(&count).all(|(&got, &count)| f64::from(got) == count), "{rule:?}");
+            for device in devices() {
+                let parameters = Parameters::default();
+                let mut tape = Tape::inference(device, &parameters);
+                let x = tape.constant(Tensor::from_vec(distances.clone(), &[n, n]).unwrap());
+                let (sums, counts) = tape.triplets(rule, &x, None, &positives, &negatives).unwrap();
+                assert!(
+                    sums.value().data().iter().zip(&expected).all(|(&got, &sum)| f64::from(got) == sum),
+                    "{rule:?}"
+                );
+                assert!(
+                    counts.value().data().iter().zip(&count).all(|(&got, &count)| f64::from(got) == count),
+                    "{rule:?}"
+                );
+            }
         }
     }
 }

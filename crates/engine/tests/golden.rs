@@ -7,10 +7,11 @@ mod common;
 use std::process::Command;
 
 use engine::device::{Activation, AttentionOptions, Pooling, UpdateKind, UpdateRule};
-use engine::{Cpu, Device, Gradients, InstructionSet, Packing, Parameters, Result, Tape, Tensor, Var};
+use engine::{Gradients, InstructionSet, Packing, Parameters, Result, Tape, Tensor, Var};
 use serde_json::Value;
 
 use common::assert_close;
+use common::devices::devices;
 use common::golden::Golden;
 
 /// Of the largest magnitude of the tensor.
@@ -102,30 +103,33 @@ fn run(golden: &Golden, case: &Value, tape: &mut Tape<'_>, inputs: &[Var]) -> Re
 
 #[test]
 fn every_operation_equals_pytorch_in_value_and_gradient() {
-    let golden = Golden::open("ops");
-    let parameters = Parameters::default();
-    let cases = cases(&golden, "operations");
-    assert_eq!(cases.len(), 21);
-    for (name, case) in cases {
-        let names: Vec<&str> = case["inputs"].as_array().unwrap().iter().map(|input| input.as_str().unwrap()).collect();
-        let mut values: Vec<Tensor> =
-            names.iter().map(|input| golden.tensor(&format!("{name}.input.{input}"))).collect();
-        let joined = case["operation"] == "attention";
-        if joined {
-            values = vec![beside(&values)];
-        }
-        let mut tape = Tape::recording(&Cpu, &parameters);
-        let leaves: Vec<Var> = values.into_iter().map(|value| tape.leaf(value)).collect();
-        let y = run(&golden, case, &mut tape, &leaves).unwrap();
-        assert_close(name, y.value().data(), &golden.doubles(&format!("{name}.output.y")), TOLERANCE);
+    for device in devices() {
+        let golden = Golden::open("ops");
+        let parameters = Parameters::default();
+        let cases = cases(&golden, "operations");
+        assert_eq!(cases.len(), 21);
+        for (name, case) in cases {
+            let names: Vec<&str> =
+                case["inputs"].as_array().unwrap().iter().map(|input| input.as_str().unwrap()).collect();
+            let mut values: Vec<Tensor> =
+                names.iter().map(|input| golden.tensor(&format!("{name}.input.{input}"))).collect();
+            let joined = case["operation"] == "attention";
+            if joined {
+                values = vec![beside(&values)];
+            }
+            let mut tape = Tape::recording(device, &parameters);
+            let leaves: Vec<Var> = values.into_iter().map(|value| tape.leaf(value)).collect();
+            let y = run(&golden, case, &mut tape, &leaves).unwrap();
+            assert_close(name, y.value().data(), &golden.doubles(&format!("{name}.output.y")), TOLERANCE);
 
-        let upstream = golden.tensor(&format!("{name}.upstream.y"));
-        let mut gradients = tape.backward(&y, upstream, &mut Gradients::new(&parameters)).unwrap();
-        let taken: Vec<Tensor> = leaves.iter().map(|leaf| gradients.take(leaf).unwrap()).collect();
-        for (i, input) in names.iter().enumerate() {
-            let got = if joined { columns_of(&taken[0], i, names.len()) } else { taken[i].data().to_vec() };
-            let expected = golden.doubles(&format!("{name}.gradient.{input}"));
-            assert_close(&format!("gradient of {input} in {name}"), &got, &expected, TOLERANCE);
+            let upstream = golden.tensor(&format!("{name}.upstream.y"));
+            let mut gradients = tape.backward(&y, upstream, &mut Gradients::new(&parameters)).unwrap();
+            let taken: Vec<Tensor> = leaves.iter().map(|leaf| gradients.take(leaf).unwrap()).collect();
+            for (i, input) in names.iter().enumerate() {
+                let got = if joined { columns_of(&taken[0], i, names.len()) } else { taken[i].data().to_vec() };
+                let expected = golden.doubles(&format!("{name}.gradient.{input}"));
+                assert_close(&format!("gradient of {input} in {name}"), &got, &expected, TOLERANCE);
+            }
         }
     }
 }
@@ -133,83 +137,90 @@ fn every_operation_equals_pytorch_in_value_and_gradient() {
 /// A second layer that is the identity leaves the activated first one.
 #[test]
 fn the_fused_feed_forward_equals_linear_and_activation_of_pytorch() {
-    let golden = Golden::open("ops");
-    let parameters = Parameters::default();
-    for name in ["linear_none", "linear_gelu", "linear_gelu_tanh", "linear_relu", "linear_tanh"] {
-        let mut tape = Tape::recording(&Cpu, &parameters);
-        let leaves = ["x", "weight", "bias"].map(|input| tape.leaf(golden.tensor(&format!("{name}.input.{input}"))));
-        let [x, weight, bias] = &leaves;
-        let outputs = weight.value().rows();
-        let mut identity = Tensor::zeros(&[outputs, outputs]);
-        (0..outputs).for_each(|i| identity.data_mut()[i * outputs + i] = 1.0);
-        let second = (&tape.constant(identity), &tape.constant(Tensor::zeros(&[outputs])));
-        let kind = activation(name.strip_prefix("linear_").unwrap());
-        let y = tape.feed_forward(x, (weight, bias), second, kind).unwrap();
-        assert_close(name, y.value().data(), &golden.doubles(&format!("{name}.output.y")), TOLERANCE);
+    for device in devices() {
+        let golden = Golden::open("ops");
+        let parameters = Parameters::default();
+        for name in ["linear_none", "linear_gelu", "linear_gelu_tanh", "linear_relu", "linear_tanh"] {
+            let mut tape = Tape::recording(device, &parameters);
+            let leaves =
+                ["x", "weight", "bias"].map(|input| tape.leaf(golden.tensor(&format!("{name}.input.{input}"))));
+            let [x, weight, bias] = &leaves;
+            let outputs = weight.value().rows();
+            let mut identity = Tensor::zeros(&[outputs, outputs]);
+            (0..outputs).for_each(|i| identity.data_mut()[i * outputs + i] = 1.0);
+            let second = (&tape.constant(identity), &tape.constant(Tensor::zeros(&[outputs])));
+            let kind = activation(name.strip_prefix("linear_").unwrap());
+            let y = tape.feed_forward(x, (weight, bias), second, kind).unwrap();
+            assert_close(name, y.value().data(), &golden.doubles(&format!("{name}.output.y")), TOLERANCE);
 
-        let upstream = golden.tensor(&format!("{name}.upstream.y"));
-        let mut gradients = tape.backward(&y, upstream, &mut Gradients::new(&parameters)).unwrap();
-        for (leaf, input) in leaves.iter().zip(["x", "weight", "bias"]) {
-            let expected = golden.doubles(&format!("{name}.gradient.{input}"));
-            let got = gradients.take(leaf).unwrap();
-            assert_close(&format!("gradient of {input} in {name}"), got.data(), &expected, TOLERANCE);
+            let upstream = golden.tensor(&format!("{name}.upstream.y"));
+            let mut gradients = tape.backward(&y, upstream, &mut Gradients::new(&parameters)).unwrap();
+            for (leaf, input) in leaves.iter().zip(["x", "weight", "bias"]) {
+                let expected = golden.doubles(&format!("{name}.gradient.{input}"));
+                let got = gradients.take(leaf).unwrap();
+                assert_close(&format!("gradient of {input} in {name}"), got.data(), &expected, TOLERANCE);
+            }
         }
     }
 }
 
 #[test]
 fn every_update_rule_equals_pytorch_after_each_of_five_steps() {
-    let golden = Golden::open("ops");
-    let cases = cases(&golden, "optimisers");
-    assert_eq!(cases.len(), 9);
-    for (name, case) in cases {
-        let options = &case["options"];
-        let mut weight = golden.tensor(&format!("{name}.parameter.0"));
-        let beta = |i: usize, default: f32| options.get("betas").map_or(default, |b| b[i].as_f64().unwrap() as f32);
-        let flag = |key: &str| options.get(key).is_some_and(|value| value == true);
-        let optimiser = case["optimiser"].as_str().unwrap();
-        // The defaults of `torch.optim`.
-        let decoupled = optimiser == "AdamW";
-        let kind = match optimiser {
-            "Adam" | "AdamW" => UpdateKind::Adam {
-                beta1: beta(0, 0.9),
-                beta2: beta(1, 0.999),
-                eps: number(options, "eps", 1e-8),
-                amsgrad: flag("amsgrad"),
-            },
-            _ => UpdateKind::Sgd {
-                momentum: number(options, "momentum", 0.0),
-                dampening: number(options, "dampening", 0.0),
-                nesterov: flag("nesterov"),
-            },
-        };
-        let weight_decay = number(options, "weight_decay", if decoupled { 1e-2 } else { 0.0 });
-        let rate = number(options, "lr", 0.0);
-        let moments = kind.initial_moments(rate);
-        let mut state: Vec<Tensor> = moments.iter().map(|initial| Tensor::full(weight.shape(), *initial)).collect();
-        for step in 1..=case["steps"].as_u64().unwrap() {
-            let rule = UpdateRule { kind, weight_decay, decoupled, step };
-            let gradient = golden.tensor(&format!("{name}.gradient.{step}"));
-            Cpu.update(&rule, rate, 1.0, &mut weight, &gradient, &mut state);
-            let expected = golden.doubles(&format!("{name}.parameter.{step}"));
-            assert_close(&format!("{name} after step {step}"), weight.data(), &expected, TOLERANCE);
+    for device in devices() {
+        let golden = Golden::open("ops");
+        let cases = cases(&golden, "optimisers");
+        assert_eq!(cases.len(), 9);
+        for (name, case) in cases {
+            let options = &case["options"];
+            let mut weight = golden.tensor(&format!("{name}.parameter.0"));
+            let beta = |i: usize, default: f32| options.get("betas").map_or(default, |b| b[i].as_f64().unwrap() as f32);
+            let flag = |key: &str| options.get(key).is_some_and(|value| value == true);
+            let optimiser = case["optimiser"].as_str().unwrap();
+            // The defaults of `torch.optim`.
+            let decoupled = optimiser == "AdamW";
+            let kind = match optimiser {
+                "Adam" | "AdamW" => UpdateKind::Adam {
+                    beta1: beta(0, 0.9),
+                    beta2: beta(1, 0.999),
+                    eps: number(options, "eps", 1e-8),
+                    amsgrad: flag("amsgrad"),
+                },
+                _ => UpdateKind::Sgd {
+                    momentum: number(options, "momentum", 0.0),
+                    dampening: number(options, "dampening", 0.0),
+                    nesterov: flag("nesterov"),
+                },
+            };
+            let weight_decay = number(options, "weight_decay", if decoupled { 1e-2 } else { 0.0 });
+            let rate = number(options, "lr", 0.0);
+            let moments = kind.initial_moments(rate);
+            let mut state: Vec<Tensor> = moments.iter().map(|initial| Tensor::full(weight.shape(), *initial)).collect();
+            for step in 1..=case["steps"].as_u64().unwrap() {
+                let rule = UpdateRule { kind, weight_decay, decoupled, step };
+                let gradient = golden.tensor(&format!("{name}.gradient.{step}"));
+                device.update(&rule, rate, 1.0, &mut weight, &gradient, &mut state);
+                let expected = golden.doubles(&format!("{name}.parameter.{step}"));
+                assert_close(&format!("{name} after step {step}"), weight.data(), &expected, TOLERANCE);
+            }
         }
     }
 }
 
 #[test]
 fn clipping_by_the_global_norm_equals_pytorch() {
-    let golden = Golden::open("ops");
-    for (name, case) in cases(&golden, "clipping") {
-        let names: Vec<&str> = case["parameters"].as_array().unwrap().iter().map(|x| x.as_str().unwrap()).collect();
-        let before = names.iter().map(|parameter| golden.tensor(&format!("{name}.before.{parameter}")));
-        let mut gradients: Vec<Tensor> = before.collect();
-        let norm = Cpu.sum_of_squares(&gradients.iter().collect::<Vec<_>>()).sqrt();
-        assert!((norm / case["total_norm"].as_f64().unwrap() - 1.0).abs() < 1e-7, "{name}: {norm}");
-        let factor = (case["max_norm"].as_f64().unwrap() / (norm + 1e-6)).min(1.0);
-        for (gradient, parameter) in gradients.iter_mut().zip(names) {
-            Cpu.scale_assign(gradient, factor as f32);
-            assert_close(name, gradient.data(), &golden.doubles(&format!("{name}.after.{parameter}")), TOLERANCE);
+    for device in devices() {
+        let golden = Golden::open("ops");
+        for (name, case) in cases(&golden, "clipping") {
+            let names: Vec<&str> = case["parameters"].as_array().unwrap().iter().map(|x| x.as_str().unwrap()).collect();
+            let before = names.iter().map(|parameter| golden.tensor(&format!("{name}.before.{parameter}")));
+            let mut gradients: Vec<Tensor> = before.collect();
+            let norm = device.sum_of_squares(&gradients.iter().collect::<Vec<_>>()).sqrt();
+            assert!((norm / case["total_norm"].as_f64().unwrap() - 1.0).abs() < 1e-7, "{name}: {norm}");
+            let factor = (case["max_norm"].as_f64().unwrap() / (norm + 1e-6)).min(1.0);
+            for (gradient, parameter) in gradients.iter_mut().zip(names) {
+                device.scale_assign(gradient, factor as f32);
+                assert_close(name, gradient.data(), &golden.doubles(&format!("{name}.after.{parameter}")), TOLERANCE);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use engine::op::{Interpolation, RunningStatistics, WindowOptions};
 use engine::{Cpu, Gradients, Packing, Parameters, Result, Tape, Tensor, Var};
 use serde_json::Value;
 
+use common::devices::devices;
 use common::difference::check;
 use common::golden::Golden;
 use common::{assert_close, random};
@@ -111,24 +112,27 @@ fn run(golden: &Golden, case: &Value, tape: &mut Tape<'_>, inputs: &[Var]) -> Re
 
 #[test]
 fn every_operation_over_maps_equals_pytorch_in_value_and_gradient() {
-    let golden = Golden::open("maps");
-    let parameters = Parameters::default();
-    let cases = golden.description["operations"].as_array().unwrap();
-    assert_eq!(cases.len(), 71);
-    for case in cases {
-        let name = case["name"].as_str().unwrap();
-        let names: Vec<&str> = case["inputs"].as_array().unwrap().iter().map(|input| input.as_str().unwrap()).collect();
-        let mut tape = Tape::recording(&Cpu, &parameters);
-        let leaf = |input: &&str| tape.leaf(golden.tensor(&format!("{name}.input.{input}")));
-        let leaves: Vec<Var> = names.iter().map(leaf).collect();
-        let y = run(&golden, case, &mut tape, &leaves).unwrap();
-        assert_close(name, y.value().data(), &golden.doubles(&format!("{name}.output.y")), TOLERANCE);
-        let upstream = golden.tensor(&format!("{name}.upstream.y"));
-        let mut gradients = tape.backward(&y, upstream, &mut Gradients::new(&parameters)).unwrap();
-        for (input, leaf) in names.iter().zip(&leaves) {
-            let expected = golden.doubles(&format!("{name}.gradient.{input}"));
-            let got = gradients.take(leaf).unwrap();
-            assert_close(&format!("gradient of {input} in {name}"), got.data(), &expected, TOLERANCE);
+    for device in devices() {
+        let golden = Golden::open("maps");
+        let parameters = Parameters::default();
+        let cases = golden.description["operations"].as_array().unwrap();
+        assert_eq!(cases.len(), 71);
+        for case in cases {
+            let name = case["name"].as_str().unwrap();
+            let names: Vec<&str> =
+                case["inputs"].as_array().unwrap().iter().map(|input| input.as_str().unwrap()).collect();
+            let mut tape = Tape::recording(device, &parameters);
+            let leaf = |input: &&str| tape.leaf(golden.tensor(&format!("{name}.input.{input}")));
+            let leaves: Vec<Var> = names.iter().map(leaf).collect();
+            let y = run(&golden, case, &mut tape, &leaves).unwrap();
+            assert_close(name, y.value().data(), &golden.doubles(&format!("{name}.output.y")), TOLERANCE);
+            let upstream = golden.tensor(&format!("{name}.upstream.y"));
+            let mut gradients = tape.backward(&y, upstream, &mut Gradients::new(&parameters)).unwrap();
+            for (input, leaf) in names.iter().zip(&leaves) {
+                let expected = golden.doubles(&format!("{name}.gradient.{input}"));
+                let got = gradients.take(leaf).unwrap();
+                assert_close(&format!("gradient of {input} in {name}"), got.data(), &expected, TOLERANCE);
+            }
         }
     }
 }
@@ -261,21 +265,23 @@ fn batch_norms_of_every_kind() {
 /// A mean far from 0 beside a small variance, where sums in f32 would cancel.
 #[test]
 fn batch_statistics_survive_a_large_mean() {
-    let parameters = Parameters::default();
-    let mut x = random(1, &[5000, 3]);
-    x.data_mut().iter_mut().for_each(|x| *x += 1000.0);
-    let exact = common::difference::doubles(x.data());
-    let (mean, variance) = naive::maps::statistics(&exact, 3);
-    let mut tape = Tape::inference(&Cpu, &parameters);
-    let [x, one, zero] = [x, Tensor::full(&[3], 1.0), Tensor::zeros(&[3])].map(|t| tape.constant(t));
-    let before = RunningStatistics { mean: Tensor::zeros(&[3]), variance: Tensor::full(&[3], 1.0) };
-    let statistics = Statistics::Batch { momentum: 1.0 };
-    let options = BatchNormOptions { eps: 1e-5, statistics, activation: Activation::Identity };
-    let (_, moved) = tape.batch_norm(&x, None, &one, &zero, &before, options).unwrap();
-    let moved = moved.unwrap();
-    let unbiased: Vec<f64> = variance.iter().map(|v| v * 5000.0 / 4999.0).collect();
-    assert_close("mean", moved.mean.data(), &mean, 1e-7);
-    assert_close("variance", moved.variance.data(), &unbiased, 1e-6);
+    for device in devices() {
+        let parameters = Parameters::default();
+        let mut x = random(1, &[5000, 3]);
+        x.data_mut().iter_mut().for_each(|x| *x += 1000.0);
+        let exact = common::difference::doubles(x.data());
+        let (mean, variance) = naive::maps::statistics(&exact, 3);
+        let mut tape = Tape::inference(device, &parameters);
+        let [x, one, zero] = [x, Tensor::full(&[3], 1.0), Tensor::zeros(&[3])].map(|t| tape.constant(t));
+        let before = RunningStatistics { mean: Tensor::zeros(&[3]), variance: Tensor::full(&[3], 1.0) };
+        let statistics = Statistics::Batch { momentum: 1.0 };
+        let options = BatchNormOptions { eps: 1e-5, statistics, activation: Activation::Identity };
+        let (_, moved) = tape.batch_norm(&x, None, &one, &zero, &before, options).unwrap();
+        let moved = moved.unwrap();
+        let unbiased: Vec<f64> = variance.iter().map(|v| v * 5000.0 / 4999.0).collect();
+        assert_close("mean", moved.mean.data(), &mean, 1e-7);
+        assert_close("variance", moved.variance.data(), &unbiased, 1e-6);
+    }
 }
 
 #[test]
@@ -320,13 +326,15 @@ fn pools_over_windows() {
 /// A tie's gradient goes to one position, not to all.
 #[test]
 fn the_gradient_of_a_maximum_is_given_once() {
-    let parameters = Parameters::default();
-    let map = Map { images: 1, height: 2, width: 2 };
-    let mut tape = Tape::recording(&Cpu, &parameters);
-    let x = tape.leaf(Tensor::full(&[4, 3], 1.0));
-    let (y, _) = tape.max_pool2d(&x, map, WindowOptions::square(2, 2)).unwrap();
-    let mut gradients = tape.backward(&y, Tensor::full(&[1, 3], 5.0), &mut Gradients::new(&parameters)).unwrap();
-    assert_eq!(gradients.take(&x).unwrap().data(), [5.0, 5.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    for device in devices() {
+        let parameters = Parameters::default();
+        let map = Map { images: 1, height: 2, width: 2 };
+        let mut tape = Tape::recording(device, &parameters);
+        let x = tape.leaf(Tensor::full(&[4, 3], 1.0));
+        let (y, _) = tape.max_pool2d(&x, map, WindowOptions::square(2, 2)).unwrap();
+        let mut gradients = tape.backward(&y, Tensor::full(&[1, 3], 5.0), &mut Gradients::new(&parameters)).unwrap();
+        assert_eq!(gradients.take(&x).unwrap().data(), [5.0, 5.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use engine::device::{Activation, AttentionOptions, Pooling};
 use engine::random::{Dropout, Key};
-use engine::{Cpu, Gradients, Packing, Parameters, Result, Tape, Tensor, Var};
+use engine::{Cpu, Device, Gradients, Packing, Parameters, Result, Tape, Tensor, Var};
 
+use common::devices::devices;
 use common::{assert_close, random};
 
 const HIDDEN: usize = 24;
@@ -87,17 +88,23 @@ fn encode(tape: &mut Tape<'_>, examples: &[u32], probability: f32) -> Result<Var
 }
 
 /// Embeddings of some texts; the gradients of the sum of their products with fixed numbers are added.
-fn step(parameters: &Parameters, examples: &[u32], probability: f32, gradients: &mut Gradients) -> Tensor {
-    let mut tape = Tape::recording(&Cpu, parameters);
+fn step(
+    device: &dyn Device,
+    parameters: &Parameters,
+    examples: &[u32],
+    probability: f32,
+    gradients: &mut Gradients,
+) -> Tensor {
+    let mut tape = Tape::recording(device, parameters);
     let y = encode(&mut tape, examples, probability).unwrap();
     let upstream = examples.iter().flat_map(|&e| random(100 + u64::from(e), &[7]).data().to_vec()).collect();
     tape.backward(&y, Tensor::from_vec(upstream, &[examples.len(), 7]).unwrap(), gradients).unwrap();
     y.into_value()
 }
 
-fn bits(parameters: &Parameters) -> Vec<u32> {
+fn bits(device: &dyn Device, parameters: &Parameters) -> Vec<u32> {
     let mut gradients = Gradients::new(parameters);
-    let y = step(parameters, &[0, 1, 2, 3, 4, 5, 6], 0.2, &mut gradients);
+    let y = step(device, parameters, &[0, 1, 2, 3, 4, 5, 6], 0.2, &mut gradients);
     let all = std::iter::once(&y).chain(gradients.iter().map(|gradient| gradient.unwrap()));
     all.flat_map(|tensor| tensor.data()).map(|x| x.to_bits()).collect()
 }
@@ -107,7 +114,7 @@ fn one_two_and_three_threads_compute_the_same_bits() {
     let parameters = parameters();
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| bits(&parameters))
+        pool.install(|| bits(&Cpu, &parameters))
     };
     let one = on(1);
     assert!(one == on(2), "two threads");
@@ -142,7 +149,7 @@ fn every_instruction_set_computes_the_same_bits() {
         bits.iter()
             .fold(0xcbf2_9ce4_8422_2325u64, |hash, &bits| (hash ^ u64::from(bits)).wrapping_mul(0x0100_0000_01b3))
     };
-    let found = format!("{} {}", hash(bits_without_products()), hash(bits(&parameters())));
+    let found = format!("{} {}", hash(bits_without_products()), hash(bits(&Cpu, &parameters())));
     if let Ok(expected) = std::env::var(EXPECTED) {
         let fused = cfg!(target_arch = "aarch64") || engine::instruction_set() != engine::InstructionSet::Plain;
         let part = |text: &str| text.split(' ').take(if fused { 2 } else { 1 }).collect::<Vec<_>>().join(" ");
@@ -161,136 +168,154 @@ fn every_instruction_set_computes_the_same_bits() {
 
 #[test]
 fn dropout_masks_do_not_depend_on_the_split_into_micro_batches() {
-    let whole = batch(&[0, 1, 2, 3, 4]).0;
-    let dropped = |packing: &Packing| {
-        let parameters = Parameters::default();
-        let mut tape = Tape::inference(&Cpu, &parameters);
-        let ones = tape.constant(Tensor::full(&[packing.rows(), 33], 1.0));
-        let site = Dropout { probability: 0.5, key: Key::new(8) };
-        tape.dropout(&ones, Some(site), packing).unwrap().value().data().to_vec()
-    };
-    let expected = dropped(&whole);
-    for (sequence, range) in whole.ranges().enumerate() {
-        let alone = dropped(&batch(&[sequence as u32]).0);
-        assert_eq!(alone, expected[range.start * 33..range.end * 33], "example {sequence}");
-    }
-    // In the encoder too, attention's masks among them.
-    let parameters = parameters();
-    let together = step(&parameters, &[0, 1, 2, 4], 0.3, &mut Gradients::new(&parameters));
-    for (row, example) in [0, 1, 2, 4].into_iter().enumerate() {
-        let alone = step(&parameters, &[example], 0.3, &mut Gradients::new(&parameters));
-        let expected: Vec<f64> = together.data()[row * 7..(row + 1) * 7].iter().map(|&x| f64::from(x)).collect();
-        assert_close(&format!("embedding of example {example}"), alone.data(), &expected, 1e-5);
+    for device in devices() {
+        let whole = batch(&[0, 1, 2, 3, 4]).0;
+        let dropped = |packing: &Packing| {
+            let parameters = Parameters::default();
+            let mut tape = Tape::inference(device, &parameters);
+            let ones = tape.constant(Tensor::full(&[packing.rows(), 33], 1.0));
+            let site = Dropout { probability: 0.5, key: Key::new(8) };
+            tape.dropout(&ones, Some(site), packing).unwrap().value().data().to_vec()
+        };
+        let expected = dropped(&whole);
+        for (sequence, range) in whole.ranges().enumerate() {
+            let alone = dropped(&batch(&[sequence as u32]).0);
+            assert_eq!(alone, expected[range.start * 33..range.end * 33], "example {sequence}");
+        }
+        // In the encoder too, attention's masks among them.
+        let parameters = parameters();
+        let together = step(device, &parameters, &[0, 1, 2, 4], 0.3, &mut Gradients::new(&parameters));
+        for (row, example) in [0, 1, 2, 4].into_iter().enumerate() {
+            let alone = step(device, &parameters, &[example], 0.3, &mut Gradients::new(&parameters));
+            let expected: Vec<f64> = together.data()[row * 7..(row + 1) * 7].iter().map(|&x| f64::from(x)).collect();
+            assert_close(&format!("embedding of example {example}"), alone.data(), &expected, 1e-5);
+        }
     }
 }
 
 #[test]
 fn two_passes_draw_the_same_masks_and_another_key_others() {
-    let parameters = parameters();
-    assert!(bits(&parameters) == bits(&parameters));
-    let packing = batch(&[0, 2]).0;
-    let drop = |key| {
-        let mut tape = Tape::inference(&Cpu, &parameters);
-        let ones = tape.constant(Tensor::full(&[packing.rows(), 33], 1.0));
-        tape.dropout(&ones, Some(Dropout { probability: 0.5, key }), &packing).unwrap().into_value()
-    };
-    assert_ne!(drop(Key::new(1).part(1)).data(), drop(Key::new(1).part(2)).data());
+    for device in devices() {
+        let parameters = parameters();
+        assert!(bits(device, &parameters) == bits(device, &parameters));
+        let packing = batch(&[0, 2]).0;
+        let drop = |key| {
+            let mut tape = Tape::inference(device, &parameters);
+            let ones = tape.constant(Tensor::full(&[packing.rows(), 33], 1.0));
+            tape.dropout(&ones, Some(Dropout { probability: 0.5, key }), &packing).unwrap().into_value()
+        };
+        assert_ne!(drop(Key::new(1).part(1)).data(), drop(Key::new(1).part(2)).data());
+    }
 }
 
 #[test]
 fn dropout_is_not_the_identity() {
-    let parameters = parameters();
-    let with = step(&parameters, &[0, 2], 0.3, &mut Gradients::new(&parameters));
-    let without = step(&parameters, &[0, 2], 0.0, &mut Gradients::new(&parameters));
-    assert_ne!(with.data(), without.data());
+    for device in devices() {
+        let parameters = parameters();
+        let with = step(device, &parameters, &[0, 2], 0.3, &mut Gradients::new(&parameters));
+        let without = step(device, &parameters, &[0, 2], 0.0, &mut Gradients::new(&parameters));
+        assert_ne!(with.data(), without.data());
+    }
 }
 
 #[test]
 fn the_gradients_of_two_micro_batches_add_up_to_those_of_the_batch() {
-    let parameters = parameters();
-    let (mut whole, mut parts) = (Gradients::new(&parameters), Gradients::new(&parameters));
-    step(&parameters, &[0, 1, 2, 3, 4], 0.2, &mut whole);
-    // Numbers of an earlier step must not remain.
-    step(&parameters, &[5, 6], 0.2, &mut parts);
-    parts.clear();
-    step(&parameters, &[3, 0, 2], 0.2, &mut parts);
-    step(&parameters, &[1, 4], 0.2, &mut parts);
-    for ((whole, parts), parameter) in whole.iter().zip(parts.iter()).zip(parameters.iter()) {
-        let expected: Vec<f64> = whole.unwrap().data().iter().map(|&x| f64::from(x)).collect();
-        assert_close(&parameter.name, parts.unwrap().data(), &expected, 2e-5);
+    for device in devices() {
+        let parameters = parameters();
+        let (mut whole, mut parts) = (Gradients::new(&parameters), Gradients::new(&parameters));
+        step(device, &parameters, &[0, 1, 2, 3, 4], 0.2, &mut whole);
+        // Numbers of an earlier step must not remain.
+        step(device, &parameters, &[5, 6], 0.2, &mut parts);
+        parts.clear();
+        step(device, &parameters, &[3, 0, 2], 0.2, &mut parts);
+        step(device, &parameters, &[1, 4], 0.2, &mut parts);
+        for ((whole, parts), parameter) in whole.iter().zip(parts.iter()).zip(parameters.iter()) {
+            let expected: Vec<f64> = whole.unwrap().data().iter().map(|&x| f64::from(x)).collect();
+            assert_close(&parameter.name, parts.unwrap().data(), &expected, 2e-5);
+        }
     }
 }
 
 /// A fused operation without a backward pass would leave everything below it untrained.
 #[test]
 fn no_operation_cuts_the_gradient_of_a_parameter() {
-    let parameters = parameters();
-    let mut gradients = Gradients::new(&parameters);
-    step(&parameters, &[0, 1, 2], 0.2, &mut gradients);
-    for (gradient, parameter) in gradients.iter().zip(parameters.iter()) {
-        let gradient = gradient.unwrap_or_else(|| panic!("{} gets no gradient", parameter.name));
-        assert!(gradient.data().iter().any(|&x| x != 0.0), "the gradient of {} is zero", parameter.name);
-        assert!(gradient.data().iter().all(|x| x.is_finite()), "the gradient of {}", parameter.name);
-        assert_eq!(gradient.shape(), parameter.value.shape(), "{}", parameter.name);
+    for device in devices() {
+        let parameters = parameters();
+        let mut gradients = Gradients::new(&parameters);
+        step(device, &parameters, &[0, 1, 2], 0.2, &mut gradients);
+        for (gradient, parameter) in gradients.iter().zip(parameters.iter()) {
+            let gradient = gradient.unwrap_or_else(|| panic!("{} gets no gradient", parameter.name));
+            assert!(gradient.data().iter().any(|&x| x != 0.0), "the gradient of {} is zero", parameter.name);
+            assert!(gradient.data().iter().all(|x| x.is_finite()), "the gradient of {}", parameter.name);
+            assert_eq!(gradient.shape(), parameter.value.shape(), "{}", parameter.name);
+        }
     }
 }
 
 #[test]
 fn frozen_parameters_get_no_gradient_and_change_no_other() {
-    let mut parameters = parameters();
-    let mut all = Gradients::new(&parameters);
-    step(&parameters, &[0, 2], 0.2, &mut all);
-    for frozen in 0..parameters.len() {
-        for (i, parameter) in parameters.iter_mut().enumerate() {
-            parameter.trainable = i != frozen && i % 3 != 1;
-        }
-        let mut gradients = Gradients::new(&parameters);
-        step(&parameters, &[0, 2], 0.2, &mut gradients);
-        for ((got, expected), parameter) in gradients.iter().zip(all.iter()).zip(parameters.iter()) {
-            let expected = expected.filter(|_| parameter.trainable).map(Tensor::data);
-            assert_eq!(got.map(Tensor::data), expected, "{}", parameter.name);
+    for device in devices() {
+        let mut parameters = parameters();
+        let mut all = Gradients::new(&parameters);
+        step(device, &parameters, &[0, 2], 0.2, &mut all);
+        for frozen in 0..parameters.len() {
+            for (i, parameter) in parameters.iter_mut().enumerate() {
+                parameter.trainable = i != frozen && i % 3 != 1;
+            }
+            let mut gradients = Gradients::new(&parameters);
+            step(device, &parameters, &[0, 2], 0.2, &mut gradients);
+            for ((got, expected), parameter) in gradients.iter().zip(all.iter()).zip(parameters.iter()) {
+                let expected = expected.filter(|_| parameter.trainable).map(Tensor::data);
+                assert_eq!(got.map(Tensor::data), expected, "{}", parameter.name);
+            }
         }
     }
 }
 
 #[test]
 fn an_inference_tape_gives_the_same_value_and_no_gradient() {
-    let parameters = parameters();
-    let mut tape = Tape::inference(&Cpu, &parameters);
-    let y = encode(&mut tape, &[0, 2], 0.0).unwrap();
-    assert!(!y.needs_gradient());
-    let recorded = step(&parameters, &[0, 2], 0.0, &mut Gradients::new(&parameters));
-    assert_eq!(y.value().data(), recorded.data());
+    for device in devices() {
+        let parameters = parameters();
+        let mut tape = Tape::inference(device, &parameters);
+        let y = encode(&mut tape, &[0, 2], 0.0).unwrap();
+        assert!(!y.needs_gradient());
+        let recorded = step(device, &parameters, &[0, 2], 0.0, &mut Gradients::new(&parameters));
+        assert_eq!(y.value().data(), recorded.data());
+    }
 }
 
 /// At x = -1.5 the derivatives of the two forms differ by 2.4e-4.
 #[test]
 fn the_derivative_of_gelu_is_that_of_erf_gelu() {
-    let parameters = Parameters::default();
-    for (kind, expected) in [(Activation::Gelu, -0.127_469), (Activation::GeluTanh, -0.127_711)] {
-        let mut tape = Tape::recording(&Cpu, &parameters);
-        let x = tape.leaf(Tensor::scalar(-1.5));
-        let y = tape.activation(kind, &x).unwrap();
-        let mut gradients = tape.backward(&y, Tensor::scalar(1.0), &mut Gradients::new(&parameters)).unwrap();
-        assert_close(&format!("{kind:?}"), gradients.take(&x).unwrap().data(), &[expected], 2e-5);
+    for device in devices() {
+        let parameters = Parameters::default();
+        for (kind, expected) in [(Activation::Gelu, -0.127_469), (Activation::GeluTanh, -0.127_711)] {
+            let mut tape = Tape::recording(device, &parameters);
+            let x = tape.leaf(Tensor::scalar(-1.5));
+            let y = tape.activation(kind, &x).unwrap();
+            let mut gradients = tape.backward(&y, Tensor::scalar(1.0), &mut Gradients::new(&parameters)).unwrap();
+            assert_close(&format!("{kind:?}"), gradients.take(&x).unwrap().data(), &[expected], 2e-5);
+        }
     }
 }
 
 /// Padding, or a neighbour, that leaks into an embedding shows where all values are negative or small.
 #[test]
 fn no_row_of_another_sequence_reaches_a_pooled_embedding() {
-    let parameters = Parameters::default();
-    let poolings = [Pooling::Mean, Pooling::Cls, Pooling::Max, Pooling::Last, Pooling::Gem { p: 3.0, eps: 1e-6 }];
-    for pooling in poolings {
-        let pooled = |numbers: Vec<f32>, offsets: &[u32], examples: &[u32]| {
-            let mut tape = Tape::inference(&Cpu, &parameters);
-            let rows = numbers.len() / 2;
-            let x = tape.constant(Tensor::from_vec(numbers, &[rows, 2]).unwrap());
-            tape.pool(pooling, &x, &Packing::new(offsets, examples)).unwrap().value().data().to_vec()
-        };
-        let own = vec![-3.0, -2.0, -5.0, 0.01];
-        let alone = pooled(own.clone(), &[0, 2], &[0]);
-        let between = pooled([vec![9.0, 9.0], own, vec![9.0, -9.0]].concat(), &[0, 1, 3, 4], &[0, 1, 2]);
-        assert_eq!(alone, between[2..4], "{pooling:?}");
+    for device in devices() {
+        let parameters = Parameters::default();
+        let poolings = [Pooling::Mean, Pooling::Cls, Pooling::Max, Pooling::Last, Pooling::Gem { p: 3.0, eps: 1e-6 }];
+        for pooling in poolings {
+            let pooled = |numbers: Vec<f32>, offsets: &[u32], examples: &[u32]| {
+                let mut tape = Tape::inference(device, &parameters);
+                let rows = numbers.len() / 2;
+                let x = tape.constant(Tensor::from_vec(numbers, &[rows, 2]).unwrap());
+                tape.pool(pooling, &x, &Packing::new(offsets, examples)).unwrap().value().data().to_vec()
+            };
+            let own = vec![-3.0, -2.0, -5.0, 0.01];
+            let alone = pooled(own.clone(), &[0, 2], &[0]);
+            let between = pooled([vec![9.0, 9.0], own, vec![9.0, -9.0]].concat(), &[0, 1, 3, 4], &[0, 1, 2]);
+            assert_eq!(alone, between[2..4], "{pooling:?}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 //! differences of those formulas.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too, fail by panicking")]
 
+#[path = "common/devices.rs"]
+mod devices;
 #[path = "common/formula.rs"]
 mod formula;
 
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use engine::function::{MatrixFunction, Measure, MeasureKind, RowFunction, Similarity, Unary};
 use engine::{Cpu, Gradients, Parameters, Tape, Tensor};
 
+use self::devices::devices;
 use self::formula::{Matrices, check, numbers};
 
 const fn measured(kind: MeasureKind, normalize: Option<f64>, power: f64) -> Similarity {
@@ -88,18 +91,21 @@ fn similarities_of_all_pairs_and_of_paired_rows() {
 
 #[test]
 fn near_and_equal_vectors_keep_exact_distances_and_finite_gradients() {
-    let (device, parameters) = (Cpu, Parameters::default());
-    let mut tape = Tape::recording(&device, &parameters);
-    let x = tape.leaf(Tensor::from_vec(vec![1.0, 2.0, 1.0, 2.0, 1.0, 2.0003, 0.0, 0.0], &[4, 2]).unwrap());
-    let euclidean = Similarity::Euclidean { normalize: false, squared: false };
-    let y = tape.similarities(euclidean, &x, &x).unwrap();
-    assert_eq!(y.value().data()[1], 0.0);
-    assert_eq!(y.value().data()[2], 2.0003 - 2.0);
-    let paired = tape.paired_similarities(Similarity::Euclidean { normalize: true, squared: false }, &x, &x).unwrap();
-    let (total, other) = (tape.sum(&y, None).unwrap(), tape.sum(&paired, None).unwrap());
-    let total = tape.add(&total, &other).unwrap();
-    let mut found = tape.backward(&total, Tensor::scalar(1.0), &mut Gradients::new(&parameters)).unwrap();
-    assert!(found.take(&x).unwrap().data().iter().all(|g| g.is_finite()));
+    for device in devices() {
+        let parameters = Parameters::default();
+        let mut tape = Tape::recording(device, &parameters);
+        let x = tape.leaf(Tensor::from_vec(vec![1.0, 2.0, 1.0, 2.0, 1.0, 2.0003, 0.0, 0.0], &[4, 2]).unwrap());
+        let euclidean = Similarity::Euclidean { normalize: false, squared: false };
+        let y = tape.similarities(euclidean, &x, &x).unwrap();
+        assert_eq!(y.value().data()[1], 0.0);
+        assert_eq!(y.value().data()[2], 2.0003 - 2.0);
+        let paired =
+            tape.paired_similarities(Similarity::Euclidean { normalize: true, squared: false }, &x, &x).unwrap();
+        let (total, other) = (tape.sum(&y, None).unwrap(), tape.sum(&paired, None).unwrap());
+        let total = tape.add(&total, &other).unwrap();
+        let mut found = tape.backward(&total, Tensor::scalar(1.0), &mut Gradients::new(&parameters)).unwrap();
+        assert!(found.take(&x).unwrap().data().iter().all(|g| g.is_finite()));
+    }
 }
 
 #[test]
@@ -161,11 +167,13 @@ fn functions_of_rows_that_are_never_held_equal_those_of_the_whole_matrix() {
                 |tape, x| Ok(tape.similarity_rows(similarity, -2.0, &x[0], &x[1], Arc::new(Squares))?.0),
                 naive,
             );
-        } else {
-            let (device, parameters) = (Cpu, Parameters::default());
+            continue;
+        }
+        for device in devices() {
+            let parameters = Parameters::default();
             let (a, b) = (numbers(11, 5 * rows), numbers(12, 15));
             let exact = [&a, &b].map(|x| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>());
-            let mut tape = Tape::recording(&device, &parameters);
+            let mut tape = Tape::recording(device, &parameters);
             let a = tape.leaf(Tensor::from_vec(a, &[rows, 5]).unwrap());
             let b = tape.leaf(Tensor::from_vec(b, &[3, 5]).unwrap());
             let (y, counts) = tape.similarity_rows(similarity, -2.0, &a, &b, Arc::new(Squares)).unwrap();
@@ -175,7 +183,7 @@ fn functions_of_rows_that_are_never_held_equal_those_of_the_whole_matrix() {
             let upstream = Tensor::full(&[rows], 1.0);
             let mut found = tape.backward(&y, upstream.clone(), &mut Gradients::new(&parameters)).unwrap();
             // The same from the matrix as a whole.
-            let mut tape = Tape::recording(&device, &parameters);
+            let mut tape = Tape::recording(device, &parameters);
             let (c, d) = (tape.leaf(a.value().clone()), tape.leaf(b.value().clone()));
             let whole = tape.similarities(similarity, &c, &d).unwrap();
             let weights = (0..3 * rows).map(|i| if i % 3 == 1 { 4.0 * (i / 3) as f32 } else { 4.0 }).collect();

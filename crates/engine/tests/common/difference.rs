@@ -1,8 +1,9 @@
 //! Operations against plain loops in f64, and their gradients against finite differences of the loops.
 
 use engine::random::Key;
-use engine::{Cpu, Gradients, Parameters, Result, Tape, Tensor, Var};
+use engine::{Device, Gradients, Parameters, Result, Tape, Tensor, Var};
 
+use super::devices::devices;
 use super::{assert_close, random};
 
 /// Of the largest magnitude of the tensor; the sums of products of the larger shapes round to this.
@@ -21,7 +22,8 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
     x.iter().zip(y).map(|(x, y)| x * y).sum()
 }
 
-/// Compares `operation` with `reference`, and its gradient of every input with the differences of the reference.
+/// Compares `operation` with `reference`, and its gradient of every input with the differences of the reference, on every
+/// device.
 #[track_caller]
 pub(crate) fn check(
     name: &str,
@@ -29,8 +31,21 @@ pub(crate) fn check(
     operation: impl Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
     reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
+    for device in devices() {
+        check_on(device, &format!("{name} on {}", device.name()), inputs, &operation, &reference);
+    }
+}
+
+#[track_caller]
+fn check_on(
+    device: &dyn Device,
+    name: &str,
+    inputs: &[Tensor],
+    operation: impl Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
     let parameters = Parameters::default();
-    let mut tape = Tape::recording(&Cpu, &parameters);
+    let mut tape = Tape::recording(device, &parameters);
     let leaves: Vec<Var> = inputs.iter().map(|input| tape.leaf(input.clone())).collect();
     let y = operation(&mut tape, &leaves).unwrap();
     let exact: Vec<Vec<f64>> = inputs.iter().map(|input| doubles(input.data())).collect();

@@ -1,7 +1,9 @@
 //! Values of operations against naive formulas in f64, gradients against central differences of those.
 
 use engine::random::Key;
-use engine::{Cpu, Gradients, Parameters, Result, Tape, Tensor, Var};
+use engine::{Device, Gradients, Parameters, Result, Tape, Tensor, Var};
+
+use super::devices::devices;
 
 pub(crate) type Matrices = [Vec<f64>];
 
@@ -9,15 +11,27 @@ pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     (0..count as u64).map(|i| Key::new(seed).normal(i) as f32).collect()
 }
 
-/// Checks value and gradients of `operation` on inputs of these shapes.
+/// Checks value and gradients of `operation` on inputs of these shapes, on every device.
 pub(crate) fn check(
     shapes: &[&[usize]],
     inputs: Vec<Vec<f32>>,
     operation: impl Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
     naive: impl Fn(&Matrices) -> Vec<f64>,
 ) {
-    let (device, parameters) = (Cpu, Parameters::default());
-    let mut tape = Tape::recording(&device, &parameters);
+    for device in devices() {
+        check_on(device, shapes, &inputs, &operation, &naive);
+    }
+}
+
+fn check_on(
+    device: &dyn Device,
+    shapes: &[&[usize]],
+    inputs: &[Vec<f32>],
+    operation: impl Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    naive: impl Fn(&Matrices) -> Vec<f64>,
+) {
+    let parameters = Parameters::default();
+    let mut tape = Tape::recording(device, &parameters);
     let leaves: Vec<Var> = inputs
         .iter()
         .zip(shapes)
@@ -28,7 +42,8 @@ pub(crate) fn check(
     let expected = naive(&exact);
     let close = |got: f32, expected: f64, tolerance: f64, what: &str| {
         let error = (f64::from(got) - expected).abs();
-        assert!(error <= tolerance * expected.abs().max(1.0), "{what}: got {got}, expected {expected}");
+        let on = device.name();
+        assert!(error <= tolerance * expected.abs().max(1.0), "{what}: got {got} on {on}, expected {expected}");
     };
     assert_eq!(y.value().len(), expected.len());
     y.value().data().iter().zip(&expected).for_each(|(&got, &expected)| close(got, expected, 2e-7, "value"));

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub(crate) mod devices;
 pub(crate) mod difference;
 pub(crate) mod golden;
 
