@@ -11,6 +11,13 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
+// The dynamic shared memory of a block as an array; the emulator has its own.
+#ifndef EMULATOR
+#define SHARED_MEMORY(T, name)                                                                                         \
+    extern __shared__ uint4 dynamic_memory[];                                                                          \
+    T *name = (T *)dynamic_memory
+#endif
+
 // The upper half of a float.
 struct bf16 {
     u16 bits;
