@@ -1,8 +1,13 @@
 //! The kernels of a GPU beside those of the processor, on numbers drawn at random: relative to the norm of the right
-//! result the difference is below 1e-5 in f32 and 1e-2 in bf16. Skipped, with the reason printed, where there is no GPU.
+//! result the difference is below 1e-5 in f32 and 1e-2 in bf16. Where there is no GPU, one is emulated.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, fail by panicking")]
+
+mod common;
 
 use std::sync::OnceLock;
 
+use common::devices::gpu;
 use engine::cuda::Precision;
 use engine::device::{Activation, AttentionOptions, Device, Operand, Pooling, UpdateKind, UpdateRule};
 use engine::random::{Dropout, Key};
@@ -12,21 +17,13 @@ use engine::{Cpu, Cuda, Packing, Tensor};
 fn gpus() -> &'static [(Cuda, f64)] {
     static GPUS: OnceLock<Vec<(Cuda, f64)>> = OnceLock::new();
     GPUS.get_or_init(|| {
-        let open = |(precision, tolerance)| match Cuda::open(0, precision) {
-            Ok(cuda) => Some((cuda, tolerance)),
-            Err(error) => {
-                eprintln!("skipped on a GPU: {error}");
-                None
-            }
-        };
-        [(Precision::F32, 1e-5), (Precision::Bf16, 1e-2)].into_iter().filter_map(open).collect()
+        let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 1e-2)];
+        precisions.into_iter().filter_map(|(precision, tolerance)| Some((gpu(precision)?, tolerance))).collect()
     })
 }
 
 fn random(shape: &[usize], seed: u64) -> Tensor {
-    let key = Key::new(seed);
-    let len: usize = shape.iter().product();
-    Tensor::from_vec((0..len as u64).map(|i| key.normal(i) as f32).collect(), shape).unwrap()
+    common::random(seed, shape)
 }
 
 fn difference(got: &Tensor, expected: &Tensor) -> f64 {

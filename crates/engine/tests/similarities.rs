@@ -4,6 +4,8 @@
 
 #[path = "common/devices.rs"]
 mod devices;
+#[path = "common/emulated.rs"]
+mod emulated;
 #[path = "common/formula.rs"]
 mod formula;
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 pub(crate) mod devices;
+pub(crate) mod emulated;
 pub(crate) mod difference;
 pub(crate) mod golden;
 

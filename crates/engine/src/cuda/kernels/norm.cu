@@ -105,7 +105,7 @@ __device__ void add_norm_any(const T *x, const T *residual, const float *weight,
 template <typename T, int FOURS>
 __device__ void add_norm_backward(const T *normalised, const float *deviations, const float *weight, const T *dy, T *dx,
                                   float *partial, u32 rows, u32 columns) {
-    extern __shared__ float4 shared_fours[];
+    SHARED_MEMORY(float4, shared_fours);
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     float4 w[FOURS], dw[FOURS], db[FOURS];
 #pragma unroll

@@ -1,0 +1,435 @@
+// A CUDA driver, NVRTC and cuBLASLt on the processor, as far as the engine uses them: its whole CUDA half runs, and is
+// tested, on a machine without a GPU. Kernels are compiled by the C++ compiler after `emulator.hpp`; every block of
+// device memory ends at a page that may not be touched, is gone when it is freed, and begins as not-a-number.
+//
+// `tests/common/emulated.rs` builds it as three libraries of the names that are looked for. COMPILER and FOLDER are
+// defined there; the environment variable EMULATED_BYTES sets the device's memory.
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <csignal>
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+using Address = unsigned long long;
+
+// Shared by the three libraries, as inline variables are.
+namespace emulated {
+
+inline std::recursive_mutex mutex;
+constexpr size_t PAGE = 4096;
+
+struct Block {
+    char *pages;
+    size_t mapped, bytes;
+};
+
+// By address.
+inline std::map<Address, Block> blocks;
+inline size_t used = 0, peak = 0;
+inline const char *volatile running = "no kernel";
+
+inline size_t total() {
+    const char *given = std::getenv("EMULATED_BYTES");
+    return given ? std::strtoull(given, nullptr, 10) : size_t(16) << 30;
+}
+
+[[noreturn]] inline void die(const char *what) {
+    std::fprintf(stderr, "emulated GPU: %s in %s\n", what, running);
+    std::fflush(stderr);
+    std::_Exit(1);
+}
+
+inline void on_fault(int) { die("memory outside of a block was touched"); }
+
+// The block that an address lies in has so many more bytes; the whole program ends where it does not.
+inline void expect(Address address, size_t bytes, const char *what) {
+    auto after = blocks.upper_bound(address);
+    if (after != blocks.begin()) {
+        const auto &[start, block] = *--after;
+        if (address + bytes <= start + block.bytes) return;
+    }
+    die(what);
+}
+
+inline float number(const void *from, size_t index, bool bf16) {
+    if (!bf16) return ((const float *)from)[index];
+    uint32_t bits = uint32_t(((const uint16_t *)from)[index]) << 16;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+inline void put(void *to, size_t index, bool bf16, float x) {
+    if (!bf16) {
+        ((float *)to)[index] = x;
+        return;
+    }
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    ((uint16_t *)to)[index] = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+} // namespace emulated
+
+using namespace emulated;
+
+// ---- driver ----
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+
+#define DRIVER extern "C" int
+
+DRIVER cuGetErrorString(int error, const char **text) {
+    *text = error == OUT_OF_MEMORY ? "out of memory" : error == NOT_FOUND ? "not found" : "invalid value";
+    return SUCCESS;
+}
+DRIVER cuDriverGetVersion(int *version) { return *version = 13000, SUCCESS; }
+DRIVER cuInit(unsigned) {
+    std::signal(SIGSEGV, on_fault);
+    std::signal(SIGBUS, on_fault);
+    return SUCCESS;
+}
+DRIVER cuDeviceGetCount(int *count) { return *count = 1, SUCCESS; }
+DRIVER cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 ? SUCCESS : INVALID_VALUE; }
+DRIVER cuDeviceGetName(char *name, int length, int) {
+    std::snprintf(name, length, "Emulated GPU");
+    return SUCCESS;
+}
+DRIVER cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = total(), SUCCESS; }
+DRIVER cuDeviceGetAttribute(int *value, int attribute, int) {
+    // Multiprocessors; compute capability; threads of a multiprocessor; shared memory of a block.
+    switch (attribute) {
+    case 16: *value = 2; return SUCCESS;
+    case 75: *value = 9; return SUCCESS;
+    case 76: *value = 0; return SUCCESS;
+    case 97: *value = 227 << 10; return SUCCESS;
+    }
+    return INVALID_VALUE;
+}
+DRIVER cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)1, SUCCESS; }
+DRIVER cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+DRIVER cuCtxSetCurrent(void *) { return SUCCESS; }
+DRIVER cuStreamCreate(void **stream, unsigned) { return *stream = (void *)2, SUCCESS; }
+DRIVER cuStreamDestroy_v2(void *) { return SUCCESS; }
+DRIVER cuStreamSynchronize(void *) { return SUCCESS; }
+DRIVER cuDeviceGetDefaultMemPool(void **pool, int) { return *pool = (void *)3, SUCCESS; }
+DRIVER cuMemPoolSetAttribute(void *, int, void *) { return SUCCESS; }
+DRIVER cuMemPoolTrimTo(void *, size_t) { return SUCCESS; }
+DRIVER cuMemPoolGetAttribute(void *, int attribute, void *value) {
+    const std::lock_guard lock(mutex);
+    // The most ever used; otherwise what is used and reserved now.
+    *(uint64_t *)value = attribute == 8 ? peak : used;
+    return SUCCESS;
+}
+DRIVER cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes) {
+    const std::lock_guard lock(mutex);
+    *total_bytes = total();
+    *free_bytes = total() > used ? total() - used : 0;
+    return SUCCESS;
+}
+
+DRIVER cuMemAllocAsync(Address *address, size_t bytes, void *) {
+    const std::lock_guard lock(mutex);
+    if (bytes == 0) return INVALID_VALUE;
+    if (used + bytes > total()) return OUT_OF_MEMORY;
+    const size_t room = (bytes + 15) / 16 * 16, mapped = (room + PAGE - 1) / PAGE * PAGE;
+    char *pages = (char *)mmap(nullptr, mapped + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages == MAP_FAILED) return OUT_OF_MEMORY;
+    mprotect(pages + mapped, PAGE, PROT_NONE);
+    std::memset(pages, 0xff, mapped);
+    *address = (Address)(pages + mapped - room);
+    blocks[*address] = {pages, mapped + PAGE, bytes};
+    used += bytes;
+    peak = std::max(peak, used);
+    return SUCCESS;
+}
+
+DRIVER cuMemFreeAsync(Address address, void *) {
+    const std::lock_guard lock(mutex);
+    const auto found = blocks.find(address);
+    if (found == blocks.end()) die("memory was freed that is not there");
+    used -= found->second.bytes;
+    munmap(found->second.pages, found->second.mapped);
+    blocks.erase(found);
+    return SUCCESS;
+}
+
+DRIVER cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) {
+    const std::lock_guard lock(mutex);
+    expect(to, bytes, "an upload past the end of its block");
+    std::memcpy((void *)to, from, bytes);
+    return SUCCESS;
+}
+DRIVER cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) {
+    const std::lock_guard lock(mutex);
+    expect(from, bytes, "a download past the end of its block");
+    std::memcpy(to, (const void *)from, bytes);
+    return SUCCESS;
+}
+DRIVER cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) {
+    const std::lock_guard lock(mutex);
+    expect(from, bytes, "a copy past the end of its block");
+    expect(to, bytes, "a copy past the end of its block");
+    std::memcpy((void *)to, (const void *)from, bytes);
+    return SUCCESS;
+}
+DRIVER cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *) {
+    const std::lock_guard lock(mutex);
+    expect(to, bytes, "clearing past the end of its block");
+    std::memset((void *)to, value, bytes);
+    return SUCCESS;
+}
+
+// ---- kernels ----
+
+// An image is the length of a shared library, then the library.
+DRIVER cuModuleLoadData(void **module, const void *image) {
+    const std::lock_guard lock(mutex);
+    uint64_t length;
+    std::memcpy(&length, image, 8);
+    char path[] = "/tmp/emulated-kernels-XXXXXX";
+    const int file = mkstemp(path);
+    if (file < 0) return INVALID_VALUE;
+    const char *from = (const char *)image + 8;
+    bool written = true;
+    for (uint64_t done = 0; written && done < length;) {
+        const ssize_t now = write(file, from + done, length - done);
+        written = now > 0;
+        done += now;
+    }
+    close(file);
+    *module = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
+    if (!*module) std::fprintf(stderr, "emulated GPU: %s\n", dlerror());
+    unlink(path);
+    return *module ? SUCCESS : INVALID_VALUE;
+}
+
+struct Function {
+    std::string name;
+    void (*call)(unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void **);
+    unsigned shared = 48 << 10;
+};
+
+DRIVER cuModuleGetFunction(Function **function, void *module, const char *name) {
+    const std::lock_guard lock(mutex);
+    void *call = dlsym(module, (std::string("call_") + name).c_str());
+    if (!call) return NOT_FOUND;
+    *function = new Function{name, (decltype(Function::call))call};
+    return SUCCESS;
+}
+DRIVER cuFuncSetAttribute(Function *function, int, int value) {
+    if (value > 227 << 10) return INVALID_VALUE;
+    function->shared = value;
+    return SUCCESS;
+}
+DRIVER cuLaunchKernel(Function *function, unsigned x, unsigned y, unsigned z, unsigned width, unsigned height,
+                      unsigned depth, unsigned shared, void *, void **arguments, void **) {
+    const std::lock_guard lock(mutex);
+    if (x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || width * height * depth > 1024) return INVALID_VALUE;
+    if (shared > function->shared) return INVALID_VALUE;
+    running = function->name.c_str();
+    function->call(x, y, z, width, height, depth, shared, arguments);
+    running = "no kernel";
+    return SUCCESS;
+}
+
+// ---- NVRTC ----
+
+struct Source {
+    std::string text, image, log;
+};
+
+namespace {
+
+std::string read(const std::string &path) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    return text.str();
+}
+
+int run(const std::string &command) { return std::system(command.c_str()); }
+
+// The names of the kernels, which macros may have made.
+std::vector<std::string> kernels(const std::string &folder, const std::string &text) {
+    std::ofstream(folder + "/marked.cpp") << "#define EMULATOR 1\n#define __global__ GLOBAL_MARK\n"
+                                             "#define __launch_bounds__(...)\n"
+                                          << text;
+    run(std::string(COMPILER) + " -std=c++17 -E -P " + folder + "/marked.cpp -o " + folder + "/marked.ii");
+    const std::string marked = read(folder + "/marked.ii");
+    const std::regex pattern("\"C\"\\s+GLOBAL_MARK\\s+void\\s+(\\w+)\\s*\\(");
+    std::vector<std::string> names;
+    for (std::sregex_iterator found(marked.begin(), marked.end(), pattern), end; found != end; ++found)
+        names.push_back((*found)[1]);
+    return names;
+}
+
+} // namespace
+
+DRIVER nvrtcVersion(int *major, int *minor) { return *major = 0, *minor = 0, 0; }
+DRIVER nvrtcCreateProgram(Source **program, const char *text, const char *, int, const char *const *, const char *const *) {
+    *program = new Source{text, {}, {}};
+    return 0;
+}
+DRIVER nvrtcCompileProgram(Source *program, int, const char *const *) {
+    char folder[] = "/tmp/emulated-nvrtc-XXXXXX";
+    if (!mkdtemp(folder)) return 6;
+    const std::string place = folder;
+    std::ofstream source(place + "/kernels.cpp");
+    source << "#include \"emulator.hpp\"\n" << program->text << R"(
+#include <utility>
+template <typename... P, size_t... I>
+void call_kernel(void (*kernel)(P...), dim3 blocks, dim3 block, size_t shared, void **a, std::index_sequence<I...>) {
+    launch(blocks, block, shared, kernel, *(P *)a[I]...);
+}
+template <typename... P>
+void call_kernel(void (*kernel)(P...), dim3 blocks, dim3 block, size_t shared, void **a) {
+    call_kernel(kernel, blocks, block, shared, a, std::index_sequence_for<P...>{});
+}
+#define CALL(name)                                                                                                     \
+    extern "C" void call_##name(unsigned x, unsigned y, unsigned z, unsigned w, unsigned h, unsigned d, unsigned s,    \
+                                void **a) {                                                                            \
+        call_kernel(name, dim3(x, y, z), dim3(w, h, d), s, a);                                                         \
+    }
+)";
+    for (const std::string &name : kernels(place, program->text)) source << "CALL(" << name << ")\n";
+    source.close();
+    const int failed = run(std::string(COMPILER) + " -std=c++17 -O1 -w -fPIC -shared -I" FOLDER " " + place +
+                           "/kernels.cpp -o " + place + "/kernels.so 2> " + place + "/log");
+    program->log = read(place + "/log");
+    const std::string library = read(place + "/kernels.so");
+    const uint64_t length = library.size();
+    program->image = std::string((const char *)&length, 8) + library;
+    run("rm -r " + place);
+    return failed ? 6 : 0;
+}
+DRIVER nvrtcDestroyProgram(Source **program) {
+    delete *program;
+    return 0;
+}
+DRIVER nvrtcGetCUBINSize(Source *program, size_t *size) { return *size = program->image.size(), 0; }
+DRIVER nvrtcGetCUBIN(Source *program, char *image) {
+    std::memcpy(image, program->image.data(), program->image.size());
+    return 0;
+}
+DRIVER nvrtcGetProgramLogSize(Source *program, size_t *size) { return *size = program->log.size() + 1, 0; }
+DRIVER nvrtcGetProgramLog(Source *program, char *log) {
+    std::memcpy(log, program->log.c_str(), program->log.size() + 1);
+    return 0;
+}
+
+// ---- cuBLASLt: column-major, as it is ----
+
+struct Layout {
+    bool bf16;
+    uint64_t rows, columns;
+    int64_t leading;
+};
+
+struct Description {
+    bool transposed_a = false, transposed_b = false;
+    unsigned epilogue = 1;
+    const void *bias = nullptr;
+};
+
+DRIVER cublasLtCreate(void **handle) { return *handle = (void *)4, 0; }
+DRIVER cublasLtDestroy(void *) { return 0; }
+DRIVER cublasLtMatrixLayoutCreate(Layout **layout, int type, uint64_t rows, uint64_t columns, int64_t leading) {
+    *layout = new Layout{type == 14, rows, columns, leading};
+    return type == 14 || type == 0 ? 0 : 15;
+}
+DRIVER cublasLtMatrixLayoutDestroy(Layout *layout) {
+    delete layout;
+    return 0;
+}
+DRIVER cublasLtMatmulDescCreate(Description **description, int, int) { return *description = new Description, 0; }
+DRIVER cublasLtMatmulDescDestroy(Description *description) {
+    delete description;
+    return 0;
+}
+DRIVER cublasLtMatmulDescSetAttribute(Description *description, int attribute, const void *value, size_t) {
+    switch (attribute) {
+    case 3: description->transposed_a = *(const int *)value; return 0;
+    case 4: description->transposed_b = *(const int *)value; return 0;
+    case 7: description->epilogue = *(const unsigned *)value; return 0;
+    case 8: description->bias = *(const void *const *)value; return 0;
+    }
+    return 15;
+}
+DRIVER cublasLtMatmulPreferenceCreate(void **preference) { return *preference = (void *)5, 0; }
+DRIVER cublasLtMatmulPreferenceDestroy(void *) { return 0; }
+DRIVER cublasLtMatmulPreferenceSetAttribute(void *, int, const void *, size_t) { return 0; }
+
+struct Heuristic {
+    uint64_t algorithm[8];
+    size_t workspace;
+    int state;
+    float waves;
+    int reserved[4];
+};
+
+DRIVER cublasLtMatmulAlgoGetHeuristic(void *, Description *, Layout *, Layout *, Layout *, Layout *, void *, int,
+                                      Heuristic *results, int *count) {
+    std::memset(results, 0, sizeof(Heuristic));
+    *count = 1;
+    return 0;
+}
+
+DRIVER cublasLtMatmul(void *, Description *description, const float *alpha, const void *a, Layout *a_layout,
+                      const void *b, Layout *b_layout, const float *beta, const void *c, Layout *, void *d,
+                      Layout *d_layout, const void *, void *, size_t, void *) {
+    const std::lock_guard lock(mutex);
+    running = "a matrix product";
+    const size_t rows = d_layout->rows, columns = d_layout->columns;
+    const size_t inner = description->transposed_a ? a_layout->rows : a_layout->columns;
+    const size_t a_rows = description->transposed_a ? a_layout->columns : a_layout->rows;
+    const size_t b_inner = description->transposed_b ? b_layout->columns : b_layout->rows;
+    const size_t b_columns = description->transposed_b ? b_layout->rows : b_layout->columns;
+    if (a_rows != rows || b_columns != columns || b_inner != inner || a_layout->bf16 != b_layout->bf16) return 7;
+    const auto end = [](const Layout *layout) {
+        return ((layout->columns - 1) * layout->leading + layout->rows) * (layout->bf16 ? 2 : 4);
+    };
+    expect((Address)a, end(a_layout), "a first operand past the end of its block");
+    expect((Address)b, end(b_layout), "a second operand past the end of its block");
+    expect((Address)d, end(d_layout), "a result past the end of its block");
+    if (description->epilogue == 4) expect((Address)description->bias, rows * (d_layout->bf16 ? 2 : 4), "a bias too short");
+    // Rows of `a` and columns of `b` side by side, then their inner products.
+    std::vector<float> left(rows * inner), right(columns * inner);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t k = 0; k < inner; k++)
+            left[i * inner + k] = number(a, description->transposed_a ? i * a_layout->leading + k : k * a_layout->leading + i, a_layout->bf16);
+    for (size_t j = 0; j < columns; j++)
+        for (size_t k = 0; k < inner; k++)
+            right[j * inner + k] = number(b, description->transposed_b ? k * b_layout->leading + j : j * b_layout->leading + k, b_layout->bf16);
+    for (size_t j = 0; j < columns; j++)
+        for (size_t i = 0; i < rows; i++) {
+            float lanes[8] = {};
+            const float *x = &left[i * inner], *y = &right[j * inner];
+            size_t k = 0;
+            for (; k + 8 <= inner; k += 8)
+                for (int lane = 0; lane < 8; lane++) lanes[lane] += x[k + lane] * y[k + lane];
+            float sum = 0;
+            for (; k < inner; k++) sum += x[k] * y[k];
+            for (int lane = 0; lane < 8; lane++) sum += lanes[lane];
+            const size_t at = j * d_layout->leading + i;
+            sum *= *alpha;
+            // What is not added is not read, not even times 0.
+            if (*beta != 0) sum += *beta * number(c, at, d_layout->bf16);
+            if (description->epilogue == 4) sum += number(description->bias, i, d_layout->bf16);
+            put(d, at, d_layout->bf16, sum);
+        }
+    running = "no kernel";
+    return 0;
+}
