@@ -222,6 +222,20 @@ pub trait Functions {
         extent: [usize; 2],
     );
 
+    /// Zeros of a shape, and in them the block that [`Functions::copy_block`] copies.
+    fn placed_block(
+        &self,
+        from: &Tensor,
+        from_corner: [usize; 2],
+        shape: &[usize],
+        to_corner: [usize; 2],
+        extent: [usize; 2],
+    ) -> Tensor {
+        let mut to = Tensor::zeros(shape);
+        self.copy_block(from, from_corner, &mut to, to_corner, extent);
+        to
+    }
+
     /// `out[r, first + c] += scale x[r, c]`, for all columns of `x`.
     fn add_columns(&self, x: &Tensor, scale: f32, out: &mut Tensor, first: usize);
 

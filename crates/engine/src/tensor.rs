@@ -98,6 +98,11 @@ impl Tensor {
         self.storage = Arc::new(Storage { host: OnceLock::new(), cuda: numbers });
     }
 
+    /// Whether anything has been written yet.
+    pub(crate) fn is_written(&self) -> bool {
+        self.storage.host.get().is_some() || self.storage.cuda.format().is_some()
+    }
+
     /// The extents, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape

@@ -15,6 +15,7 @@ mod function;
 mod map;
 mod matmul;
 mod program;
+mod similarity;
 mod update;
 
 use std::collections::HashMap;

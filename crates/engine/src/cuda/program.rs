@@ -21,22 +21,33 @@ const ACTIVATION: &str = include_str!("kernels/activation.cuh");
 pub(crate) enum Program {
     Elementwise,
     Embedding,
+    Function,
     Norm,
     Pooling,
+    Similarity,
     Update,
 }
 
 impl Program {
     /// All of them, for compiling them ahead.
-    pub(crate) const ALL: [Program; 5] =
-        [Program::Elementwise, Program::Embedding, Program::Norm, Program::Pooling, Program::Update];
+    pub(crate) const ALL: [Program; 7] = [
+        Program::Elementwise,
+        Program::Embedding,
+        Program::Function,
+        Program::Norm,
+        Program::Pooling,
+        Program::Similarity,
+        Program::Update,
+    ];
 
     fn source(self) -> String {
         let text = match self {
             Program::Elementwise => include_str!("kernels/elementwise.cu"),
             Program::Embedding => include_str!("kernels/embedding.cu"),
+            Program::Function => include_str!("kernels/function.cu"),
             Program::Norm => include_str!("kernels/norm.cu"),
             Program::Pooling => include_str!("kernels/pooling.cu"),
+            Program::Similarity => include_str!("kernels/similarity.cu"),
             Program::Update => include_str!("kernels/update.cu"),
         };
         [COMMON, ACTIVATION, text].concat()

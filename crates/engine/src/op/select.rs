@@ -52,12 +52,12 @@ impl Tape<'_> {
         if range.end > rows || range.start > range.end {
             return Err(Error::Index { operation: "row_range", index: range.end, position: range.start, limit: rows });
         }
-        let mut y = Tensor::zeros(&[range.len(), columns]);
+        let mut y = Tensor::stale(&[range.len(), columns]);
         self.device().copy_block(x.value(), [range.start, 0], &mut y, [0, 0], [range.len(), columns]);
         let (source, shape) = (x.source(), x.value().shape().to_vec());
         Ok(self.record(&[x], y, move |backward, dy| {
-            let mut dx = Tensor::zeros(&shape);
-            backward.device.copy_block(&dy, [0, 0], &mut dx, [range.start, 0], [range.len(), columns]);
+            let extent = [range.len(), columns];
+            let dx = backward.device.placed_block(&dy, [0, 0], &shape, [range.start, 0], extent);
             backward.add(source, dx);
             Ok(())
         }))
@@ -93,12 +93,12 @@ impl Tape<'_> {
             let (index, position) = (range.end, range.start);
             return Err(Error::Index { operation: "column_range", index, position, limit: columns });
         }
-        let mut y = Tensor::zeros(&[rows, range.len()]);
+        let mut y = Tensor::stale(&[rows, range.len()]);
         self.device().copy_block(x.value(), [0, range.start], &mut y, [0, 0], [rows, range.len()]);
         let (source, shape) = (x.source(), x.value().shape().to_vec());
         Ok(self.record(&[x], y, move |backward, dy| {
-            let mut dx = Tensor::zeros(&shape);
-            backward.device.copy_block(&dy, [0, 0], &mut dx, [0, range.start], [rows, range.len()]);
+            let extent = [rows, range.len()];
+            let dx = backward.device.placed_block(&dy, [0, 0], &shape, [0, range.start], extent);
             backward.add(source, dx);
             Ok(())
         }))
@@ -143,13 +143,14 @@ impl Tape<'_> {
             shape[axis] += extent[axis];
             places.push((part.source(), part.value().shape().to_vec(), corner, extent));
         }
-        let mut y = Tensor::zeros(&shape);
+        // The parts cover all of it.
+        let mut y = Tensor::stale(&shape);
         for (part, (_, _, corner, extent)) in parts.iter().zip(&places) {
             self.device().copy_block(part.value(), [0, 0], &mut y, *corner, *extent);
         }
         Ok(self.record(parts, y, move |backward, dy| {
             for (source, shape, corner, extent) in places {
-                let mut dx = Tensor::zeros(&shape);
+                let mut dx = Tensor::stale(&shape);
                 backward.device.copy_block(&dy, corner, &mut dx, [0, 0], extent);
                 backward.add(source, dx);
             }
