@@ -45,7 +45,7 @@ impl Cuda {
     }
 
     /// The places of a packing's rows, the key, the threshold and the factor of a dropout; none without.
-    fn dropout_arguments(&self, dropout: Option<(&Dropout, &Packing)>) -> [Argument; 4] {
+    pub(super) fn dropout_arguments(&self, dropout: Option<(&Dropout, &Packing)>) -> [Argument; 4] {
         match dropout {
             None => [0u64.into(), 0u64.into(), 0u32.into(), 0f32.into()],
             Some((dropout, packing)) => [

@@ -102,7 +102,8 @@ impl Cuda {
     /// [`Error::Device`] with what the compiler says.
     pub fn compile(&self) -> Result<()> {
         self.context.ready();
-        Program::ALL.into_iter().try_for_each(|program| self.context.module(program).map(drop))
+        let needed = |program: &Program| self.precision == Precision::Bf16 || !program.is_bf16_only();
+        Program::ALL.into_iter().filter(needed).try_for_each(|program| self.context.module(program).map(drop))
     }
 
     /// The most bytes of memory that tensors have had at once.
@@ -217,7 +218,6 @@ pub(crate) struct Layout {
 
 /// The sequences of a packing cut into tiles of equally many rows, the last of a sequence shorter.
 #[derive(Debug)]
-#[allow(dead_code)] // by attention
 pub(crate) struct Tiles {
     pub(crate) count: usize,
     /// Sequence and first row within it, 32 bits each; those of long sequences come first.
@@ -233,7 +233,6 @@ impl Layout {
     }
 
     /// Tiles of so many rows.
-    #[allow(dead_code)] // by attention
     pub(crate) fn tiles(&self, packing: &Packing, rows: usize) -> Arc<Tiles> {
         let mut tiles = self.tiles.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let make = || {

@@ -15,12 +15,18 @@ use crate::error::{Error, Result};
 
 const COMMON: &str = include_str!("kernels/common.cuh");
 const ACTIVATION: &str = include_str!("kernels/activation.cuh");
+const TENSOR_CORE: &str = include_str!("kernels/tensor_core.cuh");
+const FLASH_ATTENTION: &str = include_str!("kernels/flash_attention.cuh");
 
 /// A file of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Program {
     Elementwise,
     Embedding,
+    /// Attention in tiles of bf16, for heads of so many numbers.
+    FlashAttention32,
+    FlashAttention64,
+    FlashAttention128,
     Function,
     Norm,
     Pooling,
@@ -30,9 +36,12 @@ pub(crate) enum Program {
 
 impl Program {
     /// All of them, for compiling them ahead.
-    pub(crate) const ALL: [Program; 7] = [
+    pub(crate) const ALL: [Program; 10] = [
         Program::Elementwise,
         Program::Embedding,
+        Program::FlashAttention32,
+        Program::FlashAttention64,
+        Program::FlashAttention128,
         Program::Function,
         Program::Norm,
         Program::Pooling,
@@ -44,6 +53,9 @@ impl Program {
         let text = match self {
             Program::Elementwise => include_str!("kernels/elementwise.cu"),
             Program::Embedding => include_str!("kernels/embedding.cu"),
+            Program::FlashAttention32 => return flash_attention(32),
+            Program::FlashAttention64 => return flash_attention(64),
+            Program::FlashAttention128 => return flash_attention(128),
             Program::Function => include_str!("kernels/function.cu"),
             Program::Norm => include_str!("kernels/norm.cu"),
             Program::Pooling => include_str!("kernels/pooling.cu"),
@@ -52,6 +64,16 @@ impl Program {
         };
         [COMMON, ACTIVATION, text].concat()
     }
+
+    /// Whether it takes instructions of compute capability 8.0, for activations of bf16.
+    pub(crate) fn is_bf16_only(self) -> bool {
+        matches!(self, Program::FlashAttention32 | Program::FlashAttention64 | Program::FlashAttention128)
+    }
+}
+
+fn flash_attention(head_size: u32) -> String {
+    let size = format!("#define HEAD_SIZE {head_size}\n");
+    [COMMON, &size, TENSOR_CORE, FLASH_ATTENTION, include_str!("kernels/flash_attention.cu")].concat()
 }
 
 /// One argument of a kernel: the value in the lower bytes.

@@ -15,15 +15,19 @@ inline unsigned shared_address(const void *pointer) {
 }
 
 inline unsigned char *shared_place(unsigned address, unsigned bytes) {
-    if (address % 16 != 0) emulator::fail("a misaligned address of shared memory");
+    if (address % bytes != 0) emulator::fail("a misaligned address of shared memory");
     if (address + bytes > emulator::shared_bytes) emulator::fail("an address beyond shared memory");
     return emulator::shared + address;
 }
 
-inline void copy_async(unsigned to, const void *from, bool filled) {
-    if ((uintptr_t)from % 16 != 0) emulator::fail("a misaligned copy");
-    emulator::self().open.push_back({shared_place(to, 16), from, 16, filled});
+inline void copy_bytes_async(unsigned to, const void *from, int bytes, bool filled) {
+    if ((uintptr_t)from % bytes != 0) emulator::fail("a misaligned copy");
+    emulator::self().open.push_back({shared_place(to, bytes), from, bytes, filled});
 }
+
+inline void copy_async(unsigned to, const void *from, bool filled) { copy_bytes_async(to, from, 16, filled); }
+
+inline void copy_word_async(unsigned to, const void *from, bool filled) { copy_bytes_async(to, from, 4, filled); }
 
 inline void copy_async_close() {
     emulator::Fiber &fiber = emulator::self();
@@ -85,3 +89,13 @@ inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, u
         sum[i] += total;
     }
 }
+
+inline unsigned pair(float low, float high) {
+    const auto rounded = [](float x) {
+        const unsigned bits = __float_as_uint(x);
+        return std::isnan(x) ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    };
+    return rounded(low) | rounded(high) << 16;
+}
+
+inline float power_of_two(float x) { return std::exp2(x); }

@@ -14,6 +14,11 @@ __device__ __forceinline__ void copy_async(u32 to, const void *from, bool filled
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(filled ? 16 : 0) : "memory");
 }
 
+// The same for 4 bytes.
+__device__ __forceinline__ void copy_word_async(u32 to, const void *from, bool filled) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(filled ? 4 : 0) : "memory");
+}
+
 // Ends a group of copies.
 __device__ __forceinline__ void copy_async_close() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -40,10 +45,24 @@ __device__ __forceinline__ void load_matrices_transposed(u32 (&matrices)[4], u32
 
 // sum += a b
 __device__ __forceinline__ void multiply_add(float (&sum)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
                  : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Two numbers as bf16, the first in the lower half.
+__device__ __forceinline__ u32 pair(float low, float high) {
+    u32 both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+
+// 2^x to 22 bits; 0 for minus infinity.
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 #endif
