@@ -19,6 +19,7 @@ mod similarity;
 mod update;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
 use self::buffer::Format;
@@ -212,8 +213,8 @@ pub(crate) struct Layout {
     pub(crate) offsets: Buffer,
     /// Example and position of each row, 32 bits each.
     pub(crate) rows: Buffer,
-    /// By the rows of a tile: each tile's sequence and first row within it.
-    tiles: Mutex<HashMap<usize, Arc<Tiles>>>,
+    /// By the rows of a tile and the lengths of the sequences that are cut.
+    tiles: Mutex<HashMap<(usize, RangeInclusive<usize>), Arc<Tiles>>>,
 }
 
 /// The sequences of a packing cut into tiles of equally many rows, the last of a sequence shorter.
@@ -232,11 +233,12 @@ impl Layout {
         Layout { offsets, rows, tiles: Mutex::default() }
     }
 
-    /// Tiles of so many rows.
-    pub(crate) fn tiles(&self, packing: &Packing, rows: usize) -> Arc<Tiles> {
+    /// Tiles of so many rows of the sequences of some lengths.
+    pub(crate) fn tiles(&self, packing: &Packing, rows: usize, lengths: RangeInclusive<usize>) -> Arc<Tiles> {
         let mut tiles = self.tiles.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let make = || {
             let mut sequences: Vec<(u32, usize)> = (0..).zip(packing.ranges().map(|range| range.len())).collect();
+            sequences.retain(|(_, len)| lengths.contains(len));
             sequences.sort_by_key(|&(_, len)| std::cmp::Reverse(len));
             let tiles = sequences
                 .iter()
@@ -244,6 +246,6 @@ impl Layout {
             let list: Vec<[u32; 2]> = tiles.collect();
             Arc::new(Tiles { count: list.len(), list: Buffer::upload(self.offsets.context(), &list) })
         };
-        tiles.entry(rows).or_insert_with(make).clone()
+        tiles.entry((rows, lengths.clone())).or_insert_with(make).clone()
     }
 }

@@ -73,7 +73,9 @@ impl Program {
 
 fn flash_attention(head_size: u32) -> String {
     let size = format!("#define HEAD_SIZE {head_size}\n");
-    [COMMON, &size, TENSOR_CORE, FLASH_ATTENTION, include_str!("kernels/flash_attention.cu")].concat()
+    let (forward, backward) =
+        (include_str!("kernels/flash_attention.cu"), include_str!("kernels/flash_attention_backward.cu"));
+    [COMMON, &size, TENSOR_CORE, FLASH_ATTENTION, forward, backward].concat()
 }
 
 /// One argument of a kernel: the value in the lower bytes.

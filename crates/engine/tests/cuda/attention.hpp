@@ -119,6 +119,7 @@ inline std::vector<Case> cases(u32 size) {
         {size, 2, {129, 5}, true},
         {size, 1, {200, 20}, false, 17},
         {size, 1, {150}, true, 40},
+        {size, 1, {60, 100}, true, 30},
         {size, 2, {64, 33, 1, 70}, false, -1, true},
         {size, 2, {64, 33, 1, 70}, false, -1, false, true},
         {size, 2, {140, 9}, true, 70, true, true},

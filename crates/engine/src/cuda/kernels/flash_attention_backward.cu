@@ -1,0 +1,568 @@
+// Attention backward over packed rows for heads of 32, 64 and 128 numbers. Probabilities are computed again from the
+// log-sum-exp. Every sum has one order, so that gradients are the same in every run: one kernel takes tiles of queries and
+// adds over keys, another takes tiles of keys and adds over queries. Short sequences need only one block for both.
+//
+// `attention_queries_SIZE_EXTRAS`: the gradient of the queries and each row's `inner` product of output and gradient,
+// which the second kernel needs. Grid (tiles or groups, heads), 128 threads, tiles of `QUERY_ROWS` rows, dynamic shared
+// memory 4 SIZE (QUERY_ROWS + 128) bytes. With EXTRAS = 2 (bias; EXTRAS as in the forward pass) block x takes tiles x,
+// x + groups, ..., writes its part of the bias's gradient [groups, 2 reach - 1, heads], and takes
+// 4 (QUERY_ROWS + 64) + 4 33 QUERY_ROWS bytes more.
+//
+// `attention_keys_SIZE_EXTRAS`: the gradients of keys and values. Grid (tiles, heads), 128 threads, tiles of `KEY_ROWS`
+// rows, dynamic shared memory 4 SIZE (KEY_ROWS + 128) + 2048 bytes, with EXTRAS = 2 another 8 (KEY_ROWS + 64).
+//
+// `attention_short_SIZE_ROWS_EXTRAS`: everything, for sequences of up to ROWS = 64 or 128 rows, without bias. Grid
+// (sequences, heads), 2 ROWS threads, dynamic shared memory ROWS (8 SIZE + 2 ROWS + 16) bytes.
+
+// Stores a warp's rows of a gradient through the place of its own rows in a tile, so that whole rows are stored.
+template <int SIZE, int STRIPS>
+__device__ __forceinline__ void store_rows(u8 *tile, u32 warp_row, const float (&sum)[STRIPS][SIZE / 8][4], float factor,
+                                           bf16 *to, u32 stride, int rows) {
+    const u32 lane = threadIdx.x % 32;
+    __syncwarp();
+#pragma unroll
+    for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int n = 0; n < SIZE / 8; n++)
+                *(u32 *)(tile + chunk_place<SIZE>(warp_row + s * 16 + half * 8 + lane / 4, n) + lane % 4 * 4) =
+                    pair(sum[s][n][2 * half] * factor, sum[s][n][2 * half + 1] * factor);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < STRIPS * SIZE / 16; i++) {
+        const int row = (i * 32 + lane) / (SIZE / 8), chunk = lane % (SIZE / 8);
+        if (row < rows)
+            *(uint4 *)(to + (size_t)row * stride + chunk * 8) =
+                *(const uint4 *)(tile + chunk_place<SIZE>(warp_row + row, chunk));
+    }
+}
+
+// Products of two pairs of bf16, added.
+__device__ __forceinline__ float pair_product(u32 x, u32 y) {
+    return __uint_as_float(x << 16) * __uint_as_float(y << 16) +
+           __uint_as_float(x & 0xffff0000u) * __uint_as_float(y & 0xffff0000u);
+}
+
+template <int SIZE, int STRIPS, int STEP, int EXTRAS>
+__device__ __forceinline__ void queries_backward(const Attention &attention, const u32 *offsets, uint2 tile,
+                                                 const bf16 *output, const bf16 *dy, const float *log_sum_exp,
+                                                 float *inner, bf16 *dqkv, float *dbias) {
+    constexpr int ROWS = 64 * STRIPS, KEYS = 64, THREADS = 128, DEPTH = SIZE / 16;
+    constexpr bool HELD = SIZE * STRIPS <= 128;
+    SHARED_MEMORY(u8, memory);
+    const u32 queries = shared_address(memory), slopes = queries + ROWS * SIZE * 2, keys = slopes + ROWS * SIZE * 2,
+              values = keys + 2 * KEYS * SIZE * 2;
+    float *biases = (float *)(memory + (2 * ROWS + 4 * KEYS) * SIZE * 2), *dscores = biases + ROWS + KEYS;
+
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y, stride = 3 * attention.hidden;
+    const u32 start = offsets[tile.x];
+    const int length = offsets[tile.x + 1] - start, first = tile.y;
+    const bf16 *sequence = attention.qkv + (size_t)start * stride + head * SIZE;
+    const bf16 *key_rows = sequence + attention.hidden, *value_rows = key_rows + attention.hidden;
+    const int from = max(0, first - attention.behind) / KEYS * KEYS;
+    const int to = min(length, first + ROWS + attention.ahead);
+    const int own_row = warp * 16 * STRIPS, own = first + own_row;
+    const size_t own_place = ((size_t)start + first) * attention.hidden + head * SIZE;
+
+    const auto fetch = [&](int key, int stage) {
+        const size_t row = (size_t)key * stride;
+        copy_tile<SIZE, KEYS, THREADS>(keys + stage * KEYS * SIZE * 2, key_rows + row, stride, length - key);
+        copy_tile<SIZE, KEYS, THREADS>(values + stage * KEYS * SIZE * 2, value_rows + row, stride, length - key);
+        copy_async_close();
+    };
+    copy_tile<SIZE, ROWS, THREADS>(queries, sequence + (size_t)first * stride, stride, length - first);
+    copy_tile<SIZE, ROWS, THREADS>(slopes, dy + own_place, attention.hidden, length - first);
+    fetch(from, 0);
+
+    const bool dropping = EXTRAS > 0 && attention.places;
+    const u64 head_key = dropping ? key_part(attention.key, head) : 0;
+    u64 row_keys[STRIPS][2];
+    // Of the scores, in powers of two.
+    float base[STRIPS][2], row_inner[STRIPS][2];
+#pragma unroll
+    for (int i = 0; i < 2 * STRIPS; i++) {
+        const int row = own + i * 8 + (int)lane / 4;
+        const bool within = row < length;
+        base[i / 2][i % 2] = within ? log_sum_exp[(size_t)(start + row) * attention.heads + head] * LOG2_E : 0.0f;
+        if (dropping) row_keys[i / 2][i % 2] = row_key(head_key, attention.places[start + min(row, length - 1)]);
+    }
+
+    const Pieces<SIZE> by_rows = Pieces<SIZE>::rows(), by_columns = Pieces<SIZE>::columns();
+    const float factor = LOG2_E * rsqrtf((float)SIZE);
+    float sum[STRIPS][SIZE / 8][4] = {};
+
+    copy_async_wait<0>();
+    __syncthreads();
+    u32 held_queries[HELD ? DEPTH : 1][STRIPS][4], held_slopes[HELD ? DEPTH : 1][STRIPS][4];
+#pragma unroll
+    for (int i = 0; i < 2 * STRIPS; i++) row_inner[i / 2][i % 2] = 0.0f;
+#pragma unroll
+    for (int k = 0; k < DEPTH; k++)
+#pragma unroll
+        for (int s = 0; s < STRIPS; s++) {
+            if (HELD) load_matrices(held_queries[HELD ? k : 0][s], by_rows.at(queries, own_row + s * 16, k));
+            u32(&slope)[4] = held_slopes[HELD ? k : 0][s];
+            load_matrices(slope, by_rows.at(slopes, own_row + s * 16, k));
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = own_row + s * 16 + i % 2 * 8 + (int)lane / 4;
+                if (first + row < length)
+                    row_inner[s][i % 2] += pair_product(slope[i], *(const u32 *)(output + own_place + (size_t)row * attention.hidden + k * 16 + i / 2 * 8 + lane % 4 * 2));
+            }
+        }
+#pragma unroll
+    for (int i = 0; i < 2 * STRIPS; i++) {
+        float &total = row_inner[i / 2][i % 2];
+        total += __shfl_xor_sync(0xffffffffu, total, 1);
+        total += __shfl_xor_sync(0xffffffffu, total, 2);
+        const int row = own + i * 8 + (int)lane / 4;
+        if (lane % 4 == 0 && row < length) inner[(size_t)(start + row) * attention.heads + head] = total;
+    }
+
+    for (int key = from, stage = 0; key < to; key += KEYS, stage ^= 1) {
+        if (key > from) {
+            copy_async_wait<0>();
+            __syncthreads();
+        }
+        if (key + KEYS < to) fetch(key + KEYS, stage ^ 1);
+        if (EXTRAS == 2) {
+            for (int i = threadIdx.x; i < ROWS + KEYS - 1; i += THREADS) {
+                const int distance = key - first + i - (ROWS - 1) + attention.reach - 1;
+                const bool within = distance >= 0 && distance < 2 * attention.reach - 1;
+                biases[i] = within ? attention.bias[(size_t)distance * attention.heads + head] * LOG2_E : 0.0f;
+            }
+            __syncthreads();
+        }
+#pragma unroll 1
+        for (int part = 0; part < KEYS; part += STEP) {
+            const int here = key + part;
+            if (here >= to) break;
+            // With a bias all warps keep in step.
+            if (EXTRAS < 2 && none_visible(attention, own, 16 * STRIPS, here, STEP, length)) continue;
+            const u32 key_tile = keys + (stage * KEYS + part) * SIZE * 2;
+            const u32 value_tile = values + (stage * KEYS + part) * SIZE * 2;
+
+            float scores[STRIPS][STEP / 8][4] = {}, changes[STRIPS][STEP / 8][4] = {};
+#pragma unroll
+            for (int k = 0; k < DEPTH; k++) {
+                if (!HELD) {
+#pragma unroll
+                    for (int s = 0; s < STRIPS; s++) {
+                        load_matrices(held_queries[0][s], by_rows.at(queries, own_row + s * 16, k));
+                        load_matrices(held_slopes[0][s], by_rows.at(slopes, own_row + s * 16, k));
+                    }
+                }
+#pragma unroll
+                for (int n = 0; n < STEP / 16; n++) {
+                    u32 b[4], c[4];
+                    load_matrices(b, by_columns.at(key_tile, n * 16, k));
+                    load_matrices(c, by_columns.at(value_tile, n * 16, k));
+#pragma unroll
+                    for (int s = 0; s < STRIPS; s++) {
+                        multiply_add(scores[s][2 * n], held_queries[HELD ? k : 0][s], b[0], b[1]);
+                        multiply_add(scores[s][2 * n + 1], held_queries[HELD ? k : 0][s], b[2], b[3]);
+                        multiply_add(changes[s][2 * n], held_slopes[HELD ? k : 0][s], c[0], c[1]);
+                        multiply_add(changes[s][2 * n + 1], held_slopes[HELD ? k : 0][s], c[2], c[3]);
+                    }
+                }
+            }
+
+            const bool masked = !all_visible(attention, own, 16 * STRIPS, here, STEP, length);
+            const float *near = biases + ROWS - 1 - own_row + part + lane % 4 * 2 - lane / 4;
+#pragma unroll
+            for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+                for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const int half = i / 2, column = here + n * 8 + lane % 4 * 2 + i % 2;
+                        float minus = -base[s][half];
+                        if (EXTRAS == 2) minus += near[n * 8 + i % 2 - s * 16 - half * 8];
+                        float probability = power_of_two(fmaf(scores[s][n][i], factor, minus));
+                        if (masked && !visible(attention, own + s * 16 + half * 8 + (int)lane / 4, column, length))
+                            probability = 0.0f;
+                        float change = changes[s][n][i];
+                        if (dropping)
+                            change = keep(row_keys[s][half], column, attention.threshold) ? change * attention.dropout_factor : 0.0f;
+                        scores[s][n][i] = probability * (change - row_inner[s][half]);
+                        if (EXTRAS == 2)
+                            dscores[(own_row + s * 16 + half * 8 + lane / 4) * (STEP + 1) + column - here] = scores[s][n][i];
+                    }
+
+#pragma unroll
+            for (int n = 0; n < STEP / 16; n++) {
+                u32 a[STRIPS][4];
+#pragma unroll
+                for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        a[s][i] = pair(scores[s][2 * n + i / 2][i % 2 * 2], scores[s][2 * n + i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+                for (int d = 0; d < DEPTH; d++) {
+                    u32 b[4];
+                    load_matrices_transposed(b, by_rows.at(key_tile, n * 16, d));
+#pragma unroll
+                    for (int s = 0; s < STRIPS; s++) {
+                        multiply_add(sum[s][2 * d], a[s], b[0], b[1]);
+                        multiply_add(sum[s][2 * d + 1], a[s], b[2], b[3]);
+                    }
+                }
+            }
+
+            if (EXTRAS == 2) {
+                // One thread adds along one diagonal.
+                __syncthreads();
+                for (int i = threadIdx.x; i < ROWS + STEP - 1; i += THREADS) {
+                    const int distance = here - first + i - (ROWS - 1) + attention.reach - 1;
+                    float total = 0.0f;
+                    for (int row = max(0, ROWS - 1 - i); row < min(ROWS, ROWS - 1 - i + STEP); row++)
+                        total += dscores[row * (STEP + 1) + i - (ROWS - 1) + row];
+                    if (distance >= 0 && distance < 2 * attention.reach - 1)
+                        dbias[(size_t)distance * attention.heads + head] += total;
+                }
+                __syncthreads();
+            }
+        }
+    }
+    store_rows<SIZE, STRIPS>(memory, own_row, sum, rsqrtf((float)SIZE),
+                             dqkv + (size_t)(start + own) * stride + head * SIZE, stride, length - own);
+}
+
+// What is known of the queries of a tile.
+struct QueryRows {
+    const float *log_sum_exp, *inner;
+    const u64 *keys;
+    // By key - query from the first key of the tile and the last query.
+    const float *biases;
+};
+
+// Adds what `STEP` queries from `query` on, row `row` of their tile, give to the gradients of a warp's keys. Scores are
+// transposed, so that they are at once the left operands of the gradients' products. With `dscores` their gradients are
+// kept there as well, `[keys, queries]` of bf16.
+template <int SIZE, int STRIPS, int STEP, int EXTRAS, bool HELD, int KEPT>
+__device__ __forceinline__ void
+keys_backward_step(const Attention &attention, int own, int own_row, int query, int row, int length, u32 keys, u32 values,
+                   u32 (&held_keys)[HELD ? SIZE / 16 : 1][STRIPS][4], u32 (&held_values)[HELD ? SIZE / 16 : 1][STRIPS][4],
+                   u32 queries, u32 slopes, const QueryRows &rows, float (&dkeys)[STRIPS][SIZE / 8][4],
+                   float (&dvalues)[STRIPS][SIZE / 8][4], u8 *dscores) {
+    constexpr int DEPTH = SIZE / 16;
+    const u32 lane = threadIdx.x % 32;
+    const Pieces<SIZE> by_rows = Pieces<SIZE>::rows(), by_columns = Pieces<SIZE>::columns();
+    const float factor = LOG2_E * rsqrtf((float)SIZE);
+    const bool dropping = EXTRAS > 0 && attention.places;
+    float scores[STRIPS][STEP / 8][4] = {}, changes[STRIPS][STEP / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < DEPTH; k++) {
+        if (!HELD) {
+#pragma unroll
+            for (int s = 0; s < STRIPS; s++) {
+                load_matrices(held_keys[0][s], by_rows.at(keys, own_row + s * 16, k));
+                load_matrices(held_values[0][s], by_rows.at(values, own_row + s * 16, k));
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < STEP / 16; n++) {
+            u32 b[4], c[4];
+            load_matrices(b, by_columns.at(queries, row + n * 16, k));
+            load_matrices(c, by_columns.at(slopes, row + n * 16, k));
+#pragma unroll
+            for (int s = 0; s < STRIPS; s++) {
+                multiply_add(scores[s][2 * n], held_keys[HELD ? k : 0][s], b[0], b[1]);
+                multiply_add(scores[s][2 * n + 1], held_keys[HELD ? k : 0][s], b[2], b[3]);
+                multiply_add(changes[s][2 * n], held_values[HELD ? k : 0][s], c[0], c[1]);
+                multiply_add(changes[s][2 * n + 1], held_values[HELD ? k : 0][s], c[2], c[3]);
+            }
+        }
+    }
+
+    const bool masked = !all_visible(attention, query, STEP, own, 16 * STRIPS, length);
+#pragma unroll
+    for (int n = 0; n < STEP / 8; n++) {
+        const int place = row + n * 8 + lane % 4 * 2;
+        const float2 base = *(const float2 *)(rows.log_sum_exp + place), inner = *(const float2 *)(rows.inner + place);
+        u64 row_keys[2];
+        if (dropping) row_keys[0] = rows.keys[place], row_keys[1] = rows.keys[place + 1];
+#pragma unroll
+        for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int key = own + s * 16 + i / 2 * 8 + (int)lane / 4;
+                float minus = (i % 2 ? base.y : base.x) * -LOG2_E;
+                if (EXTRAS == 2 && rows.biases) minus += rows.biases[key - own + own_row - place - i % 2 + 63];
+                float probability = power_of_two(fmaf(scores[s][n][i], factor, minus));
+                if (masked && !visible(attention, query + n * 8 + lane % 4 * 2 + i % 2, key, length)) probability = 0.0f;
+                float change = changes[s][n][i], seen = probability;
+                if (dropping) {
+                    const bool kept = keep(row_keys[i % 2], key, attention.threshold);
+                    change = kept ? change * attention.dropout_factor : 0.0f;
+                    seen = kept ? probability : 0.0f;
+                }
+                scores[s][n][i] = seen;
+                changes[s][n][i] = probability * (change - (i % 2 ? inner.y : inner.x));
+            }
+    }
+
+#pragma unroll
+    for (int n = 0; n < STEP / 16; n++) {
+        u32 seen[STRIPS][4], change[STRIPS][4];
+#pragma unroll
+        for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int column = 2 * n + i / 2, at = i % 2 * 2;
+                seen[s][i] = pair(scores[s][column][at], scores[s][column][at + 1]);
+                change[s][i] = pair(changes[s][column][at], changes[s][column][at + 1]);
+                if (KEPT)
+                    *(u32 *)(dscores + lane % 4 * 4 +
+                             chunk_place<KEPT ? KEPT : 64>(own_row + s * 16 + i % 2 * 8 + lane / 4, row / 8 + column)) =
+                        change[s][i];
+            }
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+            u32 b[4], c[4];
+            load_matrices_transposed(b, by_rows.at(slopes, row + n * 16, d));
+            load_matrices_transposed(c, by_rows.at(queries, row + n * 16, d));
+#pragma unroll
+            for (int s = 0; s < STRIPS; s++) {
+                multiply_add(dvalues[s][2 * d], seen[s], b[0], b[1]);
+                multiply_add(dvalues[s][2 * d + 1], seen[s], b[2], b[3]);
+                multiply_add(dkeys[s][2 * d], change[s], c[0], c[1]);
+                multiply_add(dkeys[s][2 * d + 1], change[s], c[2], c[3]);
+            }
+        }
+    }
+}
+
+template <int SIZE, int STRIPS, int STEP, int EXTRAS>
+__device__ __forceinline__ void keys_backward(const Attention &attention, const u32 *offsets, uint2 tile, const bf16 *dy,
+                                              const float *log_sum_exp, const float *inner, bf16 *dqkv) {
+    constexpr int ROWS = 64 * STRIPS, QUERIES = 64, THREADS = 128, DEPTH = SIZE / 16;
+    constexpr bool HELD = SIZE * STRIPS <= 64;
+    SHARED_MEMORY(u8, memory);
+    const u32 keys = shared_address(memory), values = keys + ROWS * SIZE * 2, queries = values + ROWS * SIZE * 2,
+              slopes = queries + 2 * QUERIES * SIZE * 2;
+    u64 *row_keys = (u64 *)(memory + (2 * ROWS + 4 * QUERIES) * SIZE * 2);
+    float *bases = (float *)(row_keys + 2 * QUERIES), *inners = bases + 2 * QUERIES, *biases = inners + 2 * QUERIES;
+
+    const u32 warp = threadIdx.x / 32, head = blockIdx.y, stride = 3 * attention.hidden;
+    const u32 start = offsets[tile.x];
+    const int length = offsets[tile.x + 1] - start, first = tile.y;
+    const bf16 *sequence = attention.qkv + (size_t)start * stride + head * SIZE;
+    const bf16 *slope_rows = dy + (size_t)start * attention.hidden + head * SIZE;
+    const int from = max(0, first - attention.ahead) / QUERIES * QUERIES;
+    const int to = min(length, first + ROWS + attention.behind);
+    const int own_row = warp * 16 * STRIPS, own = first + own_row;
+    const bool dropping = EXTRAS > 0 && attention.places;
+    const u64 head_key = dropping ? key_part(attention.key, head) : 0;
+
+    const auto fetch = [&](int query, int stage) {
+        copy_tile<SIZE, QUERIES, THREADS>(queries + stage * QUERIES * SIZE * 2, sequence + (size_t)query * stride, stride,
+                                          length - query);
+        copy_tile<SIZE, QUERIES, THREADS>(slopes + stage * QUERIES * SIZE * 2,
+                                          slope_rows + (size_t)query * attention.hidden, attention.hidden, length - query);
+        const int row = query + (int)threadIdx.x % QUERIES;
+        const bool within = row < length;
+        const size_t place = (size_t)(start + (within ? row : 0)) * attention.heads + head;
+        const bool upper = threadIdx.x >= QUERIES;
+        copy_word_async(shared_address((upper ? inners : bases) + stage * QUERIES + threadIdx.x % QUERIES),
+                        (upper ? inner : log_sum_exp) + place, within);
+        copy_async_close();
+        if (dropping && !upper)
+            row_keys[stage * QUERIES + threadIdx.x] = row_key(head_key, attention.places[start + min(row, length - 1)]);
+        if (EXTRAS == 2 && attention.bias) {
+            for (int i = threadIdx.x; i < ROWS + QUERIES - 1; i += THREADS) {
+                const int distance = first - query + i - (QUERIES - 1) + attention.reach - 1;
+                const bool inside = distance >= 0 && distance < 2 * attention.reach - 1;
+                biases[stage * (ROWS + QUERIES) + i] =
+                    inside ? attention.bias[(size_t)distance * attention.heads + head] * LOG2_E : 0.0f;
+            }
+        }
+    };
+    copy_tile<SIZE, ROWS, THREADS>(keys, sequence + attention.hidden + (size_t)first * stride, stride, length - first);
+    copy_tile<SIZE, ROWS, THREADS>(values, sequence + 2 * attention.hidden + (size_t)first * stride, stride,
+                                   length - first);
+    fetch(from, 0);
+
+    const Pieces<SIZE> by_rows = Pieces<SIZE>::rows();
+    float dkeys[STRIPS][SIZE / 8][4] = {}, dvalues[STRIPS][SIZE / 8][4] = {};
+    u32 held_keys[HELD ? DEPTH : 1][STRIPS][4], held_values[HELD ? DEPTH : 1][STRIPS][4];
+    copy_async_wait<0>();
+    __syncthreads();
+    if (HELD) {
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++)
+#pragma unroll
+            for (int s = 0; s < STRIPS; s++) {
+                load_matrices(held_keys[HELD ? k : 0][s], by_rows.at(keys, own_row + s * 16, k));
+                load_matrices(held_values[HELD ? k : 0][s], by_rows.at(values, own_row + s * 16, k));
+            }
+    }
+    for (int query = from, stage = 0; query < to; query += QUERIES, stage ^= 1) {
+        if (query > from) {
+            copy_async_wait<0>();
+            __syncthreads();
+        }
+        if (query + QUERIES < to) fetch(query + QUERIES, stage ^ 1);
+        const QueryRows rows{bases + stage * QUERIES, inners + stage * QUERIES, row_keys + stage * QUERIES,
+                             EXTRAS == 2 && attention.bias ? biases + stage * (ROWS + QUERIES) : nullptr};
+#pragma unroll 1
+        for (int row = 0; row < QUERIES; row += STEP) {
+            if (none_visible(attention, query + row, STEP, own, 16 * STRIPS, length)) continue;
+            keys_backward_step<SIZE, STRIPS, STEP, EXTRAS, HELD, 0>(
+                attention, own, own_row, query + row, row, length, keys, values, held_keys, held_values,
+                queries + stage * QUERIES * SIZE * 2, slopes + stage * QUERIES * SIZE * 2, rows, dkeys, dvalues, nullptr);
+        }
+    }
+    bf16 *to_keys = dqkv + (size_t)(start + own) * stride + attention.hidden + head * SIZE;
+    store_rows<SIZE, STRIPS>(memory, own_row, dkeys, rsqrtf((float)SIZE), to_keys, stride, length - own);
+    store_rows<SIZE, STRIPS>(memory + ROWS * SIZE * 2, own_row, dvalues, dropping ? attention.dropout_factor : 1.0f,
+                             to_keys + attention.hidden, stride, length - own);
+}
+
+template <int SIZE, int ROWS, int STEP, int EXTRAS>
+__device__ __forceinline__ void short_backward(const Attention &attention, const u32 *offsets, uint2 tile,
+                                               const bf16 *output, const bf16 *dy, const float *log_sum_exp, bf16 *dqkv) {
+    constexpr int THREADS = 2 * ROWS, DEPTH = SIZE / 16, CHUNKS = SIZE / 8;
+    constexpr bool HELD = SIZE <= 64;
+    SHARED_MEMORY(u8, memory);
+    const u32 queries = shared_address(memory), keys = queries + ROWS * SIZE * 2, values = keys + ROWS * SIZE * 2,
+              slopes = values + ROWS * SIZE * 2, dscores = slopes + ROWS * SIZE * 2;
+    u64 *row_keys = (u64 *)(memory + ROWS * (8 * SIZE + 2 * ROWS));
+    float *bases = (float *)(row_keys + ROWS), *inners = bases + ROWS;
+
+    const u32 lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16, head = blockIdx.y, stride = 3 * attention.hidden;
+    const u32 start = offsets[tile.x];
+    const int length = offsets[tile.x + 1] - start;
+    const bf16 *sequence = attention.qkv + (size_t)start * stride + head * SIZE;
+    const size_t place = (size_t)start * attention.hidden + head * SIZE;
+    copy_tile<SIZE, ROWS, THREADS>(slopes, dy + place, attention.hidden, length);
+    copy_async_close();
+    copy_tile<SIZE, ROWS, THREADS>(queries, sequence, stride, length);
+    copy_tile<SIZE, ROWS, THREADS>(keys, sequence + attention.hidden, stride, length);
+    copy_tile<SIZE, ROWS, THREADS>(values, sequence + 2 * attention.hidden, stride, length);
+    copy_async_close();
+
+    const bool dropping = EXTRAS > 0 && attention.places;
+    if (threadIdx.x < ROWS) {
+        const bool within = (int)threadIdx.x < length;
+        const u32 row = start + (within ? threadIdx.x : 0);
+        bases[threadIdx.x] = within ? log_sum_exp[(size_t)row * attention.heads + head] : 0.0f;
+        if (dropping) row_keys[threadIdx.x] = row_key(key_part(attention.key, head), attention.places[row]);
+    }
+    uint4 outputs[CHUNKS / 2];
+#pragma unroll
+    for (int i = 0; i < CHUNKS / 2; i++) {
+        const int row = own + (i * 32 + lane) / CHUNKS;
+        outputs[i] = make_uint4(0, 0, 0, 0);
+        if (row < length)
+            outputs[i] = *(const uint4 *)(output + place + (size_t)row * attention.hidden + lane % CHUNKS * 8);
+    }
+    copy_async_wait<1>();
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < CHUNKS / 2; i++) {
+        const int row = own + (i * 32 + lane) / CHUNKS;
+        const uint4 slope = *(const uint4 *)(memory + 3 * ROWS * SIZE * 2 + chunk_place<SIZE>(row, lane % CHUNKS));
+        float total = pair_product(slope.x, outputs[i].x) + pair_product(slope.y, outputs[i].y) +
+                      pair_product(slope.z, outputs[i].z) + pair_product(slope.w, outputs[i].w);
+#pragma unroll
+        for (int other = 1; other < CHUNKS; other *= 2) total += __shfl_xor_sync(0xffffffffu, total, other);
+        if (lane % CHUNKS == 0) inners[row] = total;
+    }
+    copy_async_wait<0>();
+    __syncthreads();
+
+    const Pieces<SIZE> by_rows = Pieces<SIZE>::rows();
+    bf16 *own_rows = dqkv + (size_t)(start + own) * stride + head * SIZE;
+    const bool idle = (int)own >= length;
+    if (!idle) {
+        float dkeys[1][SIZE / 8][4] = {}, dvalues[1][SIZE / 8][4] = {};
+        u32 held_keys[HELD ? DEPTH : 1][1][4], held_values[HELD ? DEPTH : 1][1][4];
+        if (HELD) {
+#pragma unroll
+            for (int k = 0; k < DEPTH; k++) {
+                load_matrices(held_keys[HELD ? k : 0][0], by_rows.at(keys, own, k));
+                load_matrices(held_values[HELD ? k : 0][0], by_rows.at(values, own, k));
+            }
+        }
+        const QueryRows rows{bases, inners, row_keys, nullptr};
+#pragma unroll 1
+        for (int query = 0; query < length; query += STEP)
+            keys_backward_step<SIZE, 1, STEP, EXTRAS, HELD, ROWS>(
+                attention, own, own, query, query, length, keys, values, held_keys, held_values, queries, slopes, rows,
+                dkeys, dvalues, memory + 4 * ROWS * SIZE * 2);
+        // The place of the values, of which each warp has read only its own rows; the keys are needed yet.
+        u8 *through = memory + 2 * ROWS * SIZE * 2;
+        store_rows<SIZE, 1>(through, own, dkeys, rsqrtf((float)SIZE), own_rows + attention.hidden, stride, length - own);
+        store_rows<SIZE, 1>(through, own, dvalues, dropping ? attention.dropout_factor : 1.0f,
+                            own_rows + 2 * attention.hidden, stride, length - own);
+    }
+    __syncthreads();
+    if (idle) return;
+    float dqueries[1][SIZE / 8][4] = {};
+    const Pieces<ROWS> crosswise = Pieces<ROWS>::columns();
+    for (int key = 0; key < length; key += 16) {
+        u32 a[4];
+        load_matrices_transposed(a, crosswise.at(dscores, key, own / 16));
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+            u32 b[4];
+            load_matrices_transposed(b, by_rows.at(keys, key, d));
+            multiply_add(dqueries[0][2 * d], a, b[0], b[1]);
+            multiply_add(dqueries[0][2 * d + 1], a, b[2], b[3]);
+        }
+    }
+    store_rows<SIZE, 1>(memory + 2 * ROWS * SIZE * 2, own, dqueries, rsqrtf((float)SIZE), own_rows, stride, length - own);
+}
+
+#define BACKWARD_PARAMETERS                                                                                            \
+    const bf16 *output, const bf16 *dy, const float *log_sum_exp, float *inner, bf16 *dqkv, float *dbias,              \
+        const u32 *offsets, const uint2 *tiles, u32 tile_count, ATTENTION_PARAMETERS
+
+#define BACKWARD_KERNELS(SIZE, EXTRAS)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(128) attention_queries_##SIZE##_##EXTRAS(BACKWARD_PARAMETERS) {       \
+        queries_backward_tiles<SIZE, EXTRAS>(ATTENTION, output, dy, log_sum_exp, inner, dqkv, dbias, offsets, tiles,   \
+                                             tile_count);                                                              \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128) attention_keys_##SIZE##_##EXTRAS(BACKWARD_PARAMETERS) {          \
+        keys_backward<SIZE, SIZE == 32 ? 2 : 1, 32, EXTRAS>(ATTENTION, offsets, tiles[blockIdx.x], dy, log_sum_exp,    \
+                                                            inner, dqkv);                                              \
+    }
+
+#define SHORT_KERNEL(SIZE, ROWS, EXTRAS)                                                                               \
+    extern "C" __global__ void __launch_bounds__(2 * ROWS)                                                             \
+        attention_short_##SIZE##_##ROWS##_##EXTRAS(BACKWARD_PARAMETERS) {                                              \
+        short_backward<SIZE, ROWS, 32, EXTRAS>(ATTENTION, offsets, tiles[blockIdx.x], output, dy, log_sum_exp, dqkv);  \
+    }
+
+#define ATTENTION_BACKWARD_KERNELS(SIZE)                                                                               \
+    BACKWARD_KERNELS(SIZE, 0)                                                                                          \
+    BACKWARD_KERNELS(SIZE, 1)                                                                                          \
+    BACKWARD_KERNELS(SIZE, 2)                                                                                          \
+    SHORT_KERNEL(SIZE, 64, 0)                                                                                          \
+    SHORT_KERNEL(SIZE, 64, 1)                                                                                          \
+    SHORT_KERNEL(SIZE, 128, 0)                                                                                         \
+    SHORT_KERNEL(SIZE, 128, 1)
+
+template <int SIZE, int EXTRAS>
+__device__ __forceinline__ void queries_backward_tiles(const Attention &attention, const bf16 *output, const bf16 *dy,
+                                                       const float *log_sum_exp, float *inner, bf16 *dqkv, float *dbias,
+                                                       const u32 *offsets, const uint2 *tiles, u32 tile_count) {
+    constexpr int STRIPS = SIZE == 128 ? 1 : 2;
+    if (EXTRAS < 2) {
+        queries_backward<SIZE, STRIPS, 32, EXTRAS>(attention, offsets, tiles[blockIdx.x], output, dy, log_sum_exp, inner,
+                                                   dqkv, nullptr);
+        return;
+    }
+    const u32 distances = 2 * attention.reach - 1;
+    float *part = dbias + (size_t)blockIdx.x * distances * attention.heads;
+    for (u32 i = threadIdx.x; i < distances; i += blockDim.x) part[(size_t)i * attention.heads + blockIdx.y] = 0.0f;
+    for (u32 i = blockIdx.x; i < tile_count; i += gridDim.x) {
+        __syncthreads();
+        queries_backward<SIZE, STRIPS, 32, EXTRAS>(attention, offsets, tiles[i], output, dy, log_sum_exp, inner, dqkv,
+                                                   part);
+    }
+}
+
+EACH_HEAD_SIZE(ATTENTION_BACKWARD_KERNELS)
