@@ -213,9 +213,12 @@ pub(crate) struct Layout {
     pub(crate) offsets: Buffer,
     /// Example and position of each row, 32 bits each.
     pub(crate) rows: Buffer,
-    /// By the rows of a tile and the lengths of the sequences that are cut.
-    tiles: Mutex<HashMap<(usize, RangeInclusive<usize>), Arc<Tiles>>>,
+    /// What was asked for so far.
+    tiles: Mutex<HashMap<TilesOf, Arc<Tiles>>>,
 }
+
+/// The rows of a tile, and the lengths of the sequences that are cut.
+type TilesOf = (usize, RangeInclusive<usize>);
 
 /// The sequences of a packing cut into tiles of equally many rows, the last of a sequence shorter.
 #[derive(Debug)]
