@@ -1,7 +1,7 @@
 //! Attention on a GPU: in tiles on tensor cores for bf16 and heads of 32, 64 and 128 numbers, in plain loops otherwise.
 
 use super::buffer::Format;
-use super::{Argument, Cuda, Grid, Precision, Program, Tiles};
+use super::{Argument, Cuda, Grid, Layout, Precision, Program, Tiles};
 use crate::cpu::Cpu;
 use crate::device::{AttentionOptions, Device};
 use crate::packing::Packing;
@@ -9,49 +9,123 @@ use crate::tensor::Tensor;
 
 /// Further than any row is from another.
 const EVERYWHERE: i32 = 1 << 30;
-
 /// Lengths up to which one block computes all gradients of a sequence and head: there are kernels for either.
 const SHORT: [usize; 2] = [64, 128];
+/// Rows of a block in plain loops.
+const PLAIN_ROWS: usize = 16;
 
-/// The kernels in tiles, if there are any for a problem, and the size of a head.
-fn flash(cuda: &Cuda, qkv: &Tensor, options: &AttentionOptions) -> Option<(Program, usize)> {
-    let size = qkv.columns() / 3 / options.heads.max(1);
-    let program = match size {
-        32 => Program::FlashAttention32,
-        64 => Program::FlashAttention64,
-        128 => Program::FlashAttention128,
-        _ => return None,
-    };
-    (cuda.precision == Precision::Bf16).then_some((program, size))
+/// What is asked for, and the kernels that do it.
+struct Attention<'a> {
+    cuda: &'a Cuda,
+    qkv: &'a Tensor,
+    packing: &'a Packing,
+    layout: &'a Layout,
+    bias: Option<&'a Tensor>,
+    options: &'a AttentionOptions,
+    /// Of a head.
+    size: usize,
+    program: Program,
 }
 
-/// What the kernels of one problem share: their last parameters.
-fn shared_arguments(
-    cuda: &Cuda,
-    qkv: &Tensor,
-    packing: &Packing,
-    bias: Option<&Tensor>,
-    options: &AttentionOptions,
-) -> Vec<Argument> {
-    let behind = options.window.map_or(EVERYWHERE, |window| window.min(EVERYWHERE as usize) as i32);
-    let ahead = if options.causal { 0 } else { behind };
-    let reach = bias.map_or(0, |bias| bias.rows().div_ceil(2));
-    let mut arguments: Vec<Argument> = vec![
-        cuda.activations(qkv).into(),
-        (qkv.columns() as u32 / 3).into(),
-        (options.heads as u32).into(),
-        ahead.into(),
-        behind.into(),
-        bias.map(|bias| cuda.floats(bias)).into(),
-        (reach as i32).into(),
-    ];
-    arguments.extend(cuda.dropout_arguments(options.dropout.as_ref().map(|dropout| (dropout, packing))));
-    arguments
+/// One kind of kernel: the name, rows of a tile, threads of a block, bytes of shared memory.
+struct Kernel {
+    name: String,
+    rows: usize,
+    threads: usize,
+    shared: usize,
 }
 
-/// Which kernels: 0 for neither dropout nor bias, 1 for dropout, 2 for either or both.
-fn extras(bias: Option<&Tensor>, options: &AttentionOptions) -> usize {
-    if bias.is_some() { 2 } else { usize::from(options.dropout.is_some()) }
+impl<'a> Attention<'a> {
+    /// Nothing where heads are too large.
+    fn new(
+        cuda: &'a Cuda,
+        qkv: &'a Tensor,
+        packing: &'a Packing,
+        bias: Option<&'a Tensor>,
+        options: &'a AttentionOptions,
+    ) -> Option<Self> {
+        let size = qkv.columns() / 3 / options.heads.max(1);
+        let program = match (cuda.precision, size) {
+            (Precision::Bf16, 32) => Program::FlashAttention32,
+            (Precision::Bf16, 64) => Program::FlashAttention64,
+            (Precision::Bf16, 128) => Program::FlashAttention128,
+            (_, 1..=256) => Program::Attention,
+            _ => return None,
+        };
+        Some(Attention { cuda, qkv, packing, layout: cuda.layout(packing), bias, options, size, program })
+    }
+
+    /// Which kernels in tiles: 0 for neither dropout nor bias, 1 for dropout, 2 for either or both.
+    fn extras(&self) -> usize {
+        if self.bias.is_some() { 2 } else { usize::from(self.options.dropout.is_some()) }
+    }
+
+    /// A kernel in plain loops; `rows` of matrices in shared memory.
+    fn plain(&self, name: &str, rows: usize, bytes: usize) -> Kernel {
+        let columns = self.size.div_ceil(32).next_power_of_two();
+        let pitch = (self.size.div_ceil(4) | 1) * 4;
+        let name = format!("{name}_{columns}_{}", self.cuda.format().suffix());
+        Kernel { name, rows: PLAIN_ROWS, threads: 128, shared: 4 * rows * pitch + bytes }
+    }
+
+    fn forward(&self) -> Kernel {
+        if self.program == Program::Attention {
+            return self.plain("attention", 48, 0);
+        }
+        let strips = if self.packing.rows() > 64 * self.packing.sequences() { 2 } else { 1 };
+        let (rows, extras) = (64 * strips, self.extras());
+        let name = format!("attention_{}_{strips}_{extras}", self.size);
+        let bias = if extras == 2 { 8 * (rows + 64) } else { 0 };
+        Kernel { name, rows, threads: 128, shared: 2 * self.size * (rows + 256) + bias }
+    }
+
+    /// The gradient of the queries and then that of keys and values.
+    fn backward(&self) -> [Kernel; 2] {
+        if self.program == Program::Attention {
+            return [self.plain("attention_queries", 64, 2112), self.plain("attention_keys", 64, 0)];
+        }
+        let (size, extras) = (self.size, self.extras());
+        let kernel = |name: &str, rows: usize, more: usize, bias: usize| {
+            let shared = 4 * size * (rows + 128) + more + if extras == 2 { bias } else { 0 };
+            Kernel { name: format!("attention_{name}_{size}_{extras}"), rows, threads: 128, shared }
+        };
+        let (queries, keys) = (if size == 128 { 64 } else { 128 }, if size == 32 { 128 } else { 64 });
+        [
+            kernel("queries", queries, 0, 4 * (queries + 64) + 4 * 33 * queries),
+            kernel("keys", keys, 2048, 8 * (keys + 64)),
+        ]
+    }
+
+    /// All gradients of sequences of at most so many rows.
+    fn short(&self, rows: usize) -> Kernel {
+        let name = format!("attention_short_{}_{rows}_{}", self.size, self.extras());
+        Kernel { name, rows, threads: 2 * rows, shared: rows * (8 * self.size + 2 * rows + 16) }
+    }
+
+    /// Runs a kernel with so many blocks for each head.
+    ///
+    /// # Safety
+    /// As [`Cuda::launch`], for the arguments before those that all kernels share.
+    unsafe fn run(&self, kernel: &Kernel, blocks: usize, arguments: &[Argument]) {
+        let options = self.options;
+        let behind = options.window.map_or(EVERYWHERE, |window| window.min(EVERYWHERE as usize) as i32);
+        let shared: [Argument; 8] = [
+            self.cuda.activations(self.qkv).into(),
+            (self.size as u32).into(),
+            (self.qkv.columns() as u32 / 3).into(),
+            (options.heads as u32).into(),
+            if options.causal { 0.into() } else { behind.into() },
+            behind.into(),
+            self.bias.map(|bias| self.cuda.floats(bias)).into(),
+            self.bias.map_or(0, |bias| bias.rows().div_ceil(2) as i32).into(),
+        ];
+        let dropout = self.cuda.dropout_arguments(options.dropout.as_ref().map(|dropout| (dropout, self.packing)));
+        let arguments = [arguments, &shared, &dropout].concat();
+        let blocks = (blocks as u32, options.heads as u32, 1);
+        let grid = Grid { blocks, threads: kernel.threads as u32, shared: kernel.shared as u32 };
+        // SAFETY: the packing's sequences cover the rows of `qkv [rows, 3 hidden]`, the caller promises the others.
+        unsafe { self.cuda.launch(self.program, &kernel.name, grid, &arguments) };
+    }
 }
 
 /// [`crate::Device::attention`].
@@ -62,27 +136,17 @@ pub(super) fn attention(
     bias: Option<&Tensor>,
     options: &AttentionOptions,
 ) -> (Tensor, Tensor) {
-    let Some((program, size)) = flash(cuda, qkv, options) else {
+    let Some(problem) = Attention::new(cuda, qkv, packing, bias, options) else {
         return Cpu.attention(qkv, packing, bias, options);
     };
     let (rows, hidden, heads) = (qkv.rows(), qkv.columns() / 3, options.heads);
-    let output = cuda.stale(rows * hidden, cuda.format());
-    let log_sum_exp = cuda.stale(rows * heads, Format::Float);
-    let layout = cuda.layout(packing);
-    let strips = if rows > 64 * packing.sequences() { 2 } else { 1 };
-    let tiles = layout.tiles(packing, 64 * strips, 1..=usize::MAX);
-    let extras = extras(bias, options);
-    let bias_bytes = if extras == 2 { 8 * (64 * strips + 64) } else { 0 };
-    let grid = Grid {
-        blocks: (tiles.count as u32, heads as u32, 1),
-        threads: 128,
-        shared: (2 * size * (64 * strips + 256) + bias_bytes) as u32,
-    };
-    let mut arguments: Vec<Argument> =
-        vec![(&output).into(), (&log_sum_exp).into(), (&layout.offsets).into(), (&tiles.list).into()];
-    arguments.extend(shared_arguments(cuda, qkv, packing, bias, options));
-    // SAFETY: the packing's sequences cover the rows of `qkv [rows, 3 hidden]` and of the results.
-    unsafe { cuda.launch(program, &format!("attention_{size}_{strips}_{extras}"), grid, &arguments) };
+    let (output, log_sum_exp) = (cuda.stale(rows * hidden, cuda.format()), cuda.stale(rows * heads, Format::Float));
+    let kernel = problem.forward();
+    let tiles = problem.layout.tiles(packing, kernel.rows, 1..=usize::MAX);
+    let offsets = &problem.layout.offsets;
+    let arguments = [(&output).into(), (&log_sum_exp).into(), offsets.into(), (&tiles.list).into()];
+    // SAFETY: the results are `[rows, hidden]` and `[rows, heads]`.
+    unsafe { problem.run(&kernel, tiles.count, &arguments) };
     (cuda.tensor(output, cuda.format(), &[rows, hidden]), cuda.tensor(log_sum_exp, Format::Float, &[rows, heads]))
 }
 
@@ -98,24 +162,24 @@ pub(super) fn attention_backward(
     log_sum_exp: &Tensor,
     dy: &Tensor,
 ) -> (Tensor, Option<Tensor>) {
-    let Some((program, size)) = flash(cuda, qkv, options) else {
+    let Some(problem) = Attention::new(cuda, qkv, packing, bias, options) else {
         return Cpu.attention_backward(qkv, packing, bias, options, output, log_sum_exp, dy);
     };
-    let (heads, layout, extras) = (options.heads, cuda.layout(packing), extras(bias, options));
+    let layout = problem.layout;
     let dqkv = cuda.stale(qkv.len(), cuda.format());
-    let inner = cuda.stale(qkv.rows() * heads, Format::Float);
-    let (query_rows, key_rows) = (if size == 128 { 64 } else { 128 }, if size == 32 { 128 } else { 64 });
-    let longer = if bias.is_some() { 1 } else { SHORT[1] + 1 };
-    let query_tiles = layout.tiles(packing, query_rows, longer..=usize::MAX);
+    let inner = cuda.stale(log_sum_exp.len(), Format::Float);
+    let short = if problem.program == Program::Attention || bias.is_some() { &[][..] } else { &SHORT };
+    let longer = short.last().map_or(1, |rows| rows + 1)..=usize::MAX;
+    let [queries, keys] = problem.backward();
+    let query_tiles = layout.tiles(packing, queries.rows, longer.clone());
     // Each group of tiles adds its gradients of the bias by itself.
     let groups = match bias {
-        Some(_) => (4 * cuda.context.multiprocessors as usize).div_ceil(heads).min(query_tiles.count),
+        Some(_) => (4 * cuda.context.multiprocessors as usize).div_ceil(options.heads).min(query_tiles.count),
         None => query_tiles.count,
     };
     let parts = bias.map(|bias| cuda.stale(groups * bias.len(), Format::Float));
-    let shared = shared_arguments(cuda, qkv, packing, bias, options);
-    let run = |name: &str, blocks: usize, threads: usize, shared_bytes: usize, tiles: &Tiles| {
-        let mut arguments: Vec<Argument> = vec![
+    let run = |kernel: &Kernel, blocks: usize, tiles: &Tiles| {
+        let arguments = [
             cuda.activations(output).into(),
             cuda.activations(dy).into(),
             cuda.floats(log_sum_exp).into(),
@@ -126,27 +190,19 @@ pub(super) fn attention_backward(
             (&tiles.list).into(),
             (tiles.count as u32).into(),
         ];
-        arguments.extend(&shared);
-        let grid =
-            Grid { blocks: (blocks as u32, heads as u32, 1), threads: threads as u32, shared: shared_bytes as u32 };
-        // SAFETY: the packing's sequences cover the rows of all matrices; `parts` has one part for each block of queries.
-        unsafe { cuda.launch(program, name, grid, &arguments) };
+        // SAFETY: `output` and `dy` are `[rows, hidden]`, the statistics `[rows, heads]`, the result is as `qkv`, and
+        // `parts` has one part for each block of queries.
+        unsafe { problem.run(kernel, blocks, &arguments) };
     };
-    if bias.is_none() {
-        for (least, rows) in [(1, SHORT[0]), (SHORT[0] + 1, SHORT[1])] {
-            let tiles = layout.tiles(packing, rows, least..=rows);
-            let shared = rows * (8 * size + 2 * rows + 16);
-            run(&format!("attention_short_{size}_{rows}_{extras}"), tiles.count, 2 * rows, shared, &tiles);
-        }
+    let mut least = 1;
+    for &rows in short {
+        let tiles = layout.tiles(packing, rows, least..=rows);
+        run(&problem.short(rows), tiles.count, &tiles);
+        least = rows + 1;
     }
-    let (query_bytes, key_bytes) = (4 * size * (query_rows + 128), 4 * size * (key_rows + 128) + 2048);
-    let (query_bias, key_bias) = match bias {
-        Some(_) => (4 * (query_rows + 64) + 4 * 33 * query_rows, 8 * (key_rows + 64)),
-        None => (0, 0),
-    };
-    run(&format!("attention_queries_{size}_{extras}"), groups, 128, query_bytes + query_bias, &query_tiles);
-    let key_tiles = layout.tiles(packing, key_rows, longer..=usize::MAX);
-    run(&format!("attention_keys_{size}_{extras}"), key_tiles.count, 128, key_bytes + key_bias, &key_tiles);
+    run(&queries, groups, &query_tiles);
+    let key_tiles = layout.tiles(packing, keys.rows, longer);
+    run(&keys, key_tiles.count, &key_tiles);
     let dbias = bias.zip(parts).map(|(bias, parts)| {
         let dbias = cuda.stale(bias.len(), Format::Float);
         cuda.sum_columns(&parts, Format::Float, (groups, bias.len()), &dbias, false);

@@ -15,12 +15,14 @@ use crate::error::{Error, Result};
 
 const COMMON: &str = include_str!("kernels/common.cuh");
 const ACTIVATION: &str = include_str!("kernels/activation.cuh");
+const ATTENTION: &str = include_str!("kernels/attention.cuh");
 const TENSOR_CORE: &str = include_str!("kernels/tensor_core.cuh");
 const FLASH_ATTENTION: &str = include_str!("kernels/flash_attention.cuh");
 
 /// A file of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Program {
+    Attention,
     Elementwise,
     Embedding,
     /// Attention in tiles of bf16, for heads of so many numbers.
@@ -36,7 +38,8 @@ pub(crate) enum Program {
 
 impl Program {
     /// All of them, for compiling them ahead.
-    pub(crate) const ALL: [Program; 10] = [
+    pub(crate) const ALL: [Program; 11] = [
+        Program::Attention,
         Program::Elementwise,
         Program::Embedding,
         Program::FlashAttention32,
@@ -51,6 +54,7 @@ impl Program {
 
     fn source(self) -> String {
         let text = match self {
+            Program::Attention => return [COMMON, ATTENTION, include_str!("kernels/attention.cu")].concat(),
             Program::Elementwise => include_str!("kernels/elementwise.cu"),
             Program::Embedding => include_str!("kernels/embedding.cu"),
             Program::FlashAttention32 => return flash_attention(32),
@@ -75,7 +79,7 @@ fn flash_attention(head_size: u32) -> String {
     let size = format!("#define HEAD_SIZE {head_size}\n");
     let (forward, backward) =
         (include_str!("kernels/flash_attention.cu"), include_str!("kernels/flash_attention_backward.cu"));
-    [COMMON, &size, TENSOR_CORE, FLASH_ATTENTION, forward, backward].concat()
+    [COMMON, ATTENTION, &size, TENSOR_CORE, FLASH_ATTENTION, forward, backward].concat()
 }
 
 /// One argument of a kernel: the value in the lower bytes.

@@ -3,6 +3,7 @@
 #include "emulator.hpp"
 
 #include "../../src/cuda/kernels/common.cuh"
+#include "../../src/cuda/kernels/attention.cuh"
 #include "../../src/cuda/kernels/tensor_core.cuh"
 
 #include "../../src/cuda/kernels/flash_attention.cuh"
@@ -19,7 +20,7 @@ template <typename Kernel> void forward(const Batch<bf16> &batch, u32 strips, u3
     std::vector<float> log_sum_exp = poisoned<float>(batch.log_sum_exp.size());
     const u32 shared = 2 * size * (rows + 256) + (extras == 2 ? 8 * (rows + 64) : 0);
     launch(dim3(tiles.size(), batch.given.heads), 128, shared, kernel, output.data(), log_sum_exp.data(),
-           batch.offsets.data(), tiles.data(), batch.qkv.data(), batch.hidden, batch.given.heads, batch.ahead,
+           batch.offsets.data(), tiles.data(), batch.qkv.data(), batch.given.size, batch.hidden, batch.given.heads, batch.ahead,
            batch.behind, batch.biases(), batch.reach, batch.dropout_places(), batch.key, batch.threshold,
            batch.dropout_factor);
     const std::string name = batch.name + ", strips " + std::to_string(strips) + ", extras " + std::to_string(extras);
@@ -44,7 +45,7 @@ struct Gradients {
         if (tiles.empty()) return;
         launch(dim3(groups ? groups : tiles.size(), batch.given.heads), threads, shared, kernel, output.data(),
                batch.dy.data(), log_sum_exp.data(), inner.data(), dqkv.data(), parts.data(), batch.offsets.data(),
-               tiles.data(), (u32)tiles.size(), batch.qkv.data(), batch.hidden, batch.given.heads, batch.ahead,
+               tiles.data(), (u32)tiles.size(), batch.qkv.data(), batch.given.size, batch.hidden, batch.given.heads, batch.ahead,
                batch.behind, batch.biases(), batch.reach, batch.dropout_places(), batch.key, batch.threshold,
                batch.dropout_factor);
     }

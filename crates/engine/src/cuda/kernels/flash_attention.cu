@@ -7,7 +7,7 @@
 // another 8 (64 STRIPS + 64).
 
 template <int SIZE, int STRIPS, int EXTRAS>
-__device__ __forceinline__ void flash_attention(const Attention &attention, const u32 *offsets, const uint2 *tiles,
+__device__ __forceinline__ void flash_attention(const Attention<bf16> &attention, const u32 *offsets, const uint2 *tiles,
                                                 bf16 *output, float *log_sum_exp) {
     constexpr int ROWS = 64 * STRIPS, KEYS = 64, THREADS = 128, DEPTH = SIZE / 16;
     // Queries stay in registers where there is room.
@@ -233,8 +233,8 @@ __device__ __forceinline__ void flash_attention(const Attention &attention, cons
 
 #define ATTENTION_KERNEL(SIZE, STRIPS, EXTRAS)                                                                         \
     extern "C" __global__ void __launch_bounds__(128) attention_##SIZE##_##STRIPS##_##EXTRAS(                          \
-        bf16 *output, float *log_sum_exp, const u32 *offsets, const uint2 *tiles, ATTENTION_PARAMETERS) {              \
-        flash_attention<SIZE, STRIPS, EXTRAS>(ATTENTION, offsets, tiles, output, log_sum_exp);                         \
+        bf16 *output, float *log_sum_exp, const u32 *offsets, const uint2 *tiles, ATTENTION_PARAMETERS(bf16)) {              \
+        flash_attention<SIZE, STRIPS, EXTRAS>(ATTENTION(bf16), offsets, tiles, output, log_sum_exp);                         \
     }
 
 #define ATTENTION_KERNELS(SIZE)                                                                                        \

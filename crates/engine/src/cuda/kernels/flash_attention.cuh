@@ -1,34 +1,10 @@
-// What the kernels of attention in tiles share. Pasted after `common.cuh` and `tensor_core.cuh`.
+// What the kernels of attention in tiles share. Pasted after `attention.cuh` and `tensor_core.cuh`.
 //
 // Tiles of bf16 lie in shared memory row by row, their 16-byte chunks exchanged within a row so that the same chunk of
 // eight consecutive rows lies in different banks.
 
 #define LOG2_E 1.4426950408889634f
 #define LN_2 0.6931471805599453f
-#define INFINITE __int_as_float(0x7f800000)
-
-// What a block is asked to do: a tile of rows of one sequence and head. `qkv` [rows, 3 hidden].
-struct Attention {
-    const bf16 *qkv;
-    u32 hidden, heads;
-    // A row attends to rows at most so far ahead of it and behind it.
-    int ahead, behind;
-    // `[2 reach - 1, heads]`, added to scores.
-    const float *bias;
-    int reach;
-    // Example and position of each row, and the dropout of probabilities.
-    const uint2 *places;
-    u64 key;
-    u32 threshold;
-    float dropout_factor;
-};
-
-// The kernels' last parameters and the struct made of them.
-#define ATTENTION_PARAMETERS                                                                                           \
-    const bf16 *qkv, u32 hidden, u32 heads, int ahead, int behind, const float *bias, int reach, const uint2 *places,  \
-        u64 key, u32 threshold, float dropout_factor
-#define ATTENTION                                                                                                      \
-    Attention { qkv, hidden, heads, ahead, behind, bias, reach, places, key, threshold, dropout_factor }
 
 // The offset in bytes of a chunk of a row.
 template <int SIZE> __device__ __forceinline__ u32 chunk_place(u32 row, u32 chunk) {
@@ -70,23 +46,6 @@ template <int SIZE> struct Pieces {
         return tile + row * (SIZE * 2) + row_offset + ((column * 32) ^ flip);
     }
 };
-
-// Which keys a tile of queries sees.
-__device__ __forceinline__ bool visible(const Attention &attention, int query, int key, int length) {
-    return key < length && key - query <= attention.ahead && query - key <= attention.behind;
-}
-
-// Whether all queries of a range see all keys of a range.
-__device__ __forceinline__ bool all_visible(const Attention &attention, int query, int queries, int key, int keys, int length) {
-    return key + keys <= length && key + keys - 1 - query <= attention.ahead &&
-           query + queries - 1 - key <= attention.behind;
-}
-
-// Whether no query of a range sees a key of a range.
-__device__ __forceinline__ bool none_visible(const Attention &attention, int query, int queries, int key, int keys, int length) {
-    return query >= length || key >= length || key - (query + queries - 1) > attention.ahead ||
-           query - (key + keys - 1) > attention.behind;
-}
 
 // Kernels are compiled for one size of heads; tests take all.
 #define OF_HEAD_SIZE(KERNELS, SIZE) KERNELS(SIZE)

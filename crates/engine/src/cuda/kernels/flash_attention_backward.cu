@@ -45,7 +45,7 @@ __device__ __forceinline__ float pair_product(u32 x, u32 y) {
 }
 
 template <int SIZE, int STRIPS, int STEP, int EXTRAS>
-__device__ __forceinline__ void queries_backward(const Attention &attention, const u32 *offsets, uint2 tile,
+__device__ __forceinline__ void queries_backward(const Attention<bf16> &attention, const u32 *offsets, uint2 tile,
                                                  const bf16 *output, const bf16 *dy, const float *log_sum_exp,
                                                  float *inner, bf16 *dqkv, float *dbias) {
     constexpr int ROWS = 64 * STRIPS, KEYS = 64, THREADS = 128, DEPTH = SIZE / 16;
@@ -242,7 +242,7 @@ struct QueryRows {
 // kept there as well, `[keys, queries]` of bf16.
 template <int SIZE, int STRIPS, int STEP, int EXTRAS, bool HELD, int KEPT>
 __device__ __forceinline__ void
-keys_backward_step(const Attention &attention, int own, int own_row, int query, int row, int length, u32 keys, u32 values,
+keys_backward_step(const Attention<bf16> &attention, int own, int own_row, int query, int row, int length, u32 keys, u32 values,
                    u32 (&held_keys)[HELD ? SIZE / 16 : 1][STRIPS][4], u32 (&held_values)[HELD ? SIZE / 16 : 1][STRIPS][4],
                    u32 queries, u32 slopes, const QueryRows &rows, float (&dkeys)[STRIPS][SIZE / 8][4],
                    float (&dvalues)[STRIPS][SIZE / 8][4], u8 *dscores) {
@@ -335,7 +335,7 @@ keys_backward_step(const Attention &attention, int own, int own_row, int query, 
 }
 
 template <int SIZE, int STRIPS, int STEP, int EXTRAS>
-__device__ __forceinline__ void keys_backward(const Attention &attention, const u32 *offsets, uint2 tile, const bf16 *dy,
+__device__ __forceinline__ void keys_backward(const Attention<bf16> &attention, const u32 *offsets, uint2 tile, const bf16 *dy,
                                               const float *log_sum_exp, const float *inner, bf16 *dqkv) {
     constexpr int ROWS = 64 * STRIPS, QUERIES = 64, THREADS = 128, DEPTH = SIZE / 16;
     constexpr bool HELD = SIZE * STRIPS <= 64;
@@ -421,7 +421,7 @@ __device__ __forceinline__ void keys_backward(const Attention &attention, const 
 }
 
 template <int SIZE, int ROWS, int STEP, int EXTRAS>
-__device__ __forceinline__ void short_backward(const Attention &attention, const u32 *offsets, uint2 tile,
+__device__ __forceinline__ void short_backward(const Attention<bf16> &attention, const u32 *offsets, uint2 tile,
                                                const bf16 *output, const bf16 *dy, const float *log_sum_exp, bf16 *dqkv) {
     constexpr int THREADS = 2 * ROWS, DEPTH = SIZE / 16, CHUNKS = SIZE / 8;
     constexpr bool HELD = SIZE <= 64;
@@ -518,22 +518,22 @@ __device__ __forceinline__ void short_backward(const Attention &attention, const
 
 #define BACKWARD_PARAMETERS                                                                                            \
     const bf16 *output, const bf16 *dy, const float *log_sum_exp, float *inner, bf16 *dqkv, float *dbias,              \
-        const u32 *offsets, const uint2 *tiles, u32 tile_count, ATTENTION_PARAMETERS
+        const u32 *offsets, const uint2 *tiles, u32 tile_count, ATTENTION_PARAMETERS(bf16)
 
 #define BACKWARD_KERNELS(SIZE, EXTRAS)                                                                                 \
     extern "C" __global__ void __launch_bounds__(128) attention_queries_##SIZE##_##EXTRAS(BACKWARD_PARAMETERS) {       \
-        queries_backward_tiles<SIZE, EXTRAS>(ATTENTION, output, dy, log_sum_exp, inner, dqkv, dbias, offsets, tiles,   \
+        queries_backward_tiles<SIZE, EXTRAS>(ATTENTION(bf16), output, dy, log_sum_exp, inner, dqkv, dbias, offsets, tiles,   \
                                              tile_count);                                                              \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128) attention_keys_##SIZE##_##EXTRAS(BACKWARD_PARAMETERS) {          \
-        keys_backward<SIZE, SIZE == 32 ? 2 : 1, 32, EXTRAS>(ATTENTION, offsets, tiles[blockIdx.x], dy, log_sum_exp,    \
+        keys_backward<SIZE, SIZE == 32 ? 2 : 1, 32, EXTRAS>(ATTENTION(bf16), offsets, tiles[blockIdx.x], dy, log_sum_exp,    \
                                                             inner, dqkv);                                              \
     }
 
 #define SHORT_KERNEL(SIZE, ROWS, EXTRAS)                                                                               \
     extern "C" __global__ void __launch_bounds__(2 * ROWS)                                                             \
         attention_short_##SIZE##_##ROWS##_##EXTRAS(BACKWARD_PARAMETERS) {                                              \
-        short_backward<SIZE, ROWS, 32, EXTRAS>(ATTENTION, offsets, tiles[blockIdx.x], output, dy, log_sum_exp, dqkv);  \
+        short_backward<SIZE, ROWS, 32, EXTRAS>(ATTENTION(bf16), offsets, tiles[blockIdx.x], output, dy, log_sum_exp, dqkv);  \
     }
 
 #define ATTENTION_BACKWARD_KERNELS(SIZE)                                                                               \
@@ -546,7 +546,7 @@ __device__ __forceinline__ void short_backward(const Attention &attention, const
     SHORT_KERNEL(SIZE, 128, 1)
 
 template <int SIZE, int EXTRAS>
-__device__ __forceinline__ void queries_backward_tiles(const Attention &attention, const bf16 *output, const bf16 *dy,
+__device__ __forceinline__ void queries_backward_tiles(const Attention<bf16> &attention, const bf16 *output, const bf16 *dy,
                                                        const float *log_sum_exp, float *inner, bf16 *dqkv, float *dbias,
                                                        const u32 *offsets, const uint2 *tiles, u32 tile_count) {
     constexpr int STRIPS = SIZE == 128 ? 1 : 2;
