@@ -1,6 +1,7 @@
 //! The model that a command uses.
 
 use anyhow::Result;
+use engine::Device;
 use finetuner::artifact::PoolingMode;
 use finetuner::encoder::hub::Hub;
 use finetuner::encoder::{CrossEncoder, EncoderOptions, Model, ModelOptions, source};
@@ -25,6 +26,25 @@ pub(crate) struct ModelArguments {
     /// Text put before every document. Default: the model's own
     #[arg(long, value_name = "TEXT")]
     document_prompt: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+}
+
+/// What computes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeviceArguments {
+    /// `cpu`, `cuda`, a GPU by its number as in `cuda:1`, or `auto`, the first GPU that can be used, else the processor
+    #[arg(long, value_name = "DEVICE", default_value = "auto", env = "FINETUNER_DEVICE", hide_env_values = true)]
+    device: String,
+    /// `f32`, `bf16` (a GPU only) or `auto`, which is `bf16` on a GPU that has it
+    #[arg(long, value_name = "PRECISION", default_value = "auto", env = "FINETUNER_PRECISION", hide_env_values = true)]
+    precision: String,
+}
+
+impl DeviceArguments {
+    pub(crate) fn open(&self) -> Result<Box<dyn Device>> {
+        Ok(finetuner::device::open(&self.device, &self.precision)?)
+    }
 }
 
 impl ModelArguments {

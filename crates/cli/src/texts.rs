@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Result;
-use engine::Cpu;
+use engine::Device;
 use finetuner::Error;
 use finetuner::data::{Example, Kind, Modality, read};
 use finetuner::encoder::{Model, Role};
@@ -41,13 +41,19 @@ impl Texts {
     }
 
     /// Embeddings `[texts, dimension]`, and the dimension.
-    pub(crate) fn embed(&self, model: &Model, role: Role, terminal: &mut Terminal) -> Result<(Vec<f32>, usize)> {
+    pub(crate) fn embed(
+        &self,
+        model: &Model,
+        device: &dyn Device,
+        role: Role,
+        terminal: &mut Terminal,
+    ) -> Result<(Vec<f32>, usize)> {
         let total = self.texts.len();
         let progress = |done: usize| {
             terminal.progress("encode", done, total, None);
             Ok(())
         };
-        let (embeddings, truncated) = model.embed(&Cpu, &self.texts, (self.modality, role), progress)?;
+        let (embeddings, truncated) = model.embed(device, &self.texts, (self.modality, role), progress)?;
         if truncated > 0 {
             let limit = model.preprocessor.tokenizer()?.max_length();
             terminal.warn(&format!("{truncated} of {total} texts were cut at {limit} tokens"));

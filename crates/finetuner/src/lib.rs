@@ -6,20 +6,23 @@
 //! 3. [`event`]: everything a run tells the outside
 //! 4. [`data`]: what do we learn from
 //! 5. [`artifact`]: a model's folder on disk, read and written
-//! 6. [`tokens`]: text to packed token batch
-//! 7. [`pixels`]: picture to packed pixel batch
-//! 8. [`encoder`]: packed batch to embeddings
-//! 9. [`objective`]: embeddings to one number
-//! 10. [`optim`]: gradients to new weights
-//! 11. [`evaluate`]: exact search, metrics, before and after
-//! 12. [`mine`]: training data out of data: hard negatives, a teacher's margins
-//! 13. [`train`]: the loop
+//! 6. [`device`]: what computes
+//! 7. [`tokens`]: text to packed token batch
+//! 8. [`pixels`]: picture to packed pixel batch
+//! 9. [`encoder`]: packed batch to embeddings
+//! 10. [`objective`]: embeddings to one number
+//! 11. [`optim`]: gradients to new weights
+//! 12. [`evaluate`]: exact search, metrics, before and after
+//! 13. [`mine`]: training data out of data: hard negatives, a teacher's margins
+//! 14. [`train`]: the loop
 
 pub mod error;
 pub mod spec;
 pub mod event;
 pub mod data;
 pub mod artifact;
+#[cfg(feature = "engine")]
+pub mod device;
 #[cfg(feature = "engine")]
 pub mod tokens;
 #[cfg(feature = "engine")]

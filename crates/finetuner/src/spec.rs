@@ -8,6 +8,7 @@
 mod apply;
 mod check;
 mod datasets;
+mod device;
 mod duration;
 mod field;
 mod read;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use self::datasets::DATASET_FIELDS;
+pub use self::device::DeviceChoice;
 pub use self::duration::parse_duration;
 use self::field::Typed;
 pub use self::field::{Field, FieldType};
@@ -139,9 +141,9 @@ run_spec! {
     query_prompt: Option<String> = None,
     /// Text put before every document (other columns). Default: the model's own.
     document_prompt: Option<String> = None,
-    /// The numbers of weights and activations: `f32`. Default `f32`.
-    precision: String = "f32".into(),
-    /// `cpu` or `auto`. Default `auto`: the fastest device of this build.
+    /// The numbers that are multiplied: `f32`, `bf16` (a GPU only; weights, their gradients and every sum stay `f32`) or `auto`. Default `auto`: `bf16` on a GPU that has it, else `f32`.
+    precision: String = "auto".into(),
+    /// `cpu`, `cuda`, a GPU by its number as in `cuda:1`, or `auto`. Default `auto`: the first GPU that can be used, else the processor; `finetuner devices` shows what there is.
     device: String = "auto".into(),
     /// Worker threads; default: all cores.
     threads: Option<usize> = None,

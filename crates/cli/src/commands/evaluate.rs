@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use engine::Cpu;
 use finetuner::data::Kind;
 use finetuner::evaluate::{K, Metrics, Similarity, Summary};
 use finetuner::train::{Measurement, Target, read_target};
@@ -62,7 +61,8 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
         terminal.progress("evaluate", done, total, None);
         Ok(())
     };
-    let measurement = target.measure(&model, &Cpu, Similarity::Cosine, arguments.k, progress)?;
+    let measurement =
+        target.measure(&model, &*arguments.model.device.open()?, Similarity::Cosine, arguments.k, progress)?;
     tell(measurement, arguments.json, terminal)
 }
 
@@ -82,7 +82,8 @@ fn cross_encoder(arguments: &Arguments, target: &Target, terminal: &mut Terminal
         Ok(())
     };
     let (k, rerank) = (arguments.k, arguments.rerank);
-    Ok(Some(target.measure_cross_encoder(&cross_encoder, first.as_ref(), &Cpu, k, rerank, progress)?))
+    let device = arguments.model.device.open()?;
+    Ok(Some(target.measure_cross_encoder(&cross_encoder, first.as_ref(), &*device, k, rerank, progress)?))
 }
 
 /// Prints a measurement.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use engine::Cpu;
 use finetuner::mine::{Format, MineOptions, Pool, Sampling, Table, mine, table};
 
 use super::at_least_one;
@@ -132,10 +131,12 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
     let cross_encoder =
         arguments.cross_encoder.as_deref().map(|name| model::open_cross_encoder(name, None, terminal)).transpose()?;
     let encoder = arguments.model.open(terminal)?;
-    let (mined, skipped) = mine(&pool, &encoder, cross_encoder.as_ref(), &Cpu, &options, &mut |phase, done, total| {
-        terminal.progress(phase, done, total, None);
-        Ok(())
-    })?;
+    let device = arguments.model.device.open()?;
+    let (mined, skipped) =
+        mine(&pool, &encoder, cross_encoder.as_ref(), &*device, &options, &mut |phase, done, total| {
+            terminal.progress(phase, done, total, None);
+            Ok(())
+        })?;
 
     let negatives: usize = mined.iter().map(|mined| mined.negatives.len()).sum();
     let short = mined.iter().filter(|mined| mined.negatives.len() < options.num_negatives).count();

@@ -1,6 +1,7 @@
 //! Every command, one file each.
 
 mod check;
+mod devices;
 mod encode;
 mod evaluate;
 mod fit;
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Mine(mine::Arguments),
     Synthesize(synthesize::Arguments),
     Models(models::Arguments),
+    Devices(devices::Arguments),
 }
 
 /// Runs a command on `threads` threads, or on one per core.
@@ -40,6 +42,7 @@ pub(crate) fn run(command: Command, threads: Option<usize>, terminal: &mut Termi
         Command::Mine(arguments) => thread_pool(threads)?.install(|| mine::run(&arguments, terminal)),
         Command::Synthesize(arguments) => thread_pool(threads)?.install(|| synthesize::run(&arguments, terminal)),
         Command::Models(arguments) => models::run(&arguments),
+        Command::Devices(arguments) => thread_pool(threads)?.install(|| devices::run(&arguments)),
     };
     result.map(|()| ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use engine::Cpu;
+use engine::Device;
 use finetuner::Error;
 use finetuner::data::{Modality, is_picture};
 use finetuner::encoder::{Model, Role};
@@ -45,8 +45,9 @@ Examples:
 pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
     let corpus = Texts::read(&arguments.input, terminal)?;
     let model = arguments.model.open(terminal)?;
-    let (documents, _) = corpus.embed(&model, Role::Document, terminal)?;
-    let index = Index { corpus, documents, model };
+    let device = arguments.model.device.open()?;
+    let (documents, _) = corpus.embed(&model, &*device, Role::Document, terminal)?;
+    let index = Index { corpus, documents, model, device };
     let answer = |query: &str| {
         let hits = index.search(query, arguments.top)?;
         terminal::print(&if arguments.json { index.json(query, &hits) } else { index.table(query, &hits) })
@@ -68,13 +69,14 @@ struct Index {
     corpus: Texts,
     documents: Vec<f32>,
     model: Model,
+    device: Box<dyn Device>,
 }
 
 impl Index {
     fn search(&self, query: &str, top: usize) -> Result<Vec<Hit>> {
         let picture = is_picture(query) && Path::new(query).is_file();
         let modality = if picture { Modality::Image } else { Modality::Text };
-        let (query, _) = self.model.embed(&Cpu, &[query], (modality, Role::Query), |_| Ok(()))?;
+        let (query, _) = self.model.embed(&*self.device, &[query], (modality, Role::Query), |_| Ok(()))?;
         let hits = Similarity::Cosine.top_k(&query, &self.documents, self.model.encoder.dimension(), top, None)?;
         Ok(hits.into_iter().flatten().collect())
     }

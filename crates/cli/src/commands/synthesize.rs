@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use engine::Cpu;
 use finetuner::data::read_corpus;
 use finetuner::mine::{SynthesisOptions, relations_table, synthesize};
 
 use super::at_least_one;
-use crate::model;
+use crate::model::{self, DeviceArguments};
 use crate::rows::Rows;
 use crate::terminal::Terminal;
 use crate::texts::Texts;
@@ -44,6 +43,8 @@ pub(crate) struct Arguments {
     /// What is drawn from
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 const AFTER_HELP: &str = "\
@@ -74,8 +75,9 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
         candidates: arguments.candidates.max(arguments.num_relations),
         seed: arguments.seed,
     };
+    let device = arguments.device.open()?;
     let relations =
-        synthesize(&queries, &corpus, &encoders, &cross_encoder, &Cpu, &options, &mut |phase, done, total| {
+        synthesize(&queries, &corpus, &encoders, &cross_encoder, &*device, &options, &mut |phase, done, total| {
             terminal.progress(phase, done, total, None);
             Ok(())
         })?;

@@ -33,7 +33,8 @@ fn build(target: &Path) -> Result<PathBuf, String> {
     if !cfg!(target_os = "linux") {
         return Err("a GPU is emulated on Linux only".into());
     }
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda");
+    // From this crate or one beside it.
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/cuda");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let folder = target.join(format!("emulated-{:016x}", fingerprint(&sources, &compiler)?));
     // Kernels that were compiled for another emulator are not taken.

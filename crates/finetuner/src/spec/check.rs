@@ -101,12 +101,9 @@ impl RunSpec {
         found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "lasttoken", "gem"]);
         found.at_least_one("output_dim", self.output_dim);
         found.name("init", Some(&self.init), &["pretrained", "random"]);
-        found.unless(self.precision == "f32", "precision", || {
-            format!("expected `f32`, got `{}`; this version computes in nothing else", self.precision)
-        });
-        match self.device.as_str() {
-            "cuda" => found.add("device", "this build has no CUDA; take `cpu` or `auto`".into()),
-            device => found.name("device", Some(device), &["cpu", "auto"]),
+        found.name("precision", Some(&self.precision), &["f32", "bf16", "auto"]);
+        if let Err(problem) = self.device.parse::<super::DeviceChoice>() {
+            found.add("device", problem);
         }
         found.at_least_one("threads", self.threads);
         if let Some(Err(problem)) = self.max_time.as_deref().map(super::parse_duration) {
@@ -181,8 +178,8 @@ mod tests {
             pooling: Some("maen".into()),
             output_dim: Some(0),
             init: "none".into(),
-            precision: "bf16".into(),
-            device: "cuda".into(),
+            precision: "fp8".into(),
+            device: "gpu:0".into(),
             threads: Some(0),
             max_time: Some("soon".into()),
             resume: true,
@@ -231,7 +228,6 @@ mod tests {
         let problem = |spec: RunSpec| spec.check().unwrap_err().to_string();
         for (spec, expected) in [
             (RunSpec { sampler: "clas".into(), ..valid() }, "`sampler`: `clas` is not known, did you mean `class`?"),
-            (RunSpec { device: "cuda".into(), ..valid() }, "`device`: this build has no CUDA; take `cpu` or `auto`"),
             (RunSpec { device: "gpu".into(), ..valid() }, "`device`: `gpu` is not known"),
             (RunSpec { learning_rate: 0.0, ..valid() }, "`learning_rate`: expected a number above 0, got 0"),
             (

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::Cpu;
+use engine::Device;
 use engine::random::Key;
 
 use self::advise::Part;
@@ -169,11 +169,12 @@ fn run(
     recorder: &mut Recorder<'_>,
     stop: &AtomicBool,
 ) -> Result<Ended> {
-    let device = Cpu;
+    let opened = crate::device::open(&spec.device, &spec.precision)?;
+    let device: &dyn Device = &*opened;
     let clock = Clock::start(spec)?;
 
     // What learns, from what, towards what?
-    let mut prepared = Prepared::new(spec, scope.share, output, (&device, stop), recorder)?;
+    let mut prepared = Prepared::new(spec, scope.share, output, (device, stop), recorder)?;
     let Prepared { spec, callbacks, learner, course, total_steps, schedule, guide, watch, .. } = &mut prepared;
     let (spec, total_steps) = (&*spec, *total_steps);
 
@@ -185,7 +186,7 @@ fn run(
     let measurement = watch.seconds;
     let reads_texts = learner.model.encoder.tower(Modality::Text).is_ok();
     let canary = (spec.canary && reads_texts && spec.init == "pretrained")
-        .then(|| Canary::new(&learner.model, &device))
+        .then(|| Canary::new(&learner.model, device))
         .transpose()?;
     let mut state = State {
         progress: Progress::default(),
@@ -202,7 +203,7 @@ fn run(
         watch.tell(&mut state, &learner.model, (loss, &before), false, recorder)?;
     }
     let left = total_steps - state.progress.step.min(total_steps);
-    let estimated = estimate::estimate(spec, &device, (learner, course), left)?;
+    let estimated = estimate::estimate(spec, device, (learner, course), left)?;
     estimated.map(|sentence| recorder.info(sentence)).transpose()?;
 
     // Train.
@@ -242,10 +243,10 @@ fn run(
             let step = state.progress.step;
             let dropout = seed.part(step as u64);
             if let Some(guide) = guide {
-                guide.embed(&device, &mut batch)?;
+                guide.embed(device, &mut batch)?;
             }
             batch.layout.layers = learner.objective(batch.dataset).draw_layers(dropout);
-            let (loss, rate) = learner.step(&device, &batch, dropout, (step, schedule))?;
+            let (loss, rate) = learner.step(device, &batch, dropout, (step, schedule))?;
             state.progress.count(&batch, loss, started.elapsed());
             recorder.metric("train_loss", step + 1, loss)?;
             recorder.metric("learning_rate", step + 1, rate)?;
