@@ -114,8 +114,8 @@ run_spec! {
     epochs: usize = 5,
     /// Examples per optimiser step. Default 64.
     batch_size: usize = 64,
-    /// Tokens the encoder sees at once; a larger batch goes through the gradient cache. Default 16,384.
-    micro_batch_tokens: usize = 16_384,
+    /// Tokens the encoder sees at once; a larger batch goes through the gradient cache. Default: 16,384, and 4,096 where a batch has more; on a GPU as many as its memory holds. Where memory runs out it is halved.
+    micro_batch_tokens: Option<usize> = None,
     /// `constant`, `linear`, `cosine`, `polynomial`, `inverse_sqrt`, `warmup_stable_decay` or another of `schedules.md`; without one the rate is constant.
     scheduler: Option<String> = None,
     /// Options of the scheduler.

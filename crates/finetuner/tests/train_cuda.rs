@@ -5,6 +5,7 @@
 
 #[path = "../../engine/tests/common/emulated.rs"]
 mod emulated;
+#[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;
 
 use std::path::{Path, PathBuf};

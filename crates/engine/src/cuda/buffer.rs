@@ -60,6 +60,11 @@ impl Buffer {
         copy
     }
 
+    /// Whether there was no memory for it, or none was asked for.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.address == 0
+    }
+
     pub(crate) fn address(&self) -> u64 {
         self.address
     }

@@ -296,6 +296,9 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        let products = self.products.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        self.free(products.as_ref().map_or(0, Products::workspace));
+        drop(products);
         // SAFETY: every buffer holds this alive, so nothing uses the stream any more.
         unsafe {
             let _ = sys::cuCtxSetCurrent(self.context);

@@ -59,7 +59,7 @@ impl Cuda {
         self.tensor(y, Format::Float, shape)
     }
 
-    fn floats_of<'t>(&self, tensor: Option<&'t Tensor>) -> Option<&'t Buffer> {
+    fn floats_of<'t>(&'t self, tensor: Option<&'t Tensor>) -> Option<&'t Buffer> {
         tensor.map(|tensor| self.floats(tensor))
     }
 

@@ -140,6 +140,11 @@ impl Products {
         Ok(Products { handle: result::create_handle()?, workspace: context.allocate(WORKSPACE), plans: HashMap::new() })
     }
 
+    /// The address of its memory, which the context frees.
+    pub(crate) fn workspace(&self) -> u64 {
+        self.workspace
+    }
+
     fn run(&mut self, context: &Context, product: &Product) -> Result<(), CublasError> {
         let kind = Kind {
             extents: product.extents,
@@ -201,24 +206,27 @@ impl Context {
             return;
         }
         let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = match &mut *products {
-            Some(products) => products.run(self, product),
-            empty => Products::new(self).and_then(|products| empty.insert(products).run(self, product)),
-        };
-        if let Err(error) = done {
-            let operation = format!("a product of {m} x {k} and {k} x {n} ({:?})", product.format);
-            self.fail(Error::Device {
-                device: format!("cuda:{}", self.ordinal),
-                operation,
-                reason: format!("{:?}", error.0),
-            });
+        if products.is_none() {
+            match Products::new(self) {
+                // Without its workspace there is nothing to keep.
+                Ok(found) if found.workspace != 0 => *products = Some(found),
+                Ok(_) => return,
+                Err(error) => return self.fail(self.broken_product("cuBLASLt", error)),
+            }
         }
+        let Some(Err(error)) = products.as_mut().map(|products| products.run(self, product)) else { return };
+        self.fail(self.broken_product(&format!("a product of {m} x {k} and {k} x {n} ({:?})", product.format), error));
+    }
+
+    fn broken_product(&self, operation: &str, error: CublasError) -> Error {
+        let device = format!("cuda:{}", self.ordinal);
+        Error::Device { device, operation: operation.into(), reason: format!("{:?}", error.0) }
     }
 }
 
 impl Drop for Products {
     fn drop(&mut self) {
-        // SAFETY: created once; the workspace goes with the context.
+        // SAFETY: created once.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }

@@ -69,11 +69,22 @@ pub fn found() -> Result<Vec<Found>> {
     Ok(found.collect())
 }
 
+/// Compiles every kernel for an architecture such as `sm_90`; gives the name of each file and the bytes it becomes. Needs NVRTC,
+/// but no GPU and no driver.
+///
+/// # Errors
+/// [`Error::Unavailable`] without NVRTC, [`Error::Device`] with what the compiler says.
+pub fn compile_for(architecture: &str) -> Result<Vec<(String, usize)>> {
+    program::compile_all(architecture)
+}
+
 /// A GPU as a [`crate::Device`].
 #[derive(Debug, Clone)]
 pub struct Cuda {
     context: Arc<Context>,
     precision: Precision,
+    /// What stands for memory that could not be had; nothing is launched on it, as the context has failed then.
+    missing: Arc<Buffer>,
 }
 
 impl Cuda {
@@ -94,7 +105,9 @@ impl Cuda {
             let reason = format!("{found}; {what} needs {n}.{m} or more");
             return Err(Error::Unavailable { device: format!("cuda:{ordinal}"), reason });
         }
-        Ok(Cuda { context: Arc::new(context), precision })
+        let context = Arc::new(context);
+        let missing = Arc::new(Buffer::stale(&context, 0));
+        Ok(Cuda { context, precision, missing })
     }
 
     /// Compiles every kernel, or reads it from the cache, which otherwise happens when it is first used.
@@ -135,22 +148,27 @@ impl Cuda {
         Tensor::on_cuda(Numbers::of(buffer, format), shape)
     }
 
-    /// The numbers of a tensor in a format; brings them over or converts them once.
-    fn numbers<'t>(&self, tensor: &'t Tensor, format: Format) -> &'t Buffer {
+    /// The numbers of a tensor in a format; brings them over or converts them once. A tensor keeps only what there was
+    /// memory for.
+    fn numbers<'t>(&'t self, tensor: &'t Tensor, format: Format) -> &'t Buffer {
         let numbers = tensor.cuda();
-        numbers.slot(format).get_or_init(|| match (format, numbers.get(Format::Bf16)) {
+        if let Some(found) = numbers.get(format) {
+            return found;
+        }
+        let made = match (format, numbers.get(Format::Bf16)) {
             (Format::Float, None) => Buffer::upload(&self.context, tensor.data()),
             (Format::Float, Some(short)) => self.converted(short, tensor.len(), Format::Float),
             (Format::Bf16, _) => self.converted(self.numbers(tensor, Format::Float), tensor.len(), Format::Bf16),
-        })
+        };
+        if made.is_missing() { &self.missing } else { numbers.slot(format).get_or_init(|| made) }
     }
 
     /// The numbers of a tensor in the format of activations.
-    fn activations<'t>(&self, tensor: &'t Tensor) -> &'t Buffer {
+    fn activations<'t>(&'t self, tensor: &'t Tensor) -> &'t Buffer {
         self.numbers(tensor, self.format())
     }
 
-    fn floats<'t>(&self, tensor: &'t Tensor) -> &'t Buffer {
+    fn floats<'t>(&'t self, tensor: &'t Tensor) -> &'t Buffer {
         self.numbers(tensor, Format::Float)
     }
 
@@ -173,7 +191,7 @@ impl Cuda {
         if keep {
             self.numbers(tensor, format);
         }
-        let own = tensor.take_cuda().and_then(|mut numbers| numbers.take(format));
+        let own = tensor.take_cuda().and_then(|mut numbers| numbers.take(format)).filter(|own| !own.is_missing());
         let buffer = match own {
             Some(buffer) => buffer,
             None if keep => self.numbers(tensor, format).copy(),

@@ -296,6 +296,25 @@ impl Context {
     }
 }
 
+/// Compiles every kernel for an architecture; see [`super::compile_for`].
+pub(super) fn compile_all(architecture: &str) -> Result<Vec<(String, usize)>> {
+    // SAFETY: only looks for the library.
+    if !unsafe { nvrtc::sys::is_culib_present() } {
+        return Err(Error::Unavailable { device: architecture.into(), reason: "NVRTC was not found".into() });
+    }
+    let compile_one = |program: Program| {
+        let name = format!("{program:?}").to_lowercase();
+        let image = compile(&program.source(), architecture).map_err(|reason| Error::Device {
+            device: architecture.into(),
+            operation: format!("its kernels ({name})"),
+            reason,
+        })?;
+        Ok((name, image.len()))
+    };
+    let suits = |program: &Program| !program.is_bf16_only() || !["sm_70", "sm_75"].contains(&architecture);
+    Program::ALL.into_iter().filter(suits).map(compile_one).collect()
+}
+
 /// `XDG_CACHE_HOME` or `~/.cache`, then `finetuner/kernels`.
 fn cache_folder() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);

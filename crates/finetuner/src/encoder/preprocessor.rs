@@ -90,13 +90,14 @@ impl Preprocessor {
         self.texts.as_ref().ok_or_else(|| Error::spec("model", format!("`{}` reads no texts", self.name)))
     }
 
-    /// Items in their order, in micro-batches of at most `budget` tokens. Texts on the calling thread: the pool's own
+    /// Items in their order, in micro-batches of at most as many tokens as `budget` says of all of them together (of
+    /// pictures: of none, as they are not read yet). Texts on the calling thread: the pool's own
     /// threads are busy with the step, and may be waiting for this batch. Pictures on threads of their own.
     ///
     /// # Errors
     /// [`Error::Model`] if a text has no tokens, [`Error::Picture`] for a picture that cannot be read; [`Error::Spec`] for
     /// items that the model does not read.
-    pub fn prepare(&self, items: &[Wanted<'_>], budget: usize) -> Result<Prepared> {
+    pub fn prepare(&self, items: &[Wanted<'_>], budget: &dyn Fn(usize) -> usize) -> Result<Prepared> {
         let mut prepared = Prepared::default();
         let mut first = 0;
         for column in items.chunk_by(|one, next| one.modality == next.modality) {
@@ -108,12 +109,13 @@ impl Preprocessor {
                     let sequence = |item: &Wanted<'_>| tokenizer.encode_text(&prompts.apply(item.role, item.content));
                     let sequences = column.iter().map(sequence).collect::<Result<Vec<_>>>()?;
                     prepared.truncated += cut(&sequences);
-                    prepared.inputs.extend(pack(&sequences, &rows, budget).into_iter().map(Input::Tokens));
+                    let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+                    prepared.inputs.extend(pack(&sequences, &rows, budget(tokens)).into_iter().map(Input::Tokens));
                 }
                 Modality::Image => {
                     let orders = column.iter().map(|item| Order { address: item.content, draw: Some(item.draw) });
                     let orders: Vec<Order<'_>> = orders.collect();
-                    let batches = self.pictures()?.prepare(&orders, &rows, budget)?;
+                    let batches = self.pictures()?.prepare(&orders, &rows, budget(0))?;
                     prepared.inputs.extend(batches.into_iter().map(Input::Pixels));
                 }
             }

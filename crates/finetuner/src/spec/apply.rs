@@ -137,7 +137,7 @@ mod tests {
         let expected = RunSpec {
             model: "bert-base-cased".into(),
             train_data: "a b.csv".into(),
-            micro_batch_tokens: 8192,
+            micro_batch_tokens: Some(8192),
             resume: true,
             seed: u64::MAX,
             output_dim: Some(64),

@@ -90,7 +90,7 @@ impl RunSpec {
         });
         found.at_least_one("epochs", Some(self.epochs));
         found.at_least_one("batch_size", Some(self.batch_size));
-        found.at_least_one("micro_batch_tokens", Some(self.micro_batch_tokens));
+        found.at_least_one("micro_batch_tokens", self.micro_batch_tokens);
         found.unless(self.warmup >= 0.0 && self.warmup.is_finite(), "warmup", || {
             format!("expected steps (1 or more) or a share of the run (less than 1), got {}", self.warmup)
         });
@@ -171,7 +171,7 @@ mod tests {
             learning_rate: f64::NAN,
             epochs: 0,
             batch_size: 0,
-            micro_batch_tokens: 0,
+            micro_batch_tokens: Some(0),
             warmup: -1.0,
             max_grad_norm: f64::INFINITY,
             max_length: Some(0),

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::guide::Guide;
 use crate::data::{Dataset, Example, ItemId, Kind, LabelGraph};
 use crate::encoder::{Input, Model, Prepared, Preprocessor, Role, Wanted};
@@ -64,7 +65,7 @@ pub(crate) struct Batcher {
     views: usize,
     /// What prepares items for a guide.
     guide: Option<Preprocessor>,
-    micro_batch_tokens: usize,
+    budget: Arc<Budget>,
     /// Of random views.
     seed: u64,
     /// The first column stands in micro-batches of its own, as it goes through another encoder.
@@ -72,7 +73,12 @@ pub(crate) struct Batcher {
 }
 
 impl Batcher {
-    pub(crate) fn new(dataset: Arc<Dataset>, objective: &Objective, model: &Model, spec: &RunSpec) -> Self {
+    pub(crate) fn new(
+        dataset: Arc<Dataset>,
+        objective: &Objective,
+        (model, budget): (&Model, &Arc<Budget>),
+        spec: &RunSpec,
+    ) -> Self {
         let negatives = dataset.examples.iter().map(|example| match example {
             Example::Triplet { negatives, .. } => negatives.len(),
             _ => 0,
@@ -85,7 +91,7 @@ impl Batcher {
             dataset,
             preprocessor: model.preprocessor.clone(),
             guide: None,
-            micro_batch_tokens: spec.micro_batch_tokens,
+            budget: budget.clone(),
             seed: spec.seed,
         }
     }
@@ -170,7 +176,7 @@ impl Batcher {
         let Prepared { mut inputs, mut truncated } = Prepared::default();
         let first = if self.twin { columns.first().map_or(0, Vec::len) } else { 0 };
         for part in [&wanted[..first], &wanted[first..]] {
-            let prepared = self.preprocessor.prepare(part, self.micro_batch_tokens)?;
+            let prepared = self.preprocessor.prepare(part, &|tokens| self.budget.of(tokens))?;
             inputs.extend(prepared.inputs);
             truncated += prepared.truncated;
         }
@@ -212,7 +218,7 @@ impl Batcher {
             };
             rows.push(place);
         }
-        let inputs = guide.prepare(&contents, GUIDE_TOKENS)?.inputs;
+        let inputs = guide.prepare(&contents, &|_| GUIDE_TOKENS)?.inputs;
         Ok(Guided { inputs, items: contents.len(), rows })
     }
 }

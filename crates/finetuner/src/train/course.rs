@@ -1,6 +1,9 @@
 //! What a run goes through: the batches of its data sets, epoch by epoch.
 
+use std::sync::Arc;
+
 use super::batch::{Batch, Batcher};
+use super::budget::Budget;
 use crate::data::{Mix, Order};
 use crate::error::Result;
 use crate::spec::RunSpec;
@@ -11,15 +14,21 @@ pub(crate) struct Course {
     sets: Vec<(Batcher, Order)>,
     mix: Mix,
     seed: u64,
+    budget: Arc<Budget>,
 }
 
 /// A batch to be made: its data set, the places of its examples there, and the epoch.
 pub(crate) type Planned = (usize, Vec<u32>, u64);
 
 impl Course {
-    pub(crate) fn new(spec: &RunSpec, sets: Vec<(Batcher, Order)>) -> Self {
+    pub(crate) fn new(spec: &RunSpec, sets: Vec<(Batcher, Order)>, budget: Arc<Budget>) -> Self {
         let mix = if spec.dataset_sampler == "round_robin" { Mix::RoundRobin } else { Mix::Proportional };
-        Course { sets, mix, seed: spec.seed }
+        Course { sets, mix, seed: spec.seed, budget }
+    }
+
+    /// How many tokens its batches send through the encoder at once.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The batches of an epoch. A batch is of one data set.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::advise;
 use super::batch::{Batch, Batcher, check_data};
+use super::budget::Budget;
 use super::callbacks::{Callbacks, EvaluationCallback};
 use super::guide::Guide;
 use super::measure::Target;
@@ -219,7 +220,7 @@ pub(crate) fn validation_batches(
     spec: &RunSpec,
     objective: &Objective,
     mut dataset: Dataset,
-    (model, guide): (&Model, Option<&Guide>),
+    (model, budget, guide): (&Model, &Arc<Budget>, Option<&Guide>),
     recorder: &mut Recorder<'_>,
 ) -> Result<Vec<Batch>> {
     check_data(&spec.loss, objective.needs(), &dataset)?;
@@ -240,7 +241,7 @@ pub(crate) fn validation_batches(
             dataset = dataset.select(&places);
         }
     }
-    let batcher = Batcher::new(Arc::new(dataset), objective, model, spec);
+    let batcher = Batcher::new(Arc::new(dataset), objective, (model, budget), spec);
     let batcher = batcher.guided_by(guide);
     let order = order(spec, objective, &batcher)?;
     order.batches(0).iter().map(|examples| batcher.batch(examples, 0)).collect()

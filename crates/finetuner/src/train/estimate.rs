@@ -58,11 +58,12 @@ pub(crate) fn estimate(
         parameters.map(|parameter| 4 * parameter.value.len()).sum()
     };
     let (weights, trained) = (sizes(false), sizes(true));
-    let cached = step_tokens > spec.micro_batch_tokens as f64;
+    let most = course.budget().of(step_tokens as usize);
+    let cached = step_tokens > most as f64;
     let passes = if 2 * trained > weights { 3.0 } else { 2.0 } + f64::from(u8::from(cached));
     let seconds = forward * passes * step_tokens * steps as f64;
     let moments = trained * learner.moments();
-    let activations = encoder.activation_bytes(step_tokens.min(spec.micro_batch_tokens as f64) as usize);
+    let activations = encoder.activation_bytes((step_tokens as usize).min(most));
     let batch = (step_rows * (4.0 * step_rows + 2.0 * encoder.dimension() as f64) * 4.0) as usize;
     Ok(Some(format!(
         "a step sees about {step_tokens:.0} tokens of {} examples; {steps} steps take about {}; memory about {}: \

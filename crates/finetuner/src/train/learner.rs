@@ -81,7 +81,8 @@ impl Learner {
     /// Learns from a batch; gives its loss and the learning rate.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the loss or a gradient is not finite; nothing is changed then.
+    /// [`Error::Diverged`] when the loss or a gradient is not finite, and [`engine::Error::OutOfMemory`]; nothing is changed
+    /// then.
     pub(crate) fn step(
         &mut self,
         device: &dyn Device,
@@ -118,6 +119,12 @@ impl Learner {
             optimizer.step(device, &mut encoder.parameters, gradients, rate, self.max_grad_norm)?;
         }
         criterion.optimizer.step(device, criterion.objective.parameters_mut(), &found.own, loss_rate, 0.0)?;
+        // From here on a smaller micro-batch is no help: weights have changed.
+        device.check().map_err(|error| engine::Error::Device {
+            device: device.name(),
+            operation: "the update of the weights".into(),
+            reason: error.to_string(),
+        })?;
         criterion.objective.remember(found.remembered);
         self.model.encoder.settle(found.observed);
         if let Some(twin) = &mut self.twin {

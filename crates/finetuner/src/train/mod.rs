@@ -3,6 +3,7 @@
 mod adapt;
 mod advise;
 mod batch;
+mod budget;
 mod callbacks;
 mod canary;
 mod check;
@@ -216,7 +217,8 @@ fn run(
         let epoch = state.progress.epoch;
         let remaining = course.batches(epoch as u64).split_off(state.progress.batch);
         let mut out_of_time = false;
-        for batch in Prefetch::new(remaining.into_iter().map(course.worker()), AHEAD) {
+        let batches = Prefetch::new(remaining.clone().into_iter().map(course.worker()), AHEAD);
+        for (planned, batch) in remaining.into_iter().zip(batches) {
             let mut batch = batch?;
             if watch.is_due(&state) {
                 let due = Due::Step(state.progress.step);
@@ -242,11 +244,19 @@ fn run(
             let started = Instant::now();
             let step = state.progress.step;
             let dropout = seed.part(step as u64);
-            if let Some(guide) = guide {
-                guide.embed(device, &mut batch)?;
-            }
-            batch.layout.layers = learner.objective(batch.dataset).draw_layers(dropout);
-            let (loss, rate) = learner.step(device, &batch, dropout, (step, schedule))?;
+            let (loss, rate) = loop {
+                if let Some(guide) = guide {
+                    guide.embed(device, &mut batch)?;
+                }
+                batch.layout.layers = learner.objective(batch.dataset).draw_layers(dropout);
+                let memory = match learner.step(device, &batch, dropout, (step, schedule)) {
+                    Err(Error::Engine(error @ engine::Error::OutOfMemory { .. })) => error,
+                    done => break done?,
+                };
+                let Some(tokens) = course.budget().shrink(&batch) else { return Err(memory.into()) };
+                recorder.warn(format!("{memory}; going on with micro-batches of {tokens} tokens"))?;
+                batch = course.worker()(planned.clone())?;
+            };
             state.progress.count(&batch, loss, started.elapsed());
             recorder.metric("train_loss", step + 1, loss)?;
             recorder.metric("learning_rate", step + 1, rate)?;

@@ -7,6 +7,7 @@ use engine::Device;
 use engine::random::Key;
 
 use super::batch::Batcher;
+use super::budget::Budget;
 use super::callbacks::Callbacks;
 use super::course::Course;
 use super::data::{Data, TrainingSet, training_order, validation_batches};
@@ -93,15 +94,16 @@ impl<'a> Prepared<'a> {
         recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name()))?;
         check::tell(&spec, &data, &model, recorder)?;
 
+        let budget = Arc::new(Budget::new(&spec, &model.encoder, device));
         let (mut sets, mut validation) = (Vec::new(), Vec::new());
         for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
-            let batcher = Batcher::new(Arc::new(set.train), objective, &model, &spec);
+            let batcher = Batcher::new(Arc::new(set.train), objective, (&model, &budget), &spec);
             let guide = guide.as_ref().filter(|_| objective.needs_guide());
             let batcher = batcher.guided_by(guide);
             let order = training_order(&set.spec, objective, &batcher, recorder)?;
             sets.push((batcher, order));
             if let Some(held_out) = set.validation {
-                let batches = validation_batches(&set.spec, objective, held_out, (&model, guide), recorder)?;
+                let batches = validation_batches(&set.spec, objective, held_out, (&model, &budget, guide), recorder)?;
                 validation.extend(batches.into_iter().map(|mut batch| {
                     batch.dataset = dataset;
                     batch.layout.layers = objective.draw_layers(Key::new(0));
@@ -112,7 +114,7 @@ impl<'a> Prepared<'a> {
         if let Some(guide) = &guide {
             validation.iter_mut().try_for_each(|batch| guide.embed(device, batch))?;
         }
-        let course = Course::new(&spec, sets);
+        let course = Course::new(&spec, sets, budget);
         let total_steps = course.steps(spec.epochs);
         let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
         let learner = Learner::new(&spec, model, twin, objectives)?;
