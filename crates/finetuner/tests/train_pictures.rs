@@ -275,7 +275,8 @@ fn pictures_learn_the_same_through_the_gradient_cache_where_statistics_stay() {
     let mut spec = spec(folder.path(), &fields);
     finish(&spec);
     // A picture is four tokens, so a batch of six pictures in two views goes through the cache in six parts.
-    (spec.micro_batch_tokens, spec.output) = (8, Some(folder.path().join("cached")));
+    spec.apply("micro_batch_tokens", "8").unwrap();
+    spec.output = Some(folder.path().join("cached"));
     finish(&spec);
     let start = weights(&folder.path().join("network"));
     let (whole, cached) = (weights(&folder.path().join("run")), weights(&folder.path().join("cached")));
