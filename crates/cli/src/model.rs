@@ -5,6 +5,7 @@ use engine::Device;
 use finetuner::artifact::PoolingMode;
 use finetuner::encoder::hub::Hub;
 use finetuner::encoder::{CrossEncoder, EncoderOptions, Model, ModelOptions, source};
+use finetuner::pixels::Sources;
 
 use crate::terminal::Terminal;
 
@@ -26,6 +27,9 @@ pub(crate) struct ModelArguments {
     /// Text put before every document. Default: the model's own
     #[arg(long, value_name = "TEXT")]
     document_prompt: Option<String>,
+    /// Pictures may be URLs, which are downloaded: from public addresses only
+    #[arg(long)]
+    allow_urls: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
 }
@@ -62,7 +66,7 @@ impl ModelArguments {
             max_length: self.max_length,
             query_prompt: self.query_prompt.clone(),
             document_prompt: self.document_prompt.clone(),
-            ..ModelOptions::default()
+            sources: if self.allow_urls { Sources::default().allow_urls()? } else { Sources::default() },
         };
         Ok(Model::open(source.open()?, &options)?)
     }

@@ -78,6 +78,10 @@ run_spec! {
     /// `pairs`, `triplets`, `labelled`, `scored`, `single`, `scored_triplets` or `labelled_pairs`; taken from the header where not
     /// given.
     kind: Option<String> = None,
+    /// Pictures that cannot be used (missing, damaged, not pictures) are left out with their rows and counted in the report, instead of ending the run. Default false.
+    skip_bad: bool = false,
+    /// Pictures may be URLs, which are downloaded: from public addresses only. Default false.
+    allow_urls: bool = false,
     /// Warnings about the data end the run before it starts. Default false.
     strict: bool = false,
     /// Measures on general sentences, before and after, whether the model forgets. Default true.
@@ -102,7 +106,7 @@ run_spec! {
     num_items_per_class: usize = 4,
     /// `Adam`, `AdamW`, `SGD`, `RAdam`, `NAdam`, `Adamax`, `Adagrad`, `Adadelta`, `RMSprop`, `ASGD` or `Rprop`. Default `Adam`.
     optimizer: String = "Adam".into(),
-    /// Options of the optimiser, and `layer_wise_lr_decay`.
+    /// Options of the optimiser, `layer_wise_lr_decay`, and of two towers `learning_rate_text` and `learning_rate_image`, where one is not to learn at `learning_rate`.
     optimizer_options: Options = Options::new(),
     /// The optimiser of the loss's own parameters, such as class centres; without one that of `optimizer`, with its own options.
     loss_optimizer: Option<String> = None,
@@ -130,12 +134,12 @@ run_spec! {
     pooling: Option<String> = None,
     /// Adds a projection head of this width.
     output_dim: Option<usize> = None,
-    /// `embeddings`, `layers:0-3`, `all`, `statistics` (of batch norms), or several joined by commas.
+    /// `embeddings`, `layers:0-3`, `all`, `statistics` (of batch norms), or several joined by commas; of one of two towers `text` or `image`, or a part of it as in `text:embeddings`.
     freeze: Option<String> = None,
     /// Low-rank adapters beside frozen weights, as in `rank=8,alpha=16,targets=query+value,dropout=0,save=merged` (the
     /// defaults); `targets` may be `all-linear`, `save` may be `adapter`. Without it all weights learn.
     lora: Options = Options::new(),
-    /// `pretrained` or `random`. Default `pretrained`.
+    /// `pretrained`, `random`, or `random:image`, which is random in `image_model` only: that needs no weights then. Default `pretrained`.
     init: String = "pretrained".into(),
     /// Text put before every query (first column). Default: the model's own.
     query_prompt: Option<String> = None,

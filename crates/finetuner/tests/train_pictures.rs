@@ -4,9 +4,10 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::Cpu;
+use finetuner::artifact::Weights;
 use finetuner::data::Modality;
 use finetuner::encoder::{Model, ModelOptions, Role, source};
 use finetuner::event::Event;
@@ -76,6 +77,42 @@ fn embed(model: &Model, modality: Modality, items: &[String]) -> Vec<f32> {
     model.embed(&Cpu, items, (modality, Role::Plain), |_| Ok(())).unwrap().0
 }
 
+/// Whether every element of a page is closed where it must be, and nothing is fetched from elsewhere.
+fn check_page(page: &str) {
+    let (mut open, mut rest) = (Vec::new(), page.strip_prefix("<!DOCTYPE html>").unwrap());
+    let mut pictures = 0;
+    while let Some(at) = rest.find('<') {
+        assert!(!rest[..at].contains('>'), "{}", &rest[..at]);
+        let end = at + rest[at..].find('>').unwrap();
+        let tag = &rest[at + 1..end];
+        rest = &rest[end + 1..];
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name)),
+            None => {
+                let name = tag.split_whitespace().next().unwrap();
+                assert!(name != "script" && name != "link" && name != "iframe", "{tag}");
+                for (attribute, value) in
+                    tag.split('"').collect::<Vec<_>>().chunks(2).filter_map(|pair| Some((pair[0], *pair.get(1)?)))
+                {
+                    let fetched =
+                        ["src=", "href=", "srcset=", "action="].iter().any(|own| attribute.trim().ends_with(own));
+                    assert!(!fetched || value.starts_with("data:image/jpeg;base64,/9j/"), "{attribute}{value}");
+                    pictures += usize::from(fetched);
+                }
+                if !tag.ends_with('/') {
+                    open.push(name);
+                }
+            }
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+    assert!(!page.contains("url(") && !page.contains("@import"));
+    for part in ["pretrained</th>", "<polyline", "train_loss", "mrr", "class=\"right\""] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(pictures >= 6, "the pictures that were found are on it");
+}
+
 #[test]
 fn photos_are_learnt_by_class_and_the_artifact_embeds_as_it_was_measured() {
     let folder = tempfile::tempdir().unwrap();
@@ -125,6 +162,7 @@ fn a_model_of_texts_joined_with_one_of_pictures_learns_and_is_opened_again() {
     assert!(metrics.finetuned.mrr > 0.9, "six colours are told apart: {metrics:?}");
 
     let run = folder.path().join("run");
+    check_page(&std::fs::read_to_string(run.join("report.html")).unwrap());
     for file in
         ["text/model.safetensors", "text/tokenizer.json", "image/model.safetensors", "image/preprocessor_config.json"]
     {
@@ -140,4 +178,157 @@ fn a_model_of_texts_joined_with_one_of_pictures_learns_and_is_opened_again() {
     };
     let right = (0..6).filter(|&own| (0..6).all(|other| other == own || score(own, own) > score(own, other))).count();
     assert!(right >= 5, "{right} of 6 names find their picture in the artifact");
+}
+
+/// Every tensor of an artifact in the order of the names.
+fn weights(folder: &Path) -> Vec<(String, Vec<f32>)> {
+    let weights = Weights::open(folder).unwrap();
+    let mut names: Vec<String> = weights.names().map(str::to_owned).collect();
+    names.sort();
+    let values = |name: &String| weights.tensor(name, &weights.info(name).unwrap().shape.clone()).unwrap();
+    names.iter().map(|name| (name.clone(), values(name))).collect()
+}
+
+/// How far the tensors of two artifacts lie apart.
+fn apart(one: &[(String, Vec<f32>)], other: &[(String, Vec<f32>)]) -> f64 {
+    let squares = one.iter().zip(other).flat_map(|((name, one), (same, other))| {
+        assert_eq!((name, one.len()), (same, other.len()));
+        one.iter().zip(other).map(|(one, other)| f64::from(one - other).powi(2))
+    });
+    squares.sum::<f64>().sqrt()
+}
+
+/// A run over the photos without their classes: two random views of each are a pair.
+fn views<'a>(network: &'a str, photos: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("model", network),
+        ("train_data", photos),
+        ("kind", "single"),
+        ("val_split", "0.25"),
+        ("loss", "NTXentLoss"),
+        ("learning_rate", "1e-3"),
+        ("batch_size", "6"),
+        ("epochs", "3"),
+    ]
+}
+
+#[test]
+fn a_run_on_views_that_stops_and_resumes_ends_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    write_photos(folder.path());
+    write_network(&folder.path().join("network"));
+    let (network, photos) = (text(folder.path().join("network")), text(folder.path().join("photos")));
+    let mut spec = spec(folder.path(), &views(&network, &photos));
+    finish(&spec);
+    spec.output = Some(folder.path().join("parts"));
+    for stop_after in [2, 5] {
+        let stop = AtomicBool::new(false);
+        let mut sink = |event: &Event| {
+            if matches!(event, Event::Metric { name, step, .. } if name == "train_loss" && *step == stop_after) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        let outcome = train(&spec, &mut sink, &stop).unwrap();
+        assert!(matches!(outcome, Outcome::Stopped { step } if step == stop_after), "{outcome:?}");
+        spec.resume = true;
+    }
+    finish(&spec);
+    let (whole, parts) = (weights(&folder.path().join("run")), weights(&folder.path().join("parts")));
+    assert!(whole.iter().any(|(name, _)| name.contains("running_var")));
+    assert!(whole == parts, "the same bits, running statistics too");
+    assert!(apart(&whole, &weights(&folder.path().join("network"))) > 1e-3);
+}
+
+#[test]
+fn views_differ_in_training_and_are_the_same_in_every_validation() {
+    let folder = tempfile::tempdir().unwrap();
+    write_photos(folder.path());
+    write_network(&folder.path().join("network"));
+    let (network, photos) = (text(folder.path().join("network")), text(folder.path().join("photos")));
+    let mut spec = spec(folder.path(), &views(&network, &photos));
+    // Nothing is learnt, so that losses differ only where what is seen differs.
+    (spec.learning_rate, spec.freeze, spec.batch_size) = (1e-30, Some("statistics".into()), 18);
+    let (mut validation, mut training) = (Vec::new(), Vec::new());
+    let mut sink = |event: &Event| {
+        if let Event::Metric { name, value, .. } = event {
+            match name.as_str() {
+                "val_loss" => validation.push(*value),
+                "train_loss" => training.push(*value),
+                _ => {}
+            }
+        }
+    };
+    train(&spec, &mut sink, &AtomicBool::new(false)).unwrap();
+    assert_eq!((validation.len(), training.len()), (4, 3));
+    assert!(validation.iter().all(|loss| *loss == validation[0]), "{validation:?}");
+    assert!(training[0] != training[1] && training[1] != training[2], "{training:?}");
+}
+
+#[test]
+fn pictures_learn_the_same_through_the_gradient_cache_where_statistics_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    write_photos(folder.path());
+    write_network(&folder.path().join("network"));
+    let (network, photos) = (text(folder.path().join("network")), text(folder.path().join("photos")));
+    let mut fields = views(&network, &photos);
+    fields.extend([("freeze", "statistics"), ("optimizer", "SGD"), ("learning_rate", "1e-2")]);
+    let mut spec = spec(folder.path(), &fields);
+    finish(&spec);
+    // A picture is four tokens, so a batch of six pictures in two views goes through the cache in six parts.
+    spec.apply("micro_batch_tokens", "8").unwrap();
+    spec.output = Some(folder.path().join("cached"));
+    finish(&spec);
+    let start = weights(&folder.path().join("network"));
+    let (whole, cached) = (weights(&folder.path().join("run")), weights(&folder.path().join("cached")));
+    for ((start, whole), cached) in start.iter().zip(&whole).zip(&cached) {
+        let of = std::slice::from_ref;
+        let (moved, apart) = (apart(of(start), of(whole)), apart(of(whole), of(cached)));
+        assert!(apart <= 1e-3 * moved + 1e-6, "{}: moved {moved}, apart {apart}", start.0);
+    }
+}
+
+#[test]
+fn a_tower_stays_or_learns_at_its_own_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(folder.path().join(name));
+    write_photos(folder.path());
+    write_network(&folder.path().join("network"));
+    std::fs::remove_file(folder.path().join("network/model.safetensors")).unwrap();
+    let (pictures, pairs) = (place("network"), place("pairs.csv"));
+    let fields = [
+        ("model", "mini"),
+        ("image_model", pictures.as_str()),
+        ("init", "random:image"),
+        ("train_data", &pairs),
+        ("loss", "CLIPLoss"),
+        ("batch_size", "6"),
+        ("epochs", "1"),
+        ("canary", "false"),
+        ("optimizer", "SGD"),
+        ("max_grad_norm", "0"),
+        ("callbacks", "EvaluationCallback(query_data=PAIRS,model=clip-text,index_model=clip-vision)"),
+    ];
+    let mut base = spec(folder.path(), &fields);
+    base.callbacks = vec![base.callbacks[0].replace("PAIRS", &format!("'{pairs}'"))];
+    let run = |name: &str, change: &dyn Fn(&mut RunSpec)| {
+        let mut spec = RunSpec { output: Some(folder.path().join(name)), ..base.clone() };
+        change(&mut spec);
+        finish(&spec);
+        [weights(&folder.path().join(name).join("text")), weights(&folder.path().join(name).join("image"))]
+    };
+    let start = run("start", &|spec| spec.learning_rate = 1e-30);
+    let frozen = run("frozen", &|spec| (spec.learning_rate, spec.freeze) = (1e-2, Some("text".into())));
+    assert!(apart(&start[0], &frozen[0]) < 1e-20 && apart(&start[1], &frozen[1]) > 1e-4);
+    let rated = run("rated", &|spec| {
+        (spec.learning_rate, spec.freeze) = (1e-2, Some("image:statistics".into()));
+        spec.optimizer_options.insert("learning_rate_image".into(), 1e-30.into());
+    });
+    let trained = |weights: &[(String, Vec<f32>)]| -> Vec<(String, Vec<f32>)> {
+        weights.iter().filter(|(name, _)| !name.contains("running_")).cloned().collect()
+    };
+    assert!(apart(&start[0], &rated[0]) > 1e-4 && apart(&trained(&start[1]), &trained(&rated[1])) < 1e-20);
+
+    base.callbacks = vec![base.callbacks[0].replace("clip-vision", "clip-text")];
+    let error = train(&base, &mut |_: &Event| {}, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(error.contains("`index_model`: `clip-text` reads texts, but the documents of"), "{error}");
 }

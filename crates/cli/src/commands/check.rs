@@ -46,6 +46,12 @@ pub(crate) struct Arguments {
     /// Tokens a text is cut to. Default: the model's own limit
     #[arg(long, value_name = "N")]
     max_length: Option<String>,
+    /// Pictures that cannot be used are a warning: a run with this flag leaves them out with their rows
+    #[arg(long)]
+    skip_bad: bool,
+    /// Pictures may be URLs, which are downloaded: from public addresses only
+    #[arg(long)]
+    allow_urls: bool,
     /// Exit code 1 for warnings too
     #[arg(long)]
     strict: bool,
@@ -72,8 +78,10 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<Exit
         ("max_length", &arguments.max_length),
     ];
     let given = flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
-    let strict = arguments.strict.then(|| ("strict".to_owned(), "true".to_owned()));
-    let spec = RunSpec::resolve(arguments.spec.as_deref(), std::env::vars_os(), given.chain(strict))?;
+    let switches =
+        [("strict", arguments.strict), ("skip_bad", arguments.skip_bad), ("allow_urls", arguments.allow_urls)];
+    let switched = switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name.to_owned(), "true".to_owned()));
+    let spec = RunSpec::resolve(arguments.spec.as_deref(), std::env::vars_os(), given.chain(switched))?;
     spec.check()?;
     model::find(&spec.model, terminal)?; // a download is shown here
     let found = train::check(&spec)?;

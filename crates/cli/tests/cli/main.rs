@@ -11,5 +11,6 @@ mod help;
 mod interrupt;
 mod kinds;
 mod mine;
+mod pictures;
 mod search;
 mod support;

@@ -30,7 +30,7 @@ pub use order::{Hierarchy, Mix, Order, Sampler};
 pub use picture::{PICTURE_ENDINGS, PictureAddress, is_picture};
 pub use pictures::{PictureFact, Pictures};
 pub use read::{inspect, read, read_corpus};
-pub use retrieval::{RetrievalSet, read_retrieval};
+pub use retrieval::{RetrievalSet, read_retrieval, read_retrieval_with};
 pub use shard::{ShardEntry, ShardIndex};
 pub use split::hold_out;
 

@@ -1,8 +1,8 @@
-//! What is known of a data set's pictures before they are used, and the rows that cannot be.
+//! What is known of pictures before they are used, and the rows whose pictures cannot be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{Dataset, ItemId};
+use super::{Dataset, ItemId, Modality};
 use crate::error::Error;
 
 /// What is known of a picture.
@@ -18,53 +18,52 @@ pub struct PictureFact {
     pub problem: Option<String>,
 }
 
-/// What is known of the pictures of a data set.
+/// What is known of pictures, by their addresses.
 #[derive(Debug, Clone, Default)]
-pub struct Pictures(HashMap<ItemId, PictureFact>);
+pub struct Pictures(HashMap<String, PictureFact>);
+
+impl Extend<(String, PictureFact)> for Pictures {
+    fn extend<T: IntoIterator<Item = (String, PictureFact)>>(&mut self, facts: T) {
+        self.0.extend(facts);
+    }
+}
 
 impl Pictures {
-    /// Of these pictures.
-    pub fn new(facts: Vec<(ItemId, PictureFact)>) -> Self {
-        Pictures(facts.into_iter().collect())
+    /// What is known of the picture at an address.
+    pub fn at(&self, address: &str) -> Option<&PictureFact> {
+        self.0.get(address)
     }
 
-    /// What is known of a picture; `None` of texts.
-    pub fn get(&self, id: ItemId) -> Option<&PictureFact> {
-        self.0.get(&id)
+    /// What is known of an item; nothing of texts.
+    pub fn get(&self, dataset: &Dataset, item: ItemId) -> Option<&PictureFact> {
+        let picture = dataset.items.modality(item) == Modality::Image;
+        picture.then(|| self.at(dataset.items.get(item))).flatten()
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
+    /// Every picture of a data set once, with the first row that holds it.
+    pub fn first_rows<'a>(&'a self, dataset: &Dataset) -> Vec<(usize, ItemId, &'a PictureFact)> {
+        let mut seen = HashSet::new();
+        let rows = dataset.examples.iter().enumerate();
+        let rows = rows.flat_map(|(row, example)| example.items().map(move |item| (row, item)));
+        rows.filter(|(_, item)| seen.insert(*item))
+            .filter_map(|(row, item)| Some((row, item, self.get(dataset, item)?)))
+            .collect()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Those that cannot be used, and why.
-    pub fn broken(&self) -> impl Iterator<Item = (ItemId, &str)> {
-        self.0.iter().filter_map(|(id, fact)| Some((*id, fact.problem.as_deref()?)))
-    }
-
-    /// Those with several frames.
-    pub fn animated(&self) -> usize {
-        self.0.values().filter(|fact| fact.animated).count()
+    /// Those of a data set that cannot be used: the first row of each, the picture, and why.
+    pub fn broken<'a>(&'a self, dataset: &Dataset) -> Vec<(usize, ItemId, &'a str)> {
+        let all = self.first_rows(dataset).into_iter();
+        all.filter_map(|(row, item, fact)| Some((row, item, fact.problem.as_deref()?))).collect()
     }
 
     /// The first row with a picture that cannot be used, as the error that ends a run.
     pub fn first_error(&self, dataset: &Dataset) -> Option<Error> {
-        let broken = |item: ItemId| Some((item, self.get(item)?.problem.as_deref()?));
-        let (row, (item, problem)) = dataset
-            .examples
-            .iter()
-            .enumerate()
-            .find_map(|(row, example)| Some((row, example.items().find_map(broken)?)))?;
-        let count = self.broken().count();
-        let more = match count {
+        let broken = self.broken(dataset);
+        let &(row, item, problem) = broken.first()?;
+        let more = match broken.len() {
             1 => String::new(),
-            _ => format!("; {} more pictures cannot be used either", count - 1),
+            2 => "; another picture cannot be used either".to_owned(),
+            count => format!("; {} more pictures cannot be used either", count - 1),
         };
         let problem = format!(
             "picture `{}`: {problem}{more}; repair or remove what is broken, or leave it out (`--skip-bad`)",
@@ -73,13 +72,12 @@ impl Pictures {
         Some(Error::data(&dataset.path, dataset.lines[row], problem))
     }
 
-    /// The data set without the rows whose pictures cannot be used, and how many these are.
-    pub fn without_broken(&self, dataset: &Dataset) -> (Dataset, usize) {
-        let usable = |item: ItemId| self.get(item).is_none_or(|fact| fact.problem.is_none());
+    /// The data set without the rows whose pictures cannot be used.
+    pub fn without_broken(&self, dataset: &Dataset) -> Dataset {
+        let usable = |item: ItemId| self.get(dataset, item).is_none_or(|fact| fact.problem.is_none());
         let rows = (0u32..).zip(&dataset.examples);
         let places: Vec<u32> = rows.filter(|(_, example)| example.items().all(usable)).map(|(row, _)| row).collect();
-        let left_out = dataset.examples.len() - places.len();
-        (dataset.select(&places), left_out)
+        dataset.select(&places)
     }
 }
 
@@ -90,9 +88,10 @@ mod tests {
     use super::super::{csv, lint};
     use super::*;
 
-    fn facts(dataset: &Dataset, facts: &[(&str, PictureFact)]) -> Pictures {
-        let id = |name: &str| dataset.items.find_as(super::super::Modality::Image, name).unwrap();
-        Pictures::new(facts.iter().map(|(name, fact)| (id(name), fact.clone())).collect())
+    fn facts<const N: usize>(facts: [(&str, PictureFact); N]) -> Pictures {
+        let mut pictures = Pictures::default();
+        pictures.extend(facts.map(|(name, fact)| (name.to_owned(), fact)));
+        pictures
     }
 
     fn fact(hash: u64) -> PictureFact {
@@ -103,14 +102,15 @@ mod tests {
     fn a_broken_picture_is_told_with_its_line_or_left_out_and_counted() {
         let data = csv::read(Path::new("d/p.csv"), "image,label\na.jpg,x\nb.jpg,x\nc.jpg,y\nd.jpg,y\n", None).unwrap();
         let broken = PictureFact { problem: Some("there is no such file".into()), ..PictureFact::default() };
-        let pictures = facts(&data, &[("d/a.jpg", fact(1)), ("d/b.jpg", broken), ("d/c.jpg", fact(2))]);
+        let pictures = facts([("d/a.jpg", fact(1)), ("d/b.jpg", broken), ("d/c.jpg", fact(2))]);
         let error = pictures.first_error(&data).unwrap().to_string();
         let expected = "d/p.csv:3: picture `d/b.jpg`: there is no such file; repair or remove what is broken, or leave it out \
                         (`--skip-bad`)";
         assert_eq!(error, expected);
-        let (rest, left_out) = pictures.without_broken(&data);
-        assert_eq!((rest.examples.len(), left_out), (3, 1));
-        assert!(pictures.first_error(&rest).is_none() || rest.lines == [2, 4, 5]);
+        assert_eq!(pictures.broken(&data).iter().map(|(row, ..)| *row).collect::<Vec<_>>(), [1]);
+        let rest = pictures.without_broken(&data);
+        assert_eq!(rest.lines, [2, 4, 5]);
+        assert!(pictures.first_error(&rest).is_none());
     }
 
     #[test]
@@ -118,10 +118,10 @@ mod tests {
         let train = csv::read(Path::new("t.csv"), "image,label\na.jpg,x\nb.jpg,x\nc.jpg,y\nd.jpg,y\n", None).unwrap();
         let broken = PictureFact { problem: Some("damaged".into()), ..PictureFact::default() };
         let tiny = PictureFact { size: (8, 100), animated: true, hash: Some(3), problem: None };
-        let train_facts = facts(&train, &[("a.jpg", fact(1)), ("b.jpg", fact(1)), ("c.jpg", broken), ("d.jpg", tiny)]);
         let evaluation = csv::read(Path::new("e.csv"), "image,label\ne.jpg,x\nf.jpg,y\n", None).unwrap();
-        let evaluation_facts = facts(&evaluation, &[("e.jpg", fact(9)), ("f.jpg", fact(3))]);
-        let found = lint::pictures((&train, &train_facts), Some((&evaluation, &evaluation_facts)));
+        let mut pictures = facts([("a.jpg", fact(1)), ("b.jpg", fact(1)), ("c.jpg", broken), ("d.jpg", tiny)]);
+        pictures.extend([("e.jpg".to_owned(), fact(9)), ("f.jpg".to_owned(), fact(3))]);
+        let found = lint::pictures(&pictures, &train, Some(&evaluation));
         let rules: Vec<(&str, usize, u64)> =
             found.iter().map(|finding| (finding.rule.as_str(), finding.count, finding.examples[0].line)).collect();
         let expected = [

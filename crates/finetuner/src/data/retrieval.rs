@@ -56,19 +56,33 @@ pub struct RetrievalSet {
 /// As [`read`]; and if the data has no notion of relevance (scored or single), the index is of another kind, or no query has
 /// a relevant document.
 pub fn read_retrieval(query_data: &Path, index_data: Option<&Path>, kind: Option<Kind>) -> Result<RetrievalSet> {
+    read_retrieval_with(query_data, index_data, kind, Ok)
+}
+
+/// As [`read_retrieval`]; what is read goes through `look` first, which may leave rows out. Folders of BEIR do not: they hold
+/// texts only.
+///
+/// # Errors
+/// As [`read_retrieval`]; those of `look`.
+pub fn read_retrieval_with(
+    query_data: &Path,
+    index_data: Option<&Path>,
+    kind: Option<Kind>,
+    mut look: impl FnMut(Dataset) -> Result<Dataset>,
+) -> Result<RetrievalSet> {
     if let Address::Beir { folder, split } = Address::of(query_data)? {
         return match index_data {
             Some(_) => Err(Error::spec("index_data", "a BEIR folder brings its own index; leave `index_data` out")),
             None => RetrievalSet::from_beir(&folder, split.as_deref()),
         };
     }
-    let queries = read(query_data, kind)?;
+    let queries = look(read(query_data, kind)?)?;
     match (queries.kind, index_data) {
         (_, None) => RetrievalSet::from_dataset(&queries),
         (Kind::Labelled, Some(index)) => {
-            RetrievalSet::from_labelled(&queries, Some(&read(index, Some(Kind::Labelled))?))
+            RetrievalSet::from_labelled(&queries, Some(&look(read(index, Some(Kind::Labelled))?)?))
         }
-        (_, Some(index)) => RetrievalSet::from_pairs(&queries, Some(&read(index, None)?)),
+        (_, Some(index)) => RetrievalSet::from_pairs(&queries, Some(&look(read(index, None)?)?)),
     }
 }
 

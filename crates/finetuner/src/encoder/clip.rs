@@ -11,6 +11,7 @@ use super::transformer::Transformer;
 use super::weights::Loader;
 use crate::artifact::layout::is_inside;
 use crate::artifact::{ModelFiles, PoolingMode};
+use crate::data::Modality;
 use crate::error::{Error, Result, nearest};
 
 /// Every `model_type` of two towers; open_clip's files have none.
@@ -179,6 +180,7 @@ impl Clip {
                 }
             }
         };
+        loader.of_tower(Modality::Image);
         loader.within(image_scope);
         let image = VisionTransformer::load(config.vision, loader)?;
         loader.at_depth(head);

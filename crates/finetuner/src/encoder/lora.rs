@@ -17,6 +17,7 @@ use engine::{Packing, ParameterId, Parameters, Tape, Tensor, Var};
 pub use self::options::{LoraOptions, Save, Targets};
 use super::{Backbone, Encoder, Named, Tower};
 use crate::artifact::adapter::{LowRank, adapter_names};
+use crate::data::Modality;
 use crate::error::{Error, Result, nearest};
 
 /// The adapters of an encoder.
@@ -113,10 +114,11 @@ impl Encoder {
             let bound = (1.0 / inputs as f64).sqrt();
             let start = (0..(options.rank * inputs) as u64).map(|at| ((2.0 * key.uniform(at) - 1.0) * bound) as f32);
             let start = Tensor::from_vec(start.collect(), &[options.rank, inputs])?;
-            let depth = self.depth(weight);
+            let (depth, modality) = self.place(weight);
             let down = self.parameters.add(down_name, start);
             let up = self.parameters.add(up_name, Tensor::zeros(&[outputs, options.rank]));
             self.depths.extend([depth, depth]);
+            self.modalities.extend([modality, modality]);
             adapters.push(Adapter { module, weight, elements, down, up });
         }
         self.lora = Lora { scale: options.scale() as f32, dropout: options.dropout, adapters };
@@ -193,8 +195,10 @@ impl Encoder {
         stored.filter_map(of).collect()
     }
 
-    fn depth(&self, id: ParameterId) -> usize {
-        self.parameters.ids().position(|known| known == id).map_or(0, |place| self.depths[place])
+    /// The depth of a parameter, and what its tower reads.
+    fn place(&self, id: ParameterId) -> (usize, Modality) {
+        let place = self.parameters.ids().position(|known| known == id);
+        place.map_or((0, Modality::Text), |place| (self.depths[place], self.modalities[place]))
     }
 }
 

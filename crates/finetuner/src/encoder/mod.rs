@@ -61,6 +61,8 @@ pub struct EncoderOptions {
     pub output_dim: Option<usize>,
     /// Random weights of the model's shape instead of its own.
     pub random: bool,
+    /// The same of the pictures of a joined pair only, whose weights are not read then.
+    pub random_pictures: bool,
     /// Seed of random weights, also of a new head.
     pub seed: u64,
 }
@@ -75,6 +77,8 @@ pub struct Encoder {
     lora: Lora,
     stored: Vec<Stored>,
     depths: Vec<usize>,
+    /// For each parameter what its tower reads.
+    modalities: Vec<Modality>,
     /// Tensors that nothing here uses, such as BERT's pooler: kept as they came, so that the artifact is complete; and their folders.
     unused: Vec<(usize, OwnedTensor)>,
 }
@@ -89,15 +93,17 @@ impl Encoder {
         let main = Files::open(model, options)?;
         let mut loader = Loader::new(main.origin(key), main.shape.prefix());
         let mut towers = main.towers(options, key, &mut loader)?;
-        let pictures = model.pictures.as_deref().map(|pictures| Files::open(pictures, options)).transpose()?;
+        let own =
+            EncoderOptions { random: options.random || options.random_pictures, pooling: None, ..options.clone() };
+        let pictures = model.pictures.as_deref().map(|pictures| Files::open(pictures, &own)).transpose()?;
         if let Some(pictures) = &pictures {
             let key = key.part(0x7069_6373);
             loader.next_folder(pictures.origin(key), pictures.shape.prefix());
-            let own = EncoderOptions { output_dim: pictures.projection_to(&towers)?, pooling: None, ..options.clone() };
+            let own = EncoderOptions { output_dim: pictures.projection_to(&towers)?, ..own };
             towers.extend(pictures.towers(&own, key, &mut loader)?);
         }
-        let Loader { parameters, stored, depths, kept: unused, .. } = loader;
-        let mut encoder = Encoder { parameters, towers, lora: Lora::default(), stored, depths, unused };
+        let Loader { parameters, stored, depths, modalities, kept: unused, .. } = loader;
+        let mut encoder = Encoder { parameters, towers, lora: Lora::default(), stored, depths, modalities, unused };
         for adapter in if options.random { &[][..] } else { &model.adapters } {
             let applied = encoder.apply(adapter.changes()?);
             applied.map_err(|problem| Error::model(adapter.folder().display().to_string(), problem))?;
@@ -234,6 +240,24 @@ impl Encoder {
     /// For each parameter how far it lies from the input: 0 embeddings, 1… the layers, then the head.
     pub fn depths(&self) -> &[usize] {
         &self.depths
+    }
+
+    /// The same, counted so that the heads of all towers lie equally far: what is rated by its distance from the top is
+    /// rated by that of its own tower.
+    pub fn levelled_depths(&self) -> Vec<usize> {
+        let top = |modality| {
+            let own = self.depths.iter().zip(&self.modalities).filter(move |(_, own)| **own == modality);
+            own.map(|(depth, _)| *depth).max().unwrap_or_default()
+        };
+        let tops = Modality::ALL.map(|modality| (modality, top(modality)));
+        let highest = tops.iter().map(|(_, top)| *top).max().unwrap_or_default();
+        let missing = |modality| tops.iter().find(|(own, _)| *own == modality).map_or(0, |(_, top)| highest - top);
+        self.depths.iter().zip(&self.modalities).map(|(depth, modality)| depth + missing(*modality)).collect()
+    }
+
+    /// For each parameter what its tower reads.
+    pub fn modalities(&self) -> &[Modality] {
+        &self.modalities
     }
 
     fn is_dense(&self, id: ParameterId) -> bool {

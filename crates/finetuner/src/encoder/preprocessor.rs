@@ -26,8 +26,8 @@ pub struct Wanted<'a> {
     pub content: &'a str,
     /// What a text is for.
     pub role: Role,
-    /// Which random view of a picture, where pictures are augmented.
-    pub draw: Draw,
+    /// Which random view of a picture, where pictures are augmented; `None` is the picture as it is.
+    pub draw: Option<Draw>,
 }
 
 /// Items that are ready for an encoder.
@@ -113,7 +113,7 @@ impl Preprocessor {
                     prepared.inputs.extend(pack(&sequences, &rows, budget(tokens)).into_iter().map(Input::Tokens));
                 }
                 Modality::Image => {
-                    let orders = column.iter().map(|item| Order { address: item.content, draw: Some(item.draw) });
+                    let orders = column.iter().map(|item| Order { address: item.content, draw: item.draw });
                     let orders: Vec<Order<'_>> = orders.collect();
                     let batches = self.pictures()?.prepare(&orders, &rows, budget(0))?;
                     prepared.inputs.extend(batches.into_iter().map(Input::Pixels));

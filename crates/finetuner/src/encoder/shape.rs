@@ -8,6 +8,7 @@ use super::projection::Projection;
 use super::transformer::Transformer;
 use super::weights::Loader;
 use crate::artifact::{ModelFolder, PoolingMode, Weights};
+use crate::data::Modality;
 use crate::error::{Error, Result, nearest};
 
 /// The shape of an encoder, before its weights.
@@ -81,6 +82,7 @@ impl Shape {
                 Ok(vec![Parts { backbone, pooling: PoolingMode::Mean, projection: None }])
             }
             Shape::Image(config) => {
+                loader.of_tower(Modality::Image);
                 let network = ImageBackbone::load(&config, loader)?;
                 let pooling = network.pooling();
                 Ok(vec![Parts { backbone: Backbone::Image(network), pooling, projection: None }])

@@ -46,6 +46,7 @@ impl Tower {
         let mut files = files.iter();
         let mut width = backbone.width();
         let mut dense = Vec::new();
+        loader.of_tower(backbone.modality());
         loader.at_depth(backbone.layers() + 1);
         for (position, step) in layout.steps.iter().enumerate() {
             let Step::Dense(module, _) = step else { continue };

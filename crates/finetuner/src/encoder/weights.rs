@@ -7,6 +7,7 @@ use engine::{Gradients, ParameterId, Parameters, Tensor};
 
 use super::OwnedTensor;
 use crate::artifact::Weights;
+use crate::data::Modality;
 use crate::error::Result;
 
 /// Where the first weights come from.
@@ -59,6 +60,9 @@ pub(crate) struct Loader<'a> {
     /// For each parameter its depth: 0 embeddings, 1… layers, then the head.
     pub(crate) depths: Vec<usize>,
     depth: usize,
+    /// For each parameter what its tower reads.
+    pub(crate) modalities: Vec<Modality>,
+    modality: Modality,
     /// Tensors that nothing here uses, kept as they came, so that the artifact is complete; and their folders.
     pub(crate) kept: Vec<(usize, OwnedTensor)>,
     folder: usize,
@@ -75,6 +79,8 @@ impl<'a> Loader<'a> {
             stored: Vec::new(),
             depths: Vec::new(),
             depth: 0,
+            modalities: Vec::new(),
+            modality: Modality::Text,
             kept: Vec::new(),
             folder: 0,
         }
@@ -88,6 +94,11 @@ impl<'a> Loader<'a> {
     /// Parameters added from here on have this depth.
     pub(crate) fn at_depth(&mut self, depth: usize) {
         self.depth = depth;
+    }
+
+    /// Parameters added from here on are of the tower that reads these.
+    pub(crate) fn of_tower(&mut self, modality: Modality) {
+        self.modality = modality;
     }
 
     /// Reads the next tensors from another model's folder; their depths begin anew.
@@ -203,6 +214,7 @@ impl<'a> Loader<'a> {
         let names: Vec<String> = names.iter().map(|name| format!("{}{name}", self.scope)).collect();
         let id = self.parameters.add(names.join("+"), Tensor::from_vec(values, whole)?);
         self.depths.push(self.depth);
+        self.modalities.push(self.modality);
         self.stored.extend(names.into_iter().enumerate().map(|(i, name)| Stored {
             name,
             shape: shape.to_vec(),

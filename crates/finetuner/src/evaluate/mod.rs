@@ -51,6 +51,9 @@ pub fn depth(relevant: &[Vec<(u32, f32)>], k: usize) -> usize {
     k.max(10).max(largest.unwrap_or(0).min(DEPTH_LIMIT))
 }
 
+/// Hits of each query that are kept, to be looked at.
+const KEPT: usize = 5;
+
 /// One model's hits, measured query by query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
@@ -71,6 +74,8 @@ pub struct PerQuery {
     pub rank: Option<usize>,
     /// The document that stood first.
     pub first: Option<u32>,
+    /// The documents that stood first, at most five.
+    pub top: Vec<u32>,
     /// The most relevant document: the highest grade, then the first listed.
     pub expected: u32,
     /// Standard definitions.
@@ -89,6 +94,7 @@ impl PerQuery {
             query,
             rank: judged.first_relevant(k),
             first: hits.first().map(|hit| hit.document),
+            top: hits.iter().take(KEPT).map(|hit| hit.document).collect(),
             expected: *expected,
             metrics: Metrics::of(&judged, k),
             original: Original::of(&judged, k),

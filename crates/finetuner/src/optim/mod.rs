@@ -20,6 +20,8 @@ pub struct Optimizer {
     rule: UpdateRule,
     layer_decay: f64,
     depths: Vec<usize>,
+    /// What the rate of each parameter is multiplied by.
+    factors: Vec<f64>,
     /// Parameters that weight decay leaves alone; none unless listed.
     exempt: Vec<bool>,
     /// The moments of each parameter; none before its first gradient.
@@ -47,13 +49,21 @@ impl Optimizer {
             return Err(Error::spec("optimizer_options", problem));
         }
         let state = depths.iter().map(|_| Vec::new()).collect();
-        Ok(Optimizer { rule, layer_decay, depths: depths.to_vec(), exempt: vec![false; depths.len()], state, steps: 0 })
+        let (factors, exempt) = (vec![1.0; depths.len()], vec![false; depths.len()]);
+        Ok(Optimizer { rule, layer_decay, depths: depths.to_vec(), factors, exempt, state, steps: 0 })
     }
 
     /// Says for each parameter whether weight decay leaves it alone.
     #[must_use]
     pub fn without_decay(mut self, exempt: impl IntoIterator<Item = bool>) -> Self {
         self.exempt.iter_mut().zip(exempt).for_each(|(own, exempt)| *own = exempt);
+        self
+    }
+
+    /// Multiplies the rate of each parameter.
+    #[must_use]
+    pub fn with_factors(mut self, factors: impl IntoIterator<Item = f64>) -> Self {
+        self.factors.iter_mut().zip(factors).for_each(|(own, factor)| *own = factor);
         self
     }
 
@@ -95,7 +105,7 @@ impl Optimizer {
         for (index, (parameter, gradient)) in parameters.iter_mut().zip(gradients.iter()).enumerate() {
             let Some(gradient) = gradient else { continue };
             let state = &mut self.state[index];
-            let rate = learning_rate * self.layer_decay.powi((top - self.depths[index]) as i32);
+            let rate = learning_rate * self.factors[index] * self.layer_decay.powi((top - self.depths[index]) as i32);
             if state.is_empty() {
                 let initial = rule.kind.initial_moments(rate as f32);
                 *state = initial.into_iter().map(|initial| Tensor::full(gradient.shape(), initial)).collect();

@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::Sources;
 use super::decode::{decode, ends_whole, header};
-use super::{Preparer, Sources};
-use crate::data::{ItemId, Items, Modality, PictureFact, Pictures};
+use crate::data::{Items, Modality, PictureFact, Pictures};
 use crate::error::{Error, Result};
 
 /// How closely.
@@ -17,11 +17,30 @@ pub enum Depth {
     Whole,
 }
 
-/// Looks at every picture of a collection, on the preparer's threads.
-pub fn scan(items: &Items, preparer: &Preparer, depth: Depth) -> Pictures {
-    let ids: Vec<ItemId> = items.ids(Modality::Image).collect();
-    let fact = |id: &ItemId| (*id, look(preparer.sources(), items.get(*id), depth));
-    Pictures::new(preparer.on_threads(|| ids.par_iter().map(fact).collect()))
+/// Pictures between two words on the progress.
+const AT_ONCE: usize = 256;
+
+/// Looks at every picture of a collection that is not known yet, on the threads of the pool it is called in. `progress`
+/// hears how many of how many are done, and ends the scan with its error where it has one.
+///
+/// # Errors
+/// That of `progress`.
+pub fn scan(
+    known: &mut Pictures,
+    items: &Items,
+    (sources, depth): (&Sources, Depth),
+    mut progress: impl FnMut(usize, usize) -> Result<()>,
+) -> Result<()> {
+    let ids = items.ids(Modality::Image).map(|id| items.get(id));
+    let new: Vec<&str> = ids.filter(|address| known.at(address).is_none()).collect();
+    let mut done = 0;
+    for part in new.chunks(AT_ONCE) {
+        let facts: Vec<PictureFact> = part.par_iter().map(|address| look(sources, address, depth)).collect();
+        known.extend(part.iter().map(|address| (*address).to_owned()).zip(facts));
+        done += part.len();
+        progress(done, new.len())?;
+    }
+    Ok(())
 }
 
 fn look(sources: &Sources, address: &str, depth: Depth) -> PictureFact {
@@ -63,7 +82,7 @@ fn whole(sources: &Sources, address: &str) -> Result<PictureFact> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ImageProcessor, Picture};
+    use super::super::Picture;
     use super::*;
 
     #[test]
@@ -83,17 +102,25 @@ mod tests {
         let mut items = Items::default();
         items.intern("a text.jpg");
         let names = ["whole.jpg", "missing.jpg", "broken.jpg", "text.jpg", "whole.png", "same.jpg"];
-        let ids: Vec<ItemId> = names.iter().map(|name| items.intern_as(Modality::Image, &at(name))).collect();
-        let preparer = Preparer::new(ImageProcessor::clip(32), Sources::default(), 2).unwrap();
+        for name in names {
+            items.intern_as(Modality::Image, &at(name));
+        }
         for depth in [Depth::Header, Depth::Whole] {
-            let pictures = scan(&items, &preparer, depth);
-            let fact = |place: usize| pictures.get(ids[place]).unwrap();
+            let (mut pictures, mut heard) = (Pictures::default(), Vec::new());
+            let progress = |done, all| {
+                heard.push((done, all));
+                Ok(())
+            };
+            scan(&mut pictures, &items, (&Sources::default(), depth), progress).unwrap();
+            assert_eq!(heard, [(6, 6)]);
+            let fact = |place: usize| pictures.at(&at(names[place])).unwrap();
             assert_eq!((fact(0).size, fact(4).size), ((200, 150), (200, 150)));
             assert_eq!(fact(1).problem.as_deref(), Some("there is no such file"));
             assert!(fact(2).problem.as_ref().unwrap().contains("breaks off"), "{:?}", fact(2));
             assert!(fact(3).problem.as_ref().unwrap().contains("got text that begins `no picture`"));
-            assert_eq!(pictures.broken().count(), 3);
+            assert_eq!(names.iter().filter(|name| pictures.at(&at(name)).unwrap().problem.is_some()).count(), 3);
             assert_eq!(fact(0).hash == fact(5).hash && fact(0).hash != fact(4).hash, depth == Depth::Whole);
+            scan(&mut pictures, &items, (&Sources::default(), depth), |_, _| panic!("all are known")).unwrap();
         }
     }
 }

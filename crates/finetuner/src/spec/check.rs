@@ -100,7 +100,10 @@ impl RunSpec {
         found.at_least_one("max_length", self.max_length);
         found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "lasttoken", "gem"]);
         found.at_least_one("output_dim", self.output_dim);
-        found.name("init", Some(&self.init), &["pretrained", "random"]);
+        found.name("init", Some(&self.init), &["pretrained", "random", "random:image"]);
+        found.unless(self.init != "random:image" || self.image_model.is_some(), "init", || {
+            "`random:image` is for the pictures of a joined pair; give `image_model`, or take `random`".into()
+        });
         found.name("precision", Some(&self.precision), &["f32", "bf16", "auto"]);
         if let Err(problem) = self.device.parse::<super::DeviceChoice>() {
             found.add("device", problem);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::budget::Budget;
 use super::guide::Guide;
-use crate::data::{Dataset, Example, ItemId, Kind, LabelGraph};
+use crate::data::{Dataset, Example, ItemId, Kind, LabelGraph, Modality};
 use crate::encoder::{Input, Model, Prepared, Preprocessor, Role, Wanted};
 use crate::error::{Error, Result};
 use crate::objective::{BatchLayout, Needs, Objective};
@@ -124,8 +124,11 @@ impl Batcher {
         self.dataset.examples.iter().map(|example| example.items().collect()).collect()
     }
 
-    /// The batch of these examples, with the random views that pictures have in this epoch. Rows stand column by column: all anchors, all positives, all first negatives …
-    pub(crate) fn batch(&self, examples: &[u32], epoch: u64) -> Result<Batch> {
+    /// The batch of these examples, with the random views that pictures have in this epoch. Without an epoch pictures are seen
+    /// as they are; alone, where their views are all there is to compare, in two that are always the same. Rows stand column by
+    /// column: all anchors, all positives, all first negatives …
+    pub(crate) fn batch(&self, examples: &[u32], epoch: Option<u64>) -> Result<Batch> {
+        let epoch = epoch.or((self.dataset.kind == Kind::Single).then_some(u64::MAX));
         let mut columns: Vec<Vec<(ItemId, Role)>> = Vec::new();
         let mut labels = Vec::new();
         let mut scores = Vec::new();
@@ -170,7 +173,7 @@ impl Batcher {
             columns.iter().enumerate().flat_map(|(view, column)| (0..column.len()).map(move |row| (row, view)));
         let wanted = |(&(item, role), (row, view)): (&(ItemId, Role), (usize, usize))| {
             let row = u64::from(examples[row % examples.len()]);
-            self.wanted(item, role, Draw { seed: self.seed, epoch, row, view: view as u64 })
+            self.wanted(item, role, epoch.map(|epoch| Draw { seed: self.seed, epoch, row, view: view as u64 }))
         };
         let wanted: Vec<_> = items.iter().zip(places).map(wanted).collect();
         let Prepared { mut inputs, mut truncated } = Prepared::default();
@@ -185,7 +188,10 @@ impl Batcher {
             truncated,
             dataset: 0,
             guided: self.guide.as_ref().map(|guide| self.guided(guide, &items)).transpose()?,
-            views: self.dataset.kind == Kind::Single && self.views > 1 && !self.twin,
+            views: self.dataset.kind == Kind::Single
+                && self.views > 1
+                && !self.twin
+                && !self.dataset.items.has(Modality::Image),
             twin: self.twin,
             micro_batches: inputs,
             layout: BatchLayout {
@@ -199,7 +205,7 @@ impl Batcher {
         })
     }
 
-    fn wanted(&self, item: ItemId, role: Role, draw: Draw) -> Wanted<'_> {
+    fn wanted(&self, item: ItemId, role: Role, draw: Option<Draw>) -> Wanted<'_> {
         let items = &self.dataset.items;
         Wanted { modality: items.modality(item), content: items.get(item), role, draw }
     }
@@ -212,7 +218,7 @@ impl Batcher {
             let place = match places.entry((item, role)) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => {
-                    contents.push(self.wanted(item, role, Draw::default()));
+                    contents.push(self.wanted(item, role, None));
                     *new.insert(contents.len() as u32 - 1)
                 }
             };

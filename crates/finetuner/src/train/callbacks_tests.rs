@@ -66,7 +66,7 @@ fn all_problems_are_listed_with_the_nearest_name() {
         "CSVLogger(metrics_logger_step=step)",
         "EvaluationCallback()",
         "EvaluationCallback(query_data=q.csv,distance=cosin)",
-        "EvaluationCallback(query_data=q.csv,model=a,multi_modal=True)",
+        "EvaluationCallback(query_data=q.csv,model=clip-txt)",
         "EvaluationCallback(query_data=q.csv,steps_per_interval=0)",
     ];
     let Error::Spec { problems } = parse(&entries).unwrap_err() else { panic!() };
@@ -86,7 +86,7 @@ fn all_problems_are_listed_with_the_nearest_name() {
         "`metrics_logger_step`: unknown variant `step`, expected `batch` or `epoch`; the default is \"batch\"",
         "needs `query_data`",
         "`distance`: `cosin` is not known, did you mean `cosine`?",
-        "`model`, `multi_modal`: this version has one encoder for all texts; leave it out",
+        "`model`: the run has no model `clip-txt`, did you mean `clip-text`?",
         "`steps_per_interval`: expected 1 or more, got 0",
     ];
     let got: Vec<String> = problems.iter().map(|problem| problem.problem.clone()).collect();

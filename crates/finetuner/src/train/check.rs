@@ -5,12 +5,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::data::{Data, TrainingSet, held_out_kind};
+use super::inspection;
 use super::measure::Target;
 use super::recorder::Recorder;
-use crate::data::lint::{Finding, Lengths, Severity, Subject, sample};
-use crate::data::{Dataset, Kind, Modality, hold_out, inspect, read_retrieval};
+use crate::data::lint::{self, Finding, Lengths, Severity, Subject, sample};
+use crate::data::{Dataset, Kind, Modality, Pictures, hold_out, inspect, read_retrieval_with};
 use crate::encoder::{Model, source};
 use crate::error::{Error, Result};
+use crate::pixels::{Depth, scan};
 use crate::spec::RunSpec;
 use crate::tokens::Tokenizer;
 
@@ -42,15 +44,27 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
     let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
     let sets = spec.parts()?;
     let index_data = spec.index_data.as_deref();
-    let queries = spec.query_data.as_ref().map(|path| read_retrieval(path, index_data, kind)).transpose()?;
+    let (mut pictures, sources) = (Pictures::default(), inspection::sources(spec)?);
+    let mut look = |dataset: &Dataset| {
+        scan(&mut pictures, &dataset.items, (&sources, Depth::Whole), |_, _| Ok(()))?;
+        Ok::<_, Error>(lint::broken_pictures(&pictures, dataset))
+    };
     let learnt = |path: &Path| sets.iter().any(|set| set.train_data == path);
+    let (mut data, mut findings) = (Vec::new(), Vec::new());
+    let queries = spec.query_data.as_ref().map(|path| {
+        read_retrieval_with(path, index_data, kind, |dataset| {
+            findings.extend(look(&dataset)?.filter(|_| !learnt(&dataset.path)));
+            Ok(dataset)
+        })
+    });
+    let queries = queries.transpose()?;
     let index = index_data.filter(|path| !learnt(path)).map(|path| inspect(path, None)).transpose()?;
     let model = source::resolve(&spec.model)?.open()?;
     let limit = spec.max_length.unwrap_or(model.max_length);
     let mut tokenizer = None; // pictures need none
+    let mut pictured = Vec::new();
 
-    let (mut data, mut findings) = (Vec::new(), Vec::new());
-    for set in sets {
+    for set in &sets {
         let kind = set.kind.as_deref().map(str::parse::<Kind>).transpose()?;
         let mut train = inspect(&set.train_data, kind)?;
         data.push(train.decision.clone());
@@ -75,6 +89,16 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
             lengths: lengths.as_ref(),
         };
         findings.extend(subject.findings());
+        look(&train)?;
+        evaluation.as_ref().map(&mut look).transpose()?;
+        pictured.push((train, evaluation));
+    }
+    for (train, evaluation) in &pictured {
+        findings.extend(lint::pictures(&pictures, train, evaluation.as_ref()));
+    }
+    if spec.skip_bad {
+        let broken = findings.iter_mut().filter(|finding: &&mut Finding| finding.rule == "broken_pictures");
+        broken.for_each(|finding| finding.severity = Severity::Warning);
     }
     data.extend(queries.iter().map(|set| format!("measured on: {}", set.description)));
     findings.sort_by_key(|finding: &Finding| finding.severity);
@@ -96,7 +120,12 @@ fn lengths(dataset: &Dataset, tokenizer: Option<&Tokenizer>) -> Result<Option<Le
 ///
 /// # Errors
 /// [`Error::Spec`] for warnings where the spec is `strict`.
-pub(super) fn tell(spec: &RunSpec, data: &Data, model: &Model, recorder: &mut Recorder<'_>) -> Result<()> {
+pub(super) fn tell(
+    spec: &RunSpec,
+    data: &Data,
+    (model, pictures): (&Model, &Pictures),
+    recorder: &mut Recorder<'_>,
+) -> Result<()> {
     // Queries that were drawn from the evaluation data need not be looked at twice.
     let drawn = |path: &Path| data.sets.iter().filter_map(TrainingSet::held_out).any(|held_out| held_out.path == path);
     let sets = data.measures.iter().filter_map(|measure| match &measure.target {
@@ -113,6 +142,7 @@ pub(super) fn tell(spec: &RunSpec, data: &Data, model: &Model, recorder: &mut Re
         let subject =
             Subject { train: &set.train, evaluation, queries: &queries, index: None, lengths: lengths.as_ref() };
         findings.extend(subject.findings());
+        findings.extend(lint::pictures(pictures, &set.train, evaluation));
     }
     let (notes, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.severity == Severity::Note);
     for finding in &warnings {

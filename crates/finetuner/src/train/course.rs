@@ -52,7 +52,7 @@ impl Course {
     /// Makes batches, on another thread.
     pub(crate) fn worker(&self) -> impl Fn(Planned) -> Result<Batch> + Send + 'static {
         let batchers: Vec<Batcher> = self.sets.iter().map(|(batcher, _)| batcher.clone()).collect();
-        move |(dataset, examples, epoch)| Ok(Batch { dataset, ..batchers[dataset].batch(&examples, epoch)? })
+        move |(dataset, examples, epoch)| Ok(Batch { dataset, ..batchers[dataset].batch(&examples, Some(epoch))? })
     }
 
     /// The training data as it was understood.

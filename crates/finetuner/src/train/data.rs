@@ -4,14 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::advise;
-use super::batch::{Batch, Batcher, check_data};
+use super::batch::{Batcher, check_data};
 use super::budget::Budget;
 use super::callbacks::{Callbacks, EvaluationCallback};
 use super::guide::Guide;
+use super::held_out::HeldOut;
+use super::inspection::Inspection;
 use super::measure::Target;
 use super::recorder::Recorder;
 use super::watch::Measure;
-use crate::data::{Dataset, Example, Hierarchy, Kind, Order, Sampler, hold_out, read, read_retrieval};
+use crate::data::{
+    Dataset, Example, Hierarchy, Kind, Order, Sampler, hold_out, read, read_retrieval, read_retrieval_with,
+};
 use crate::encoder::Model;
 use crate::error::{Error, Result, nearest};
 use crate::objective::{self, Needs, Objective};
@@ -36,13 +40,13 @@ pub(crate) struct TrainingSet {
 }
 
 impl TrainingSet {
-    fn read(spec: RunSpec, recorder: &mut Recorder<'_>) -> Result<Self> {
+    fn read(spec: RunSpec, inspection: &mut Inspection<'_>, recorder: &mut Recorder<'_>) -> Result<Self> {
         let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
-        let mut train = read(&spec.train_data, kind)?;
+        let mut train = inspection.look(read(&spec.train_data, kind)?, recorder)?;
         recorder.info(train.decision.clone())?;
         let (mut validation, mut measured) = (None, None);
         if let Some(path) = &spec.eval_data {
-            let mut dataset = read(path, held_out_kind(kind, &train))?;
+            let mut dataset = inspection.look(read(path, held_out_kind(kind, &train))?, recorder)?;
             dataset.relabel(&train.label_names);
             recorder.info(dataset.decision.clone())?;
             let held_out = if dataset.kind == train.kind { &mut validation } else { &mut measured };
@@ -82,10 +86,16 @@ pub(super) fn held_out_kind(asked: Option<Kind>, train: &Dataset) -> Option<Kind
 
 impl Data {
     /// Reads what the spec names, telling how it was understood.
-    pub(crate) fn read(spec: &RunSpec, callbacks: &Callbacks, recorder: &mut Recorder<'_>) -> Result<Self> {
-        let sets = spec.parts()?.into_iter().map(|spec| TrainingSet::read(spec, recorder));
+    pub(crate) fn read(
+        spec: &RunSpec,
+        callbacks: &Callbacks,
+        inspection: &mut Inspection<'_>,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Self> {
+        let sets = spec.parts()?.into_iter().map(|spec| TrainingSet::read(spec, inspection, recorder));
         let sets = sets.collect::<Result<Vec<_>>>()?;
-        let measures = measures(spec, callbacks, sets.iter().filter_map(TrainingSet::held_out), recorder)?;
+        let held_out = sets.iter().filter_map(TrainingSet::held_out);
+        let measures = measures(spec, callbacks, held_out, (inspection, recorder))?;
         for measure in &measures {
             recorder.info(format!("measured on: {}", measure.target.description()))?;
         }
@@ -108,7 +118,7 @@ fn measures<'a>(
     spec: &RunSpec,
     callbacks: &Callbacks,
     held_out: impl Iterator<Item = &'a Dataset>,
-    recorder: &mut Recorder<'_>,
+    (inspection, recorder): (&mut Inspection<'_>, &mut Recorder<'_>),
 ) -> Result<Vec<Measure>> {
     let kind = spec.kind.as_deref().map(str::parse::<Kind>).transpose()?;
     let plain = |target| Measure { target, options: EvaluationCallback::default(), prefix: String::new() };
@@ -117,7 +127,8 @@ fn measures<'a>(
             let problem = "`query_data` of the run and `EvaluationCallback` both say what to measure; leave one out";
             return Err(Error::spec("callbacks", problem));
         }
-        let set = read_retrieval(queries, spec.index_data.as_deref(), kind)?;
+        let look = |dataset| inspection.look(dataset, recorder);
+        let set = read_retrieval_with(queries, spec.index_data.as_deref(), kind, look)?;
         return Ok(vec![plain(Target::Retrieval(set))]);
     }
     let mut measures = Vec::new();
@@ -125,7 +136,9 @@ fn measures<'a>(
         if let Some(sentence) = options.without_effect() {
             recorder.info(sentence)?;
         }
-        let mut set = read_retrieval(&options.query_data, options.index_data.as_deref(), kind)?;
+        let look = |dataset| inspection.look(dataset, recorder);
+        let mut set = read_retrieval_with(&options.query_data, options.index_data.as_deref(), kind, look)?;
+        options.check(&set)?;
         if !options.exclude_self {
             set = set.include_self();
         }
@@ -222,7 +235,7 @@ pub(crate) fn validation_batches(
     mut dataset: Dataset,
     (model, budget, guide): (&Model, &Arc<Budget>, Option<&Guide>),
     recorder: &mut Recorder<'_>,
-) -> Result<Vec<Batch>> {
+) -> Result<Vec<HeldOut>> {
     check_data(&spec.loss, objective.needs(), &dataset)?;
     if objective.needs() == Needs::Classes {
         let known = |example: &Example| match example {
@@ -244,7 +257,7 @@ pub(crate) fn validation_batches(
     let batcher = Batcher::new(Arc::new(dataset), objective, (model, budget), spec);
     let batcher = batcher.guided_by(guide);
     let order = order(spec, objective, &batcher)?;
-    order.batches(0).iter().map(|examples| batcher.batch(examples, 0)).collect()
+    order.batches(0).into_iter().map(|examples| HeldOut::new(&batcher, examples)).collect()
 }
 
 /// `auto` is the class sampler where a loss compares items of a class, and the data says which class each item is of;

@@ -1,7 +1,8 @@
 //! What a run leaves: the better weights, what they came to, the artifact.
 use super::advise::{self, Advice, Part};
 use super::canary::Canary;
-use super::measure::Measurement;
+use super::measure::{Measurement, Target};
+use super::page::{Sample, page, samples};
 use super::prepare::Prepared;
 use super::recorder::Recorder;
 use super::report::{Compared, Memory, Report, Training};
@@ -34,7 +35,7 @@ pub(super) fn finish(
     output: &Output,
     recorder: &mut Recorder<'_>,
 ) -> Result<Ended> {
-    let Prepared { spec, mut learner, course, mut watch, interpolation, adapter, repository, .. } = prepared;
+    let Prepared { spec, mut learner, course, mut watch, interpolation, adapter, repository, skipped, .. } = prepared;
     let (spec, device) = (&spec, watch.device);
     let Trained { before, mut after, halfway, canary } = trained;
     learner.free_gradients();
@@ -78,6 +79,17 @@ pub(super) fn finish(
         }
         finished => finished?,
     };
+    let samples = match (watch.measures.first().map(|measure| &measure.target), before.first(), after.first()) {
+        (
+            Some(Target::Retrieval(set)),
+            Some(Some(Measurement::Retrieval(before))),
+            Some(Some(Measurement::Retrieval(after))),
+        ) => {
+            let sources = learner.model.preprocessor.pictures().ok().map(|pictures| pictures.sources());
+            samples(set, (before, after), sources)
+        }
+        _ => Vec::new(),
+    };
     let mut compared = watch.compare(&before, &after)?.into_iter();
     let first = compared.next().unwrap_or_else(Compared::nothing);
     let further = watch.measures.iter().skip(1).zip(compared);
@@ -103,6 +115,7 @@ pub(super) fn finish(
         further: further.collect(),
         forgetting,
         advice: (parts.len() > 1).then(|| Advice::new(&parts, halfway.as_ref())),
+        skipped,
         training: Training { alpha, ..state.progress.training(if alpha == Some(0.0) { 0 } else { kept_step }) },
         timing: state.progress.timing(),
         memory: Memory::measure(),
@@ -110,7 +123,7 @@ pub(super) fn finish(
     if adapter.is_none() {
         learner.model.encoder.merge_lora();
     }
-    save(spec, output, &learner.model, (repository.as_deref(), adapter.as_ref()), &report, recorder)?;
+    save(spec, output, &learner.model, (repository.as_deref(), adapter.as_ref()), (&report, &samples), recorder)?;
     Ok(Ended::Finished(Box::new(report), part))
 }
 
@@ -126,7 +139,7 @@ fn save(
     output: &Output,
     model: &Model,
     (repository, adapter): (Option<&str>, Option<&AdapterRecord>),
-    report: &Report,
+    (report, samples): (&Report, &[Sample]),
     recorder: &mut Recorder<'_>,
 ) -> Result<()> {
     let spec_json = serde_json::to_value(spec).unwrap_or_default();
@@ -152,7 +165,9 @@ fn save(
     };
     writer.bytes("README.md", record.card().as_bytes())?;
     recorder.state("finished")?;
-    writer.bytes("events.jsonl", &recorder.contents()?)?;
+    let events = recorder.contents()?;
+    writer.bytes("report.html", page(report, spec, &events, samples).as_bytes())?;
+    writer.bytes("events.jsonl", &events)?;
     writer.finish(&spec_json, Default::default())?;
     let checkpoint = output.folder().join(state::FILE);
     if checkpoint.exists() {

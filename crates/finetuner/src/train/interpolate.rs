@@ -46,7 +46,7 @@ impl Interpolation {
             (None, Some("interpolate")) => ("keep", Alpha::Auto),
             (None, _) => return Ok(None),
         };
-        if spec.init == "random" {
+        if spec.init != "pretrained" {
             let problem = "mixes the trained weights with the pretrained ones, which `init` leaves out";
             return Err(Error::spec(field, problem));
         }

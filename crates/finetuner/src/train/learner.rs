@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::batch::Batch;
 use super::step::{self, Encoders};
+use crate::data::Modality;
 use crate::encoder::{Encoder, Model};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Role};
 use crate::optim::{Optimizer, Schedule};
-use crate::spec::RunSpec;
+use crate::spec::{Options, RunSpec};
 
 /// The model and the objectives in training.
 #[derive(Debug)]
@@ -48,7 +49,10 @@ impl Learner {
     /// # Errors
     /// [`Error::Spec`] for optimisers and options that do not exist or do not fit.
     pub(crate) fn new(spec: &RunSpec, model: Model, twin: Option<Encoder>, objectives: Vec<Objective>) -> Result<Self> {
-        let optimizer = |encoder: &Encoder| Optimizer::new(&spec.optimizer, &spec.optimizer_options, encoder.depths());
+        let optimizer = |encoder: &Encoder| {
+            let (options, factors) = tower_rates(spec, encoder)?;
+            Ok::<_, Error>(Optimizer::new(&spec.optimizer, &options, &encoder.levelled_depths())?.with_factors(factors))
+        };
         let twin = match twin {
             Some(encoder) => {
                 let gradients = Gradients::new(&encoder.parameters);
@@ -167,6 +171,26 @@ impl Learner {
         let twin = self.twin.iter_mut().map(|twin| ("twin/", &mut twin.encoder.parameters, &mut twin.optimizer));
         [model].into_iter().chain(losses).chain(twin).collect()
     }
+}
+
+/// The optimiser's own options, and what the rate of each parameter is multiplied by: `learning_rate_text` and
+/// `learning_rate_image` give the towers of a model rates other than the run's.
+fn tower_rates(spec: &RunSpec, encoder: &Encoder) -> Result<(Options, Vec<f64>)> {
+    let mut options = spec.optimizer_options.clone();
+    let mut factors = vec![1.0; encoder.modalities().len()];
+    for (name, modality) in [("learning_rate_text", Modality::Text), ("learning_rate_image", Modality::Image)] {
+        let Some(value) = options.remove(name) else { continue };
+        let refuse = |problem: String| Err(Error::spec(format!("optimizer_options.{name}"), problem));
+        let Some(rate) = value.as_f64().filter(|rate| *rate > 0.0 && rate.is_finite()) else {
+            return refuse(format!("expected a number above 0, got {value}"));
+        };
+        if encoder.tower(modality).is_err() {
+            return refuse(format!("the model reads no {}s; leave it out", modality.noun()));
+        }
+        let own = factors.iter_mut().zip(encoder.modalities()).filter(|(_, own)| **own == modality);
+        own.for_each(|(factor, _)| *factor = rate / spec.learning_rate);
+    }
+    Ok((options, factors))
 }
 
 /// The optimiser of the loss's own tensors and its learning rate: without `loss_optimizer` of the model's class, without

@@ -13,10 +13,13 @@ mod data;
 mod estimate;
 mod finish;
 mod guide;
+mod held_out;
+mod inspection;
 mod interpolate;
 mod learner;
 mod loggers;
 mod measure;
+mod page;
 mod prepare;
 mod progress;
 mod recorder;
@@ -47,7 +50,7 @@ pub use self::measure::{Measurement, Target};
 use self::prepare::Prepared;
 use self::progress::Progress;
 use self::recorder::Recorder;
-pub use self::report::{Further, Report};
+pub use self::report::{Further, Report, Skipped};
 use self::state::State;
 use self::watch::{Due, Measured, best_monitor};
 use crate::artifact::Output;
@@ -186,7 +189,7 @@ fn run(
     }
     let measurement = watch.seconds;
     let reads_texts = learner.model.encoder.tower(Modality::Text).is_ok();
-    let canary = (spec.canary && reads_texts && spec.init == "pretrained")
+    let canary = (spec.canary && reads_texts && spec.init != "random")
         .then(|| Canary::new(&learner.model, device))
         .transpose()?;
     let mut state = State {

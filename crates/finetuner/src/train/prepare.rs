@@ -12,10 +12,12 @@ use super::callbacks::Callbacks;
 use super::course::Course;
 use super::data::{Data, TrainingSet, training_order, validation_batches};
 use super::guide::Guide;
+use super::inspection::Inspection;
 use super::interpolate::Interpolation;
 use super::learner::Learner;
 use super::loggers::Loggers;
 use super::recorder::Recorder;
+use super::report::Skipped;
 use super::watch::Watch;
 use super::{adapt, check, views};
 use crate::artifact::{AdapterRecord, Output, PoolingMode};
@@ -42,6 +44,8 @@ pub(crate) struct Prepared<'a> {
     pub(crate) adapter: Option<AdapterRecord>,
     /// Where on the hub the model comes from.
     pub(crate) repository: Option<String>,
+    /// Of the data, for the sake of pictures that cannot be used.
+    pub(crate) skipped: Option<Skipped>,
 }
 
 impl<'a> Prepared<'a> {
@@ -56,7 +60,8 @@ impl<'a> Prepared<'a> {
     ) -> Result<Self> {
         let callbacks = Callbacks::parse(&spec.callbacks, &spec.model)?;
         recorder.attach(Loggers::open(&callbacks.loggers(), spec, output)?);
-        let mut data = Data::read(spec, &callbacks, recorder)?;
+        let mut inspection = Inspection::new(spec, stop)?;
+        let mut data = Data::read(spec, &callbacks, &mut inspection, recorder)?;
         if share < 1.0 {
             data = data.share(share, spec.seed)?;
         }
@@ -70,7 +75,7 @@ impl<'a> Prepared<'a> {
         if let Some(pictures) = &spec.image_model {
             folder = folder.with_pictures(source::resolve(pictures)?.open()?);
         }
-        let options = model_options(&spec)?;
+        let options = model_options(&spec, inspection.sources.clone())?;
         let mut open = || {
             let mut model = Model::open(folder.clone(), &options)?;
             let adapter = adapt::adapt(&spec, &source, &mut model, recorder)?;
@@ -92,7 +97,7 @@ impl<'a> Prepared<'a> {
             objective.prepare(sizes, spec.seed)?;
         }
         recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name()))?;
-        check::tell(&spec, &data, &model, recorder)?;
+        check::tell(&spec, &data, (&model, &inspection.pictures), recorder)?;
 
         let budget = Arc::new(Budget::new(&spec, &model.encoder, device));
         let (mut sets, mut validation) = (Vec::new(), Vec::new());
@@ -104,21 +109,21 @@ impl<'a> Prepared<'a> {
             sets.push((batcher, order));
             if let Some(held_out) = set.validation {
                 let batches = validation_batches(&set.spec, objective, held_out, (&model, &budget, guide), recorder)?;
-                validation.extend(batches.into_iter().map(|mut batch| {
-                    batch.dataset = dataset;
-                    batch.layout.layers = objective.draw_layers(Key::new(0));
-                    batch
+                validation.extend(batches.into_iter().map(|mut held_out| {
+                    held_out.batch.dataset = dataset;
+                    held_out.batch.layout.layers = objective.draw_layers(Key::new(0));
+                    held_out
                 }));
             }
         }
         if let Some(guide) = &guide {
-            validation.iter_mut().try_for_each(|batch| guide.embed(device, batch))?;
+            validation.iter_mut().try_for_each(|held_out| guide.embed(device, &mut held_out.batch))?;
         }
         let course = Course::new(&spec, sets, budget);
         let total_steps = course.steps(spec.epochs);
         let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
         let learner = Learner::new(&spec, model, twin, objectives)?;
-        let watch = Watch { device, stop, measures: data.measures, validation, seconds: 0.0 };
+        let watch = Watch { device, stop, measures: data.measures, validation: Arc::new(validation), seconds: 0.0 };
         let interpolation = Interpolation::plan(&spec, &callbacks, &watch, &learner, recorder)?;
         let repository = source.repository().map(str::to_owned);
         Ok(Prepared {
@@ -133,20 +138,26 @@ impl<'a> Prepared<'a> {
             interpolation,
             adapter,
             repository,
+            skipped: inspection.skipped(),
         })
     }
 }
 
-fn model_options(spec: &RunSpec) -> Result<ModelOptions> {
+fn model_options(spec: &RunSpec, sources: Sources) -> Result<ModelOptions> {
     let pooling = spec.pooling.as_deref().map(PoolingMode::from_name);
     let pooling = pooling.transpose().map_err(|problem| Error::spec("pooling", problem))?;
-    let encoder =
-        EncoderOptions { pooling, output_dim: spec.output_dim, random: spec.init == "random", seed: spec.seed };
+    let encoder = EncoderOptions {
+        pooling,
+        output_dim: spec.output_dim,
+        random: spec.init == "random",
+        random_pictures: spec.init == "random:image",
+        seed: spec.seed,
+    };
     Ok(ModelOptions {
         encoder,
         max_length: spec.max_length,
         query_prompt: spec.query_prompt.clone(),
         document_prompt: spec.document_prompt.clone(),
-        sources: Sources::default(),
+        sources,
     })
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::advise::Advice;
 use super::canary::Forgetting;
 use super::measure::{Measurement, Target};
+use crate::data::lint::Place;
 use crate::error::Result;
 use crate::evaluate::{Bootstrap, Changes, Columns, Comparison, Verdict};
 
@@ -40,6 +41,9 @@ pub struct Report {
     /// General sentences before and after; `None` where `canary` is off or the model began with random weights.
     #[serde(default)]
     pub forgetting: Option<Forgetting>,
+    /// Pictures that could not be used, where `skip_bad` left them out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Skipped>,
     /// What training did.
     pub training: Training,
     /// How long it took.
@@ -63,6 +67,17 @@ pub struct Further {
     pub verdict: Option<Verdict>,
     /// As in the report itself.
     pub conclusion: String,
+}
+
+/// Pictures that cannot be used, left out with their rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// How many pictures.
+    pub pictures: usize,
+    /// How many rows of all files.
+    pub rows: usize,
+    /// The first 20: the file and line, the picture, why.
+    pub examples: Vec<Place>,
 }
 
 /// A measurement of both models.
@@ -219,6 +234,12 @@ impl Report {
         }
         for further in &self.further {
             let _ = writeln!(text, "{}: {}", further.name, further.conclusion);
+        }
+        if let Some(Skipped { pictures, rows, .. }) = &self.skipped {
+            let _ = writeln!(
+                text,
+                "Skipped {rows} rows with {pictures} pictures that cannot be used; `report.json` names them."
+            );
         }
         if let Some(ended) = &self.training.ended {
             let _ = writeln!(text, "Training: {ended}.");

@@ -1,21 +1,23 @@
 //! Watching a run: the validation loss and the measurements, and who is told of them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engine::Device;
 
-use super::batch::Batch;
 use super::callbacks::{Best, Callbacks, EvaluationCallback};
+use super::held_out::HeldOut;
 use super::learner::Learner;
 use super::measure::{Measurement, Target};
 use super::recorder::Recorder;
 use super::report::Compared;
 use super::state::{Kept, State};
-use super::step;
+use super::{AHEAD, step};
 use crate::encoder::Model;
 use crate::error::{Error, Result};
 use crate::spec::RunSpec;
+use crate::tokens::Prefetch;
 
 /// Measures the model, and ends a measurement when the run is told to stop.
 pub(crate) struct Watch<'a> {
@@ -23,7 +25,7 @@ pub(crate) struct Watch<'a> {
     pub(crate) stop: &'a AtomicBool,
     /// What is measured; the report's table is of the first.
     pub(crate) measures: Vec<Measure>,
-    pub(crate) validation: Vec<Batch>,
+    pub(crate) validation: Arc<Vec<HeldOut>>,
     /// Seconds spent on measurements.
     pub(crate) seconds: f64,
 }
@@ -94,9 +96,12 @@ impl Watch<'_> {
     /// [`Error::Stopped`] if the run was told to stop.
     pub(crate) fn validation_loss(&self, learner: &Learner) -> Result<Option<f64>> {
         let (mut sum, mut examples) = (0.0, 0);
-        for batch in &self.validation {
+        let held_out = self.validation.clone();
+        let batches = (0..held_out.len()).map(move |place| held_out[place].clone().ready());
+        for batch in Prefetch::new(batches, AHEAD) {
             self.go_on()?;
-            let loss = step::loss(learner.encoders(), self.device, learner.objective(batch.dataset), batch)?;
+            let batch = batch?;
+            let loss = step::loss(learner.encoders(), self.device, learner.objective(batch.dataset), &batch)?;
             sum += loss * batch.examples as f64;
             examples += batch.examples;
         }

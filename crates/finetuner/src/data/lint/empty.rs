@@ -1,7 +1,7 @@
 //! Rows that say nothing.
 
 use super::{Dataset, Finding, Place, SHOWN, Severity, Tally, count, first_rows};
-use crate::data::ItemId;
+use crate::data::{ItemId, Modality};
 
 /// Rows without a text or a label.
 pub(super) fn rows(dataset: &Dataset) -> Option<Finding> {
@@ -24,11 +24,10 @@ pub(super) fn rows(dataset: &Dataset) -> Option<Finding> {
     })
 }
 
-/// Items without a letter or a digit.
+/// Texts without a letter or a digit.
 pub(super) fn wordless(dataset: &Dataset) -> Option<Finding> {
-    let without = |text: &str| !text.chars().any(char::is_alphanumeric);
-    let found: Vec<ItemId> =
-        (0..).zip(dataset.items.iter()).filter(|(_, text)| without(text)).map(|(id, _)| ItemId(id)).collect();
+    let without = |id: &ItemId| !dataset.items.get(*id).chars().any(char::is_alphanumeric);
+    let found: Vec<ItemId> = dataset.items.ids(Modality::Text).filter(without).collect();
     let mut tally = Tally::default();
     for (row, text) in first_rows(dataset, &found[..found.len().min(SHOWN)]).into_iter().zip(&found) {
         tally.add(|| Place::of(dataset, row, *text, ""));

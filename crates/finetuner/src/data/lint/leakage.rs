@@ -77,7 +77,7 @@ pub(super) fn among_queries(train: &Dataset, words: &Words, set: &RetrievalSet) 
     let trained = training_texts(train, words);
     let mut tally = Tally::default();
     for (query, line) in set.queries.iter().zip(&set.query_lines) {
-        if let Some(row) = trained.get(&fingerprint(query)) {
+        if let Some(row) = trained.get(&fingerprint(set.query_modality, query)) {
             tally.add(|| Place {
                 path: set.query_path.display().to_string(),
                 line: *line,

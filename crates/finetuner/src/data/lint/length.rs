@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Dataset, Finding, ItemId, Place, SHOWN, Severity, first_rows};
+use super::{Dataset, Finding, ItemId, Modality, Place, SHOWN, Severity, first_rows};
 
 /// Above this share of cut texts the finding is a warning.
 const MUCH: f64 = 0.05;
@@ -24,7 +24,7 @@ pub(super) fn find(dataset: &Dataset, lengths: &Lengths) -> Finding {
     let quantile = |share: f64| sorted.get(((sorted.len() as f64 - 1.0) * share) as usize).copied().unwrap_or(0);
     let cut: Vec<ItemId> = lengths.tokens.iter().filter(|(_, tokens)| *tokens > limit).map(|(text, _)| *text).collect();
     let share = cut.len() as f64 / sorted.len().max(1) as f64;
-    let all = match dataset.items.len() {
+    let all = match dataset.items.ids(Modality::Text).count() {
         all if all == sorted.len() => format!("{all} texts"),
         all => format!("a sample of {} of {all} texts", sorted.len()),
     };

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::length::Lengths;
 use self::normal::Words;
-pub use self::pictures::pictures;
+pub use self::pictures::{broken_pictures, pictures};
 use super::{Dataset, Example, ItemId, Kind, Modality, RetrievalSet};
 
 /// Examples shown of a finding.

@@ -1,8 +1,8 @@
-//! Items by their words: case, punctuation and spaces left out.
+//! Items by their words: case, punctuation and spaces left out. A picture is known by its address.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{Dataset, ItemId};
+use super::{Dataset, ItemId, Modality};
 
 /// Whether a letter says something: all but white space and punctuation. Signs and emoji do (`C++`, `€5`, `50%`).
 fn counts(letter: char) -> bool {
@@ -30,23 +30,27 @@ pub(super) fn normal(text: &str) -> String {
     if words.is_empty() { text.to_owned() } else { words }
 }
 
-/// 64 bits of a text's words. That two texts share them by chance is unlikely below a billion texts.
-pub(super) fn fingerprint(text: &str) -> u64 {
+/// 64 bits of a text's words, or of a picture's address. That two items share them by chance is unlikely below a billion items.
+pub(super) fn fingerprint(modality: Modality, content: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    normal(text).hash(&mut hasher);
+    match modality {
+        Modality::Text => normal(content).hash(&mut hasher),
+        Modality::Image => (modality, content).hash(&mut hasher),
+    }
     hasher.finish()
 }
 
-/// The fingerprint of every text of a data set.
+/// The fingerprint of every item of a data set.
 pub(super) struct Words(Vec<u64>);
 
 impl Words {
     pub(super) fn of(dataset: &Dataset) -> Self {
-        Words(dataset.items.iter().map(fingerprint).collect())
+        let items = (0..).map(ItemId).zip(dataset.items.iter());
+        Words(items.map(|(id, content)| fingerprint(dataset.items.modality(id), content)).collect())
     }
 
-    pub(super) fn get(&self, text: ItemId) -> u64 {
-        self.0[text.0 as usize]
+    pub(super) fn get(&self, item: ItemId) -> u64 {
+        self.0[item.0 as usize]
     }
 }
 

@@ -3,20 +3,10 @@
 use std::collections::HashMap;
 
 use super::{Dataset, Finding, Place, Severity, Tally, count};
-use crate::data::{ItemId, PictureFact, Pictures};
+use crate::data::{ItemId, Modality, PictureFact, Pictures};
 
 /// The shorter edge, in pixels, below which a picture shows little.
 const SMALL: u32 = 32;
-
-/// Every picture of a data set once, with the first row that holds it.
-fn each<'a>(dataset: &Dataset, pictures: &'a Pictures) -> Vec<(usize, ItemId, &'a PictureFact)> {
-    let mut seen = std::collections::HashSet::new();
-    let rows =
-        dataset.examples.iter().enumerate().flat_map(|(row, example)| example.items().map(move |item| (row, item)));
-    rows.filter(|(_, item)| seen.insert(*item))
-        .filter_map(|(row, item)| Some((row, item, pictures.get(item)?)))
-        .collect()
-}
 
 /// What the pictures of a run's data are found guilty of, the worst first.
 ///
@@ -27,22 +17,21 @@ fn each<'a>(dataset: &Dataset, pictures: &'a Pictures) -> Vec<(usize, ItemId, &'
 /// | `equal_pictures` | files of equal contents under several names | note |
 /// | `small_pictures` | an edge below 32 pixels | note |
 /// | `animated_pictures` | animations, of which the first frame is used | note |
-pub fn pictures(train: (&Dataset, &Pictures), evaluation: Option<(&Dataset, &Pictures)>) -> Vec<Finding> {
-    let mut found: Vec<Finding> = broken(train).into_iter().collect();
+pub fn pictures(pictures: &Pictures, train: &Dataset, evaluation: Option<&Dataset>) -> Vec<Finding> {
+    let mut found: Vec<Finding> = broken_pictures(pictures, train).into_iter().collect();
     if let Some(evaluation) = evaluation {
-        found.extend(broken(evaluation));
-        found.extend(leakage(train, evaluation));
+        found.extend(broken_pictures(pictures, evaluation));
+        found.extend(leakage(pictures, train, evaluation));
     }
-    found.extend(equal(train));
+    found.extend(equal(pictures, train));
     let noted = |rule, of: &dyn Fn(&PictureFact) -> Option<String>, message: &str, consequence| {
         let mut tally = Tally::default();
-        for (row, item, fact) in each(train.0, train.1) {
+        for (row, item, fact) in pictures.first_rows(train) {
             if let Some(note) = of(fact) {
-                tally.add(|| Place::of(train.0, row, item, note));
+                tally.add(|| Place::of(train, row, item, note));
             }
         }
-        let all = train.1.len();
-        let message = |found: usize| format!("{} {message}, of {all}", count(found, "picture", "pictures"));
+        let message = |found: usize| format!("{} {message}, of {}", count(found, "picture", "pictures"), all(train));
         tally.finding(rule, Severity::Note, message, consequence)
     };
     let small = |fact: &PictureFact| {
@@ -61,22 +50,25 @@ pub fn pictures(train: (&Dataset, &Pictures), evaluation: Option<(&Dataset, &Pic
     found
 }
 
-fn broken((dataset, pictures): (&Dataset, &Pictures)) -> Option<Finding> {
+/// How many pictures a data set has.
+fn all(dataset: &Dataset) -> usize {
+    dataset.items.ids(Modality::Image).count()
+}
+
+/// The pictures of a data set that cannot be used.
+pub fn broken_pictures(pictures: &Pictures, dataset: &Dataset) -> Option<Finding> {
     let mut tally = Tally::default();
-    for (row, item, fact) in each(dataset, pictures) {
-        if let Some(problem) = &fact.problem {
-            tally.add(|| Place::of(dataset, row, item, problem.as_str()));
-        }
+    for (row, item, problem) in pictures.broken(dataset) {
+        tally.add(|| Place::of(dataset, row, item, problem));
     }
-    let all = pictures.len();
-    let message = |found: usize| format!("{} cannot be used, of {all}", count(found, "picture", "pictures"));
+    let message = |found: usize| format!("{} cannot be used, of {}", count(found, "picture", "pictures"), all(dataset));
     let consequence = "A run refuses them; repair or remove them, or leave their rows out (`--skip-bad`).";
     tally.finding("broken_pictures", Severity::Error, message, consequence)
 }
 
-fn equal((dataset, pictures): (&Dataset, &Pictures)) -> Option<Finding> {
+fn equal(pictures: &Pictures, dataset: &Dataset) -> Option<Finding> {
     let (mut tally, mut first) = (Tally::default(), HashMap::new());
-    for (row, item, fact) in each(dataset, pictures) {
+    for (row, item, fact) in pictures.first_rows(dataset) {
         let Some(hash) = fact.hash else { continue };
         let earlier = *first.entry(hash).or_insert(item);
         if earlier != item {
@@ -90,24 +82,27 @@ fn equal((dataset, pictures): (&Dataset, &Pictures)) -> Option<Finding> {
     tally.finding("equal_pictures", Severity::Note, message, consequence)
 }
 
-fn leakage(train: (&Dataset, &Pictures), evaluation: (&Dataset, &Pictures)) -> Option<Finding> {
+/// Equal contents under other names; equal names are `leakage`.
+fn leakage(pictures: &Pictures, train: &Dataset, evaluation: &Dataset) -> Option<Finding> {
+    let rows = pictures.first_rows(train).into_iter();
     let trained: HashMap<u64, (usize, ItemId)> =
-        each(train.0, train.1).into_iter().filter_map(|(row, item, fact)| Some((fact.hash?, (row, item)))).collect();
+        rows.filter_map(|(row, item, fact)| Some((fact.hash?, (row, item)))).collect();
     let mut tally = Tally::default();
-    for (row, item, fact) in each(evaluation.0, evaluation.1) {
-        if let Some((trained, same)) = fact.hash.and_then(|hash| trained.get(&hash)) {
+    for (row, item, fact) in pictures.first_rows(evaluation) {
+        let same = fact.hash.and_then(|hash| trained.get(&hash));
+        let same = same.map(|(row, item)| (row, train.items.get(*item)));
+        if let Some((trained, same)) = same.filter(|(_, same)| *same != evaluation.items.get(item)) {
             tally.add(|| {
-                let (path, line) = (train.0.path.display(), train.0.lines[*trained]);
-                let note = format!("the same as `{}`, {path}:{line}", train.0.items.get(*same));
-                Place::of(evaluation.0, row, item, note)
+                let (path, line) = (train.path.display(), train.lines[*trained]);
+                Place::of(evaluation, row, item, format!("the same as `{same}`, {path}:{line}"))
             });
         }
     }
-    let all = evaluation.1.len();
     let message = |found: usize| {
         format!(
-            "{} also in the training data, of {all}",
-            count(found, "evaluation picture is", "evaluation pictures are")
+            "{} also in the training data, of {}",
+            count(found, "evaluation picture is", "evaluation pictures are"),
+            all(evaluation)
         )
     };
     let consequence = "What the model has seen in training it will find in the evaluation too, so the result looks better than it \

@@ -4,13 +4,27 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::nearest;
+use crate::data::{Modality, RetrievalSet};
+use crate::error::{Error, Result, nearest};
 use crate::evaluate::Similarity;
 use crate::evaluate::report::EXAMPLES;
 
 /// The distances by name, and what ranks documents as they do: a square changes no order.
 const DISTANCES: [(&str, Similarity); 3] =
     [("cosine", Similarity::Cosine), ("euclidean", Similarity::Euclidean), ("sqeuclidean", Similarity::Euclidean)];
+
+/// The towers of a model, by the original's names and in short.
+const TOWERS: [(&str, Modality); 5] = [
+    ("clip-text", Modality::Text),
+    ("clip-vision", Modality::Image),
+    ("text", Modality::Text),
+    ("image", Modality::Image),
+    ("vision", Modality::Image),
+];
+
+fn tower(name: &str) -> Option<Modality> {
+    TOWERS.iter().find(|(known, _)| *known == name).map(|(_, modality)| *modality)
+}
 
 /// Measures retrieval before training, after every epoch and at the end, and reports it.
 ///
@@ -46,11 +60,12 @@ pub(crate) struct EvaluationCallback {
     batch_size: usize,
     /// Without effect: every thread of the run is used. Default 8.
     num_workers: usize,
-    /// Refused: the run has one model.
+    /// The tower that reads the queries: `clip-text` or `clip-vision`, in short `text` or `image`. The data says what its items
+    /// are; data of the other sort is refused.
     model: Option<String>,
-    /// Refused: the run has one model.
+    /// The same of what they search.
     index_model: Option<String>,
-    /// Refused: the data says what items are. Default false.
+    /// Without effect: the data says what items are. Default false.
     multi_modal: bool,
 }
 
@@ -96,14 +111,37 @@ impl EvaluationCallback {
         if let Some((name, _)) = zero.iter().find(|(_, number)| *number == Some(0)) {
             return Some(format!("`{name}`: expected 1 or more, got 0"));
         }
-        let several = [
-            ("model", self.model.is_some()),
-            ("index_model", self.index_model.is_some()),
-            ("multi_modal", self.multi_modal),
+        let towers = [("model", &self.model), ("index_model", &self.index_model)];
+        towers.into_iter().find_map(|(field, name)| {
+            let name = name.as_deref().filter(|name| tower(name).is_none())?;
+            let hint = nearest(name, TOWERS.iter().map(|(name, _)| *name));
+            Some(format!("`{field}`: the run has no model `{name}`{hint}"))
+        })
+    }
+
+    /// Whether the data is what the towers read that are asked for.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] if it is not.
+    pub(crate) fn check(&self, set: &RetrievalSet) -> Result<()> {
+        let columns = [
+            ("model", &self.model, "queries", set.query_modality),
+            ("index_model", &self.index_model, "documents", set.document_modality),
         ];
-        let asked: Vec<&str> = several.iter().filter(|(_, asked)| *asked).map(|(name, _)| *name).collect();
-        let asked = asked.join("`, `");
-        (!asked.is_empty()).then(|| format!("`{asked}`: this version has one encoder for all texts; leave it out"))
+        for (field, name, what, found) in columns {
+            if let Some((name, asked)) = name.as_deref().and_then(|name| Some((name, tower(name)?)))
+                && asked != found
+            {
+                let problem = format!(
+                    "EvaluationCallback: `{field}`: `{name}` reads {}s, but the {what} of `{}` are {}s",
+                    asked.noun(),
+                    self.query_data.display(),
+                    found.noun()
+                );
+                return Err(Error::spec("callbacks", problem));
+            }
+        }
+        Ok(())
     }
 
     fn known_distance(&self) -> Option<Similarity> {
@@ -133,10 +171,12 @@ impl EvaluationCallback {
         let given = [
             ("batch_size", self.batch_size != default.batch_size),
             ("num_workers", self.num_workers != default.num_workers),
+            ("multi_modal", self.multi_modal),
             ("num_example_queries", !self.gather_examples && self.num_example_queries != default.num_example_queries),
         ];
         let reason = |name| match name {
             "batch_size" => "texts are packed by their tokens",
+            "multi_modal" => "the data says what items are",
             "num_workers" => "`threads` says how many threads work",
             _ => "it needs `gather_examples=True`",
         };

@@ -1,0 +1,162 @@
+//! Queries to look at, with what was found before and after; pictures as small copies of themselves.
+
+use std::fmt::Write;
+
+use image::ExtendedColorType;
+use image::codecs::jpeg::JpegEncoder;
+
+use super::escaped;
+use crate::data::{Modality, RetrievalSet};
+use crate::evaluate::{Evaluation, PerQuery};
+use crate::pixels::{Filter, Picture, Sources, resize};
+
+/// Queries of each sort: improved, worsened, unchanged.
+const SHOWN: [usize; 3] = [4, 3, 2];
+
+/// The longer edge of a small copy in pixels.
+const EDGE: u32 = 96;
+
+/// Letters shown of a text.
+const LETTERS: usize = 160;
+
+/// A query with what stood first before and after.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Sample {
+    pub(in super::super) query: Cell,
+    pub(in super::super) expected: Cell,
+    pub(in super::super) ranks: [Option<usize>; 2],
+    /// Each hit, and whether it is relevant.
+    pub(in super::super) hits: [Vec<(Cell, bool)>; 2],
+}
+
+/// A text or a picture as it stands on the page.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) enum Cell {
+    Text(String),
+    /// Its address, and the copy as the bytes of a JPEG; none where it cannot be read any more.
+    Picture(String, Option<Vec<u8>>),
+}
+
+impl Cell {
+    fn new((modality, content): (Modality, &str), sources: Option<&Sources>) -> Self {
+        match modality {
+            Modality::Text => {
+                let end = content.char_indices().nth(LETTERS).map(|(end, _)| end);
+                Cell::Text(end.map_or(content.to_owned(), |end| format!("{}…", &content[..end])))
+            }
+            Modality::Image => {
+                let picture = sources.and_then(|sources| sources.picture(content).ok());
+                Cell::Picture(content.to_owned(), picture.and_then(|picture| small(&picture)))
+            }
+        }
+    }
+
+    fn html(&self) -> String {
+        match self {
+            Cell::Text(text) => escaped(text),
+            Cell::Picture(address, Some(jpeg)) => {
+                let address = escaped(address);
+                format!("<img alt=\"{address}\" title=\"{address}\" src=\"data:image/jpeg;base64,{}\" />", base64(jpeg))
+            }
+            Cell::Picture(address, None) => escaped(address),
+        }
+    }
+}
+
+impl Sample {
+    pub(super) fn html(&self) -> String {
+        let rank = |rank: Option<usize>| rank.map_or("not found".to_owned(), |rank| format!("rank {rank}"));
+        let mut html = format!(
+            "<div class=\"sample\">\n<ul class=\"hits\"><li>{}</li><li class=\"right\">{}</li></ul>\n",
+            self.query.html(),
+            self.expected.html()
+        );
+        for ((when, own), hits) in ["before", "after"].into_iter().zip(self.ranks).zip(&self.hits) {
+            let hits = hits.iter().map(|(cell, right)| {
+                let class = if *right { " class=\"right\"" } else { "" };
+                format!("<li{class}>{}</li>", cell.html())
+            });
+            let _ = write!(
+                html,
+                "<div>{when}: {}</div>\n<ul class=\"hits\">{}</ul>\n",
+                rank(own),
+                hits.collect::<String>()
+            );
+        }
+        html + "</div>\n"
+    }
+}
+
+/// Those queries that gained most, that lost most, and some that stayed.
+pub(in super::super) fn samples(
+    set: &RetrievalSet,
+    (before, after): (&Evaluation, &Evaluation),
+    sources: Option<&Sources>,
+) -> Vec<Sample> {
+    let pairs: Vec<(&PerQuery, &PerQuery)> = before.queries.iter().zip(&after.queries).collect();
+    let gain = |(before, after): &(&PerQuery, &PerQuery)| after.metrics.mrr - before.metrics.mrr;
+    let mut ordered = pairs.clone();
+    ordered.sort_by(|one, other| gain(other).total_cmp(&gain(one)));
+    let improved = ordered.iter().filter(|pair| gain(pair) > 0.0).take(SHOWN[0]);
+    let worsened = ordered.iter().rev().filter(|pair| gain(pair) < 0.0).take(SHOWN[1]);
+    let unchanged = pairs.iter().filter(|pair| gain(pair) == 0.0).take(SHOWN[2]);
+    let sample = |(before, after): &(&PerQuery, &PerQuery)| {
+        let document = |place: u32| Cell::new((set.document_modality, &set.documents[place as usize]), sources);
+        let relevant = &set.relevant[before.query];
+        let hit = |place: &u32| (document(*place), relevant.iter().any(|(own, grade)| own == place && *grade > 0.0));
+        Sample {
+            query: Cell::new((set.query_modality, &set.queries[before.query]), sources),
+            expected: document(before.expected),
+            ranks: [before.rank, after.rank],
+            hits: [before.top.iter().map(hit).collect(), after.top.iter().map(hit).collect()],
+        }
+    };
+    improved.chain(worsened).chain(unchanged).map(sample).collect()
+}
+
+/// A small copy as a JPEG.
+fn small(picture: &Picture) -> Option<Vec<u8>> {
+    let longer = picture.width.max(picture.height);
+    let edge = |own: u32| if longer > EDGE { (own * EDGE / longer).max(1) } else { own };
+    let (width, height) = (edge(picture.width), edge(picture.height));
+    let picture = if longer > EDGE { &resize(picture, width, height, Filter::Bilinear) } else { picture };
+    let mut jpeg = Vec::new();
+    let written =
+        JpegEncoder::new_with_quality(&mut jpeg, 80).encode(&picture.pixels, width, height, ExtendedColorType::Rgb8);
+    written.ok().map(|()| jpeg)
+}
+
+/// As RFC 4648 has it.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |place: usize| u32::from(three.get(place).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize] as char;
+            text.push(if place <= three.len() { letter } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_filled_to_four_letters() {
+        assert_eq!(
+            ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())),
+            ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]
+        );
+    }
+
+    #[test]
+    fn a_small_copy_keeps_its_shape() {
+        let jpeg = small(&Picture::filled(400, 100, [200, 10, 10])).unwrap();
+        let copy = image::load_from_memory(&jpeg).unwrap();
+        assert_eq!((copy.width(), copy.height()), (96, 24));
+    }
+}
