@@ -24,11 +24,13 @@ struct Attention<'a> {
     options: &'a AttentionOptions,
     /// Of a head.
     size: usize,
-    program: Program,
+    /// In tiles, not in plain loops.
+    flash: bool,
 }
 
-/// One kind of kernel: the name, rows of a tile, threads of a block, bytes of shared memory.
+/// One kind of kernel: its file and name, rows of a tile, threads of a block, bytes of shared memory.
 struct Kernel {
+    program: Program,
     name: String,
     rows: usize,
     threads: usize,
@@ -45,14 +47,17 @@ impl<'a> Attention<'a> {
         options: &'a AttentionOptions,
     ) -> Option<Self> {
         let size = qkv.columns() / 3 / options.heads.max(1);
-        let program = match (cuda.precision, size) {
-            (Precision::Bf16, 32) => Program::FlashAttention32,
-            (Precision::Bf16, 64) => Program::FlashAttention64,
-            (Precision::Bf16, 128) => Program::FlashAttention128,
-            (_, 1..=256) => Program::Attention,
-            _ => return None,
-        };
-        Some(Attention { cuda, qkv, packing, layout: cuda.layout(packing), bias, options, size, program })
+        let flash = cuda.precision == Precision::Bf16 && [32, 64, 128].contains(&size);
+        let layout = cuda.layout(packing);
+        let mut problem = Attention { cuda, qkv, packing, layout, bias, options, size, flash };
+        // Smaller GPUs have no room for tiles of large heads with a bias.
+        problem.flash = flash && problem.fits(&problem.forward()) && problem.backward().iter().all(|k| problem.fits(k));
+        (size <= 256).then_some(problem)
+    }
+
+    /// Whether a block may have as much shared memory.
+    fn fits(&self, kernel: &Kernel) -> bool {
+        kernel.shared <= self.cuda.context.shared_limit as usize
     }
 
     /// Which kernels in tiles: 0 for neither dropout nor bias, 1 for dropout, 2 for either or both.
@@ -65,41 +70,43 @@ impl<'a> Attention<'a> {
         let columns = self.size.div_ceil(32).next_power_of_two();
         let pitch = (self.size.div_ceil(4) | 1) * 4;
         let name = format!("{name}_{columns}_{}", self.cuda.format().suffix());
-        Kernel { name, rows: PLAIN_ROWS, threads: 128, shared: 4 * rows * pitch + bytes }
+        let program = Program::Attention { columns };
+        Kernel { program, name, rows: PLAIN_ROWS, threads: 128, shared: 4 * rows * pitch + bytes }
     }
 
     fn forward(&self) -> Kernel {
-        if self.program == Program::Attention {
+        if !self.flash {
             return self.plain("attention", 48, 0);
         }
         let strips = if self.packing.rows() > 64 * self.packing.sequences() { 2 } else { 1 };
         let (rows, extras) = (64 * strips, self.extras());
         let name = format!("attention_{}_{strips}_{extras}", self.size);
         let bias = if extras == 2 { 8 * (rows + 64) } else { 0 };
-        Kernel { name, rows, threads: 128, shared: 2 * self.size * (rows + 256) + bias }
+        let program = Program::FlashAttention { size: self.size, extras };
+        Kernel { program, name, rows, threads: 128, shared: 2 * self.size * (rows + 256) + bias }
     }
 
     /// The gradient of the queries and then that of keys and values.
     fn backward(&self) -> [Kernel; 2] {
-        if self.program == Program::Attention {
+        if !self.flash {
             return [self.plain("attention_queries", 64, 2112), self.plain("attention_keys", 64, 0)];
         }
         let (size, extras) = (self.size, self.extras());
         let kernel = |name: &str, rows: usize, more: usize, bias: usize| {
             let shared = 4 * size * (rows + 128) + more + if extras == 2 { bias } else { 0 };
-            Kernel { name: format!("attention_{name}_{size}_{extras}"), rows, threads: 128, shared }
+            let program = Program::FlashAttentionBackward { size, extras };
+            Kernel { program, name: format!("attention_{name}_{size}_{extras}"), rows, threads: 128, shared }
         };
-        let (queries, keys) = (if size == 128 { 64 } else { 128 }, if size == 32 { 128 } else { 64 });
-        [
-            kernel("queries", queries, 0, 4 * (queries + 64) + 4 * 33 * queries),
-            kernel("keys", keys, 2048, 8 * (keys + 64)),
-        ]
+        let rows = if size == 128 { 64 } else { 128 };
+        [kernel("queries", rows, 0, 4 * (rows + 64) + 4 * 33 * rows), kernel("keys", rows, 2048, 8 * (rows + 64))]
     }
 
     /// All gradients of sequences of at most so many rows.
     fn short(&self, rows: usize) -> Kernel {
-        let name = format!("attention_short_{}_{rows}_{}", self.size, self.extras());
-        Kernel { name, rows, threads: 2 * rows, shared: rows * (8 * self.size + 2 * rows + 16) }
+        let (size, extras) = (self.size, self.extras());
+        let name = format!("attention_short_{size}_{rows}_{extras}");
+        let program = Program::FlashAttentionBackward { size, extras };
+        Kernel { program, name, rows, threads: 2 * rows, shared: rows * (8 * size + 2 * rows + 16) }
     }
 
     /// Runs a kernel with so many blocks for each head.
@@ -124,7 +131,7 @@ impl<'a> Attention<'a> {
         let blocks = (blocks as u32, options.heads as u32, 1);
         let grid = Grid { blocks, threads: kernel.threads as u32, shared: kernel.shared as u32 };
         // SAFETY: the packing's sequences cover the rows of `qkv [rows, 3 hidden]`, the caller promises the others.
-        unsafe { self.cuda.launch(self.program, &kernel.name, grid, &arguments) };
+        unsafe { self.cuda.launch(kernel.program, &kernel.name, grid, &arguments) };
     }
 }
 
@@ -168,7 +175,11 @@ pub(super) fn attention_backward(
     let layout = problem.layout;
     let dqkv = cuda.stale(qkv.len(), cuda.format());
     let inner = cuda.stale(log_sum_exp.len(), Format::Float);
-    let short = if problem.program == Program::Attention || bias.is_some() { &[][..] } else { &SHORT };
+    let short: Vec<usize> = if problem.flash && bias.is_none() {
+        SHORT.into_iter().filter(|&rows| problem.fits(&problem.short(rows))).collect()
+    } else {
+        Vec::new()
+    };
     let longer = short.last().map_or(1, |rows| rows + 1)..=usize::MAX;
     let [queries, keys] = problem.backward();
     let query_tiles = layout.tiles(packing, queries.rows, longer.clone());
@@ -195,7 +206,7 @@ pub(super) fn attention_backward(
         unsafe { problem.run(kernel, blocks, &arguments) };
     };
     let mut least = 1;
-    for &rows in short {
+    for rows in short {
         let tiles = layout.tiles(packing, rows, least..=rows);
         run(&problem.short(rows), tiles.count, &tiles);
         least = rows + 1;

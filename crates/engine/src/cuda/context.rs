@@ -20,6 +20,8 @@ pub(crate) struct Context {
     pub(crate) name: String,
     pub(crate) capability: (u32, u32),
     pub(crate) multiprocessors: u32,
+    /// The most bytes of shared memory that a block may ask for.
+    pub(crate) shared_limit: u32,
     pub(crate) stream: sys::CUstream,
     pub(crate) programs: Programs,
     pub(crate) products: Mutex<Option<Products>>,
@@ -132,12 +134,15 @@ impl Context {
         }
         let (name, capability, _) = describe(device);
         let multiprocessors = attribute(device, sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+        let shared_limit =
+            attribute(device, sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
         Ok(Context {
             ordinal,
             programs: Programs::new(capability),
             name,
             capability,
             multiprocessors,
+            shared_limit,
             stream,
             products: Mutex::new(None),
             context,

@@ -116,8 +116,8 @@ impl Cuda {
     /// [`Error::Device`] with what the compiler says.
     pub fn compile(&self) -> Result<()> {
         self.context.ready();
-        let needed = |program: &Program| self.precision == Precision::Bf16 || !program.is_bf16_only();
-        Program::ALL.into_iter().filter(needed).try_for_each(|program| self.context.module(program).map(drop))
+        let programs = Program::all(self.precision == Precision::Bf16);
+        programs.into_iter().try_for_each(|program| self.context.module(program).map(drop))
     }
 
     /// The most bytes of memory that tensors have had at once.

@@ -19,16 +19,24 @@ const ATTENTION: &str = include_str!("kernels/attention.cuh");
 const TENSOR_CORE: &str = include_str!("kernels/tensor_core.cuh");
 const FLASH_ATTENTION: &str = include_str!("kernels/flash_attention.cuh");
 
-/// A file of kernels.
+/// A file of kernels, or those of one kind of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Program {
-    Attention,
+    /// Attention in plain loops, for heads of at most 32 times so many numbers.
+    Attention {
+        columns: usize,
+    },
     Elementwise,
     Embedding,
-    /// Attention in tiles of bf16, for heads of so many numbers.
-    FlashAttention32,
-    FlashAttention64,
-    FlashAttention128,
+    /// Attention in tiles of bf16, for heads of so many numbers; 1 with dropout, 2 with a bias.
+    FlashAttention {
+        size: usize,
+        extras: usize,
+    },
+    FlashAttentionBackward {
+        size: usize,
+        extras: usize,
+    },
     Function,
     Norm,
     Pooling,
@@ -37,29 +45,39 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    /// All of them, for compiling them ahead.
-    pub(crate) const ALL: [Program; 11] = [
-        Program::Attention,
-        Program::Elementwise,
-        Program::Embedding,
-        Program::FlashAttention32,
-        Program::FlashAttention64,
-        Program::FlashAttention128,
-        Program::Function,
-        Program::Norm,
-        Program::Pooling,
-        Program::Similarity,
-        Program::Update,
-    ];
+    /// All of them, for compiling them ahead; those for tensor cores only for activations of bf16.
+    pub(crate) fn all(bf16: bool) -> Vec<Program> {
+        use Program::*;
+        let mut programs = vec![Elementwise, Embedding, Function, Norm, Pooling, Similarity, Update];
+        programs.extend([1, 2, 4, 8].map(|columns| Attention { columns }));
+        for size in if bf16 { &[32, 64, 128][..] } else { &[] } {
+            let kinds = [0, 1, 2].map(|extras| (*size, extras));
+            programs.extend(kinds.map(|(size, extras)| FlashAttention { size, extras }));
+            programs.extend(kinds.map(|(size, extras)| FlashAttentionBackward { size, extras }));
+        }
+        programs
+    }
 
     fn source(self) -> String {
+        let flash = |size, extras, text: &str| {
+            let kind = format!("#define HEAD_SIZE {size}\n#define HEAD_EXTRAS {extras}\n");
+            [COMMON, ATTENTION, &kind, TENSOR_CORE, FLASH_ATTENTION, text].concat()
+        };
         let text = match self {
-            Program::Attention => return [COMMON, ATTENTION, include_str!("kernels/attention.cu")].concat(),
+            Program::Attention { columns } => {
+                let kind = format!("#define HEAD_COLUMNS {columns}\n");
+                return [COMMON, ATTENTION, &kind, include_str!("kernels/attention.cu")].concat();
+            }
+            Program::FlashAttention { size, extras } => {
+                return flash(size, extras, include_str!("kernels/flash_attention.cu"));
+            }
+            Program::FlashAttentionBackward { size, extras } => {
+                let queries = include_str!("kernels/flash_attention_queries.cu");
+                let keys = include_str!("kernels/flash_attention_keys.cu");
+                return flash(size, extras, &[queries, keys].concat());
+            }
             Program::Elementwise => include_str!("kernels/elementwise.cu"),
             Program::Embedding => include_str!("kernels/embedding.cu"),
-            Program::FlashAttention32 => return flash_attention(32),
-            Program::FlashAttention64 => return flash_attention(64),
-            Program::FlashAttention128 => return flash_attention(128),
             Program::Function => include_str!("kernels/function.cu"),
             Program::Norm => include_str!("kernels/norm.cu"),
             Program::Pooling => include_str!("kernels/pooling.cu"),
@@ -68,18 +86,6 @@ impl Program {
         };
         [COMMON, ACTIVATION, text].concat()
     }
-
-    /// Whether it takes instructions of compute capability 8.0, for activations of bf16.
-    pub(crate) fn is_bf16_only(self) -> bool {
-        matches!(self, Program::FlashAttention32 | Program::FlashAttention64 | Program::FlashAttention128)
-    }
-}
-
-fn flash_attention(head_size: u32) -> String {
-    let size = format!("#define HEAD_SIZE {head_size}\n");
-    let (forward, backward) =
-        (include_str!("kernels/flash_attention.cu"), include_str!("kernels/flash_attention_backward.cu"));
-    [COMMON, ATTENTION, &size, TENSOR_CORE, FLASH_ATTENTION, forward, backward].concat()
 }
 
 /// One argument of a kernel: the value in the lower bytes.

@@ -61,7 +61,9 @@ template <typename T> struct Batch {
     void compute(u32 start, int length, u32 head) {
         const u32 size = given.size;
         const double factor = 1.0 / std::sqrt((double)size);
-        const auto at = [&](int row, int part, u32 d) { return ((size_t)start + row) * 3 * hidden + part * hidden + head * size + d; };
+        const auto at = [&](int row, int part, u32 d) {
+            return ((size_t)start + row) * 3 * hidden + part * hidden + head * size + d;
+        };
         for (int i = 0; i < length; i++) {
             std::vector<double> probability(length), seen(length), slope(length);
             double largest = -1e300, total = 0.0, inner = 0.0;

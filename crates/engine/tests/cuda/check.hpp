@@ -62,6 +62,6 @@ bool near(const std::vector<T> &got, const std::vector<double> &expected, double
         norm += expected[i] * expected[i];
     }
     difference = std::sqrt(difference), norm = std::sqrt(norm);
-    return check(difference <= tolerance * norm + 1e-12, what + ": off by " + std::to_string(difference) + " of " +
-                                                             std::to_string(norm));
+    return check(difference <= tolerance * norm + 1e-12,
+                 what + ": off by " + std::to_string(difference) + " of " + std::to_string(norm));
 }

@@ -9,7 +9,10 @@
 #include "../../src/cuda/kernels/flash_attention.cuh"
 
 #include "../../src/cuda/kernels/flash_attention.cu"
-#include "../../src/cuda/kernels/flash_attention_backward.cu"
+
+#include "../../src/cuda/kernels/flash_attention_queries.cu"
+
+#include "../../src/cuda/kernels/flash_attention_keys.cu"
 
 #include "attention.hpp"
 
@@ -20,8 +23,8 @@ template <typename Kernel> void forward(const Batch<bf16> &batch, u32 strips, u3
     std::vector<float> log_sum_exp = poisoned<float>(batch.log_sum_exp.size());
     const u32 shared = 2 * size * (rows + 256) + (extras == 2 ? 8 * (rows + 64) : 0);
     launch(dim3(tiles.size(), batch.given.heads), 128, shared, kernel, output.data(), log_sum_exp.data(),
-           batch.offsets.data(), tiles.data(), batch.qkv.data(), batch.given.size, batch.hidden, batch.given.heads, batch.ahead,
-           batch.behind, batch.biases(), batch.reach, batch.dropout_places(), batch.key, batch.threshold,
+           batch.offsets.data(), tiles.data(), batch.qkv.data(), batch.given.size, batch.hidden, batch.given.heads,
+           batch.ahead, batch.behind, batch.biases(), batch.reach, batch.dropout_places(), batch.key, batch.threshold,
            batch.dropout_factor);
     const std::string name = batch.name + ", strips " + std::to_string(strips) + ", extras " + std::to_string(extras);
     near(output, batch.output, 4e-3, name + ": output");
@@ -45,9 +48,9 @@ struct Gradients {
         if (tiles.empty()) return;
         launch(dim3(groups ? groups : tiles.size(), batch.given.heads), threads, shared, kernel, output.data(),
                batch.dy.data(), log_sum_exp.data(), inner.data(), dqkv.data(), parts.data(), batch.offsets.data(),
-               tiles.data(), (u32)tiles.size(), batch.qkv.data(), batch.given.size, batch.hidden, batch.given.heads, batch.ahead,
-               batch.behind, batch.biases(), batch.reach, batch.dropout_places(), batch.key, batch.threshold,
-               batch.dropout_factor);
+               tiles.data(), (u32)tiles.size(), batch.qkv.data(), batch.given.size, batch.hidden, batch.given.heads,
+               batch.ahead, batch.behind, batch.biases(), batch.reach, batch.dropout_places(), batch.key,
+               batch.threshold, batch.dropout_factor);
     }
 
     void compare(const std::string &how) {
@@ -79,9 +82,8 @@ void backward(const Batch<bf16> &batch, u32 extras, u32 query_rows, Kernel queri
 }
 
 // Sequences of up to 64 rows and up to 128 rows by themselves, longer ones in tiles.
-template <typename Kernel>
-void short_backward(const Batch<bf16> &batch, Kernel kernel64, Kernel kernel128, u32 query_rows, Kernel queries,
-                    u32 key_rows, Kernel keys) {
+template <typename Kernel> void short_backward(const Batch<bf16> &batch, Kernel kernel64, Kernel kernel128,
+                                               u32 query_rows, Kernel queries, u32 key_rows, Kernel keys) {
     Gradients gradients(batch);
     const u32 size = batch.given.size;
     gradients.run(kernel64, 0, batch.tiles(64, 1, 64), 128, 64 * (8 * size + 2 * 64 + 16));
@@ -91,8 +93,13 @@ void short_backward(const Batch<bf16> &batch, Kernel kernel64, Kernel kernel128,
     gradients.compare("short");
 }
 
-#define BACKWARD(SIZE, EXTRAS)                                                                                             backward(batch, EXTRAS, SIZE == 128 ? 64 : 128, attention_queries_##SIZE##_##EXTRAS, SIZE == 32 ? 128 : 64,                     attention_keys_##SIZE##_##EXTRAS)
-#define SHORT(SIZE, EXTRAS)                                                                                                short_backward(batch, attention_short_##SIZE##_64_##EXTRAS, attention_short_##SIZE##_128_##EXTRAS,                                    SIZE == 128 ? 64 : 128, attention_queries_##SIZE##_##EXTRAS, SIZE == 32 ? 128 : 64,                                    attention_keys_##SIZE##_##EXTRAS)
+#define BACKWARD(SIZE, EXTRAS)                                                                                         \
+    backward(batch, EXTRAS, SIZE == 128 ? 64 : 128, attention_queries_##SIZE##_##EXTRAS, SIZE == 128 ? 64 : 128,       \
+             attention_keys_##SIZE##_##EXTRAS)
+#define SHORT(SIZE, EXTRAS)                                                                                            \
+    short_backward(batch, attention_short_##SIZE##_64_##EXTRAS, attention_short_##SIZE##_128_##EXTRAS,                 \
+                   SIZE == 128 ? 64 : 128, attention_queries_##SIZE##_##EXTRAS, SIZE == 128 ? 64 : 128,                \
+                   attention_keys_##SIZE##_##EXTRAS)
 
 #define FORWARD(SIZE, EXTRAS)                                                                                          \
     forward(batch, 1, EXTRAS, attention_##SIZE##_1_##EXTRAS);                                                          \

@@ -1,5 +1,6 @@
-// The twin of `src/cuda/kernels/tensor_core.cuh` for the processor: products of small matrices by the lanes of a warp, and
-// copies into shared memory that arrive only when they are waited for. An address is a place in dynamic shared memory.
+// The twin of `src/cuda/kernels/tensor_core.cuh` for the processor: products of small matrices by the lanes of a warp,
+// and copies into shared memory that arrive only when they are waited for. An address is a place in dynamic shared
+// memory.
 
 #pragma once
 
@@ -75,7 +76,9 @@ inline void load_matrices_transposed(unsigned (&matrices)[4], unsigned address) 
 inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     emulator::show("mma", 0xffffffffu, Lane{{a[0], a[1], a[2], a[3]}, {b0, b1}});
     const unsigned lane = emulator::current % 32;
-    const auto half = [](unsigned pair, unsigned i) { return __uint_as_float(i % 2 ? pair & 0xffff0000u : pair << 16); };
+    const auto half = [](unsigned pair, unsigned i) {
+        return __uint_as_float(i % 2 ? pair & 0xffff0000u : pair << 16);
+    };
     for (unsigned i = 0; i < 4; i++) {
         const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
         float total = 0.0f;
@@ -88,6 +91,11 @@ inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, u
         }
         sum[i] += total;
     }
+}
+
+inline void multiply_add(bool begin, float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    if (begin) sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
+    multiply_add(sum, a, b0, b1);
 }
 
 inline unsigned pair(float low, float high) {

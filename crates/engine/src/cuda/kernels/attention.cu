@@ -1,13 +1,13 @@
 // Attention over packed rows in plain loops, for float and for every size of heads up to 256. Pasted after
 // `attention.cuh`.
 //
-// A block takes 16 rows of one sequence and head, four for each of its four warps, and goes through the other side's rows
-// 32 at a time, one to a lane, in shared memory. `COLUMNS` is 1, 2, 4 or 8: 32 COLUMNS is at least the size of a head.
-// Grid (tiles, heads), 128 threads; a row in shared memory has pitch = ((size + 3) / 4 | 1) 4 numbers.
+// A block takes 16 rows of one sequence and head, four for each of its four warps, and goes through the other side's
+// rows 32 at a time, one to a lane, in shared memory. `COLUMNS` is 1, 2, 4 or 8: 32 COLUMNS is at least the size of a
+// head. Grid (tiles, heads), 128 threads; a row in shared memory has pitch = ((size + 3) / 4 | 1) 4 numbers.
 //
 // `attention_COLUMNS_T`: 192 pitch bytes of dynamic shared memory. `attention_queries_COLUMNS_T`: the gradient of the
-// queries and `inner`, the product of output and gradient row by row; with `dbias` block x takes tiles x, x + groups, ...,
-// and writes its part of the bias's gradient [groups, 2 reach - 1, heads]; 256 pitch + 2112 bytes.
+// queries and `inner`, the product of output and gradient row by row; with `dbias` block x takes tiles x, x + groups,
+// ..., and writes its part of the bias's gradient [groups, 2 reach - 1, heads]; 256 pitch + 2112 bytes.
 // `attention_keys_COLUMNS_T`: the gradients of keys and values, after it; 256 pitch bytes.
 
 #define OWN 4
@@ -52,8 +52,8 @@ template <typename T> struct Tile {
     }
 
     // Adds the other rows, each lane's with its factors; a lane has columns `lane`, `lane + 32`, ... of the sums.
-    template <int COLUMNS>
-    __device__ __forceinline__ void add_rows(const float (&factors)[OWN], const float *others, float (&sums)[OWN][COLUMNS]) const {
+    template <int COLUMNS> __device__ __forceinline__ void add_rows(const float (&factors)[OWN], const float *others,
+                                                                    float (&sums)[OWN][COLUMNS]) const {
         const u32 lane = threadIdx.x % 32;
         for (int other = 0; other < OTHERS; other++) {
             float factor[OWN];
@@ -84,7 +84,9 @@ template <typename T> struct Tile {
     __device__ __forceinline__ float score(const Attention<T> &attention, float product, int query, int key) const {
         if (query >= length || !visible(attention, query, key, length)) return -INFINITE;
         const float score = product / sqrtf((float)size);
-        return attention.bias ? score + attention.bias[(size_t)(key - query + attention.reach - 1) * attention.heads + head] : score;
+        return attention.bias
+                   ? score + attention.bias[(size_t)(key - query + attention.reach - 1) * attention.heads + head]
+                   : score;
     }
 
     __device__ __forceinline__ u64 dropout_key(const Attention<T> &attention, int query) const {
@@ -99,9 +101,8 @@ template <typename T> struct Tile {
     }
 };
 
-template <typename T, int COLUMNS>
-__device__ __forceinline__ void attention_forward(const Attention<T> &attention, const Tile<T> &tile, T *output,
-                                                  float *log_sum_exp) {
+template <typename T, int COLUMNS> __device__ __forceinline__ void
+attention_forward(const Attention<T> &attention, const Tile<T> &tile, T *output, float *log_sum_exp) {
     SHARED_MEMORY(float, queries);
     float *others = queries + ROWS * tile.pitch;
     const int lane = threadIdx.x % 32;
@@ -153,7 +154,8 @@ __device__ __forceinline__ void queries_backward(const Attention<T> &attention, 
                                                  const T *dy, const float *log_sum_exp, float *inner, T *dqkv,
                                                  float *dbias) {
     SHARED_MEMORY(float, queries);
-    float *slopes = queries + ROWS * tile.pitch, *others = slopes + ROWS * tile.pitch, *dscores = others + OTHERS * tile.pitch;
+    float *slopes = queries + ROWS * tile.pitch, *others = slopes + ROWS * tile.pitch,
+          *dscores = others + OTHERS * tile.pitch;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const size_t place = (size_t)tile.start * attention.hidden + tile.head * tile.size;
     tile.load(queries, tile.queries, tile.stride, tile.first, ROWS);
@@ -252,18 +254,17 @@ __device__ __forceinline__ void keys_backward(const Attention<T> &attention, con
 }
 
 template <typename T, int COLUMNS>
-__device__ __forceinline__ void queries_backward_tiles(const Attention<T> &attention, const T *output,
-                                                       const T *dy, const float *log_sum_exp, float *inner, T *dqkv,
-                                                       float *dbias, const u32 *offsets, const uint2 *tiles,
-                                                       u32 tile_count) {
+__device__ __forceinline__ void queries_backward_tiles(const Attention<T> &attention, const T *output, const T *dy,
+                                                       const float *log_sum_exp, float *inner, T *dqkv, float *dbias,
+                                                       const u32 *offsets, const uint2 *tiles, u32 tile_count) {
     const u32 distances = 2 * attention.reach - 1;
     float *part = dbias ? dbias + (size_t)blockIdx.x * distances * attention.heads : nullptr;
     for (u32 i = threadIdx.x; part && i < distances; i += blockDim.x)
         part[(size_t)i * attention.heads + blockIdx.y] = 0.0f;
     for (u32 i = blockIdx.x; i < tile_count; i += gridDim.x) {
         __syncthreads();
-        queries_backward<T, COLUMNS>(attention, Tile<T>(attention, offsets, tiles[i]), output, dy, log_sum_exp,
-                                     inner, dqkv, part);
+        queries_backward<T, COLUMNS>(attention, Tile<T>(attention, offsets, tiles[i]), output, dy, log_sum_exp, inner,
+                                     dqkv, part);
     }
 }
 
@@ -273,26 +274,30 @@ __device__ __forceinline__ void queries_backward_tiles(const Attention<T> &atten
 
 #define ATTENTION_KERNELS(T, suffix, COLUMNS)                                                                          \
     extern "C" __global__ void __launch_bounds__(128) attention_##COLUMNS##_##suffix(                                  \
-        T *output, float *log_sum_exp, const u32 *offsets, const uint2 *tiles, ATTENTION_PARAMETERS(T)) {    \
+        T *output, float *log_sum_exp, const u32 *offsets, const uint2 *tiles, ATTENTION_PARAMETERS(T)) {              \
         const auto attention = ATTENTION(T);                                                                           \
-        attention_forward<T, COLUMNS>(attention, Tile<T>(attention, offsets, tiles[blockIdx.x]), output,         \
-                                      log_sum_exp);                                                                    \
+        attention_forward<T, COLUMNS>(attention, Tile<T>(attention, offsets, tiles[blockIdx.x]), output, log_sum_exp); \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128) attention_queries_##COLUMNS##_##suffix(BACKWARD_PARAMETERS(T)) { \
-        queries_backward_tiles<T, COLUMNS>(ATTENTION(T), output, dy, log_sum_exp, inner, dqkv, dbias, offsets,   \
-                                           tiles, tile_count);                                                         \
+        queries_backward_tiles<T, COLUMNS>(ATTENTION(T), output, dy, log_sum_exp, inner, dqkv, dbias, offsets, tiles,  \
+                                           tile_count);                                                                \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128) attention_keys_##COLUMNS##_##suffix(BACKWARD_PARAMETERS(T)) {    \
         const auto attention = ATTENTION(T);                                                                           \
-        keys_backward<T, COLUMNS>(attention, Tile<T>(attention, offsets, tiles[blockIdx.x]), dy, log_sum_exp,    \
-                                  inner, dqkv);                                                                        \
+        keys_backward<T, COLUMNS>(attention, Tile<T>(attention, offsets, tiles[blockIdx.x]), dy, log_sum_exp, inner,   \
+                                  dqkv);                                                                               \
     }
 
 #define ATTENTION_KERNELS_OF(COLUMNS)                                                                                  \
     ATTENTION_KERNELS(float, f32, COLUMNS)                                                                             \
     ATTENTION_KERNELS(bf16, bf16, COLUMNS)
 
+// The kernels for one size of heads are compiled by themselves; tests take all.
+#ifdef HEAD_COLUMNS
+ATTENTION_KERNELS_OF(HEAD_COLUMNS)
+#else
 ATTENTION_KERNELS_OF(1)
 ATTENTION_KERNELS_OF(2)
 ATTENTION_KERNELS_OF(4)
 ATTENTION_KERNELS_OF(8)
+#endif

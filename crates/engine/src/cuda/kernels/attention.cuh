@@ -33,17 +33,15 @@ __device__ __forceinline__ bool visible(const Attention<T> &attention, int query
 }
 
 // Whether all queries of a range see all keys of a range.
-template <typename T>
-__device__ __forceinline__ bool all_visible(const Attention<T> &attention, int query, int queries, int key, int keys,
-                                            int length) {
+template <typename T> __device__ __forceinline__ bool all_visible(const Attention<T> &attention, int query, int queries,
+                                                                  int key, int keys, int length) {
     return key + keys <= length && key + keys - 1 - query <= attention.ahead &&
            query + queries - 1 - key <= attention.behind;
 }
 
 // Whether no query of a range sees a key of a range.
-template <typename T>
-__device__ __forceinline__ bool none_visible(const Attention<T> &attention, int query, int queries, int key, int keys,
-                                             int length) {
+template <typename T> __device__ __forceinline__ bool none_visible(const Attention<T> &attention, int query,
+                                                                   int queries, int key, int keys, int length) {
     return query >= length || key >= length || key - (query + queries - 1) > attention.ahead ||
            query - (key + keys - 1) > attention.behind;
 }

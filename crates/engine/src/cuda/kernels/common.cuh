@@ -83,8 +83,8 @@ __device__ __forceinline__ bool keep(u64 key, u32 counter, u32 threshold) {
     x *= 0x7feb352du;
     x ^= x >> 15;
     x = (x ^ (u32)(key >> 32)) * 0x846ca68bu;
-    x ^= x >> 16;
-    return x >= threshold;
+    // `(x ^ (x >> 16)) >= threshold`: the lower half counts only where the upper halves are equal.
+    return (x ^ (threshold >> 16)) >= threshold;
 }
 
 // The sum and the largest over the lanes of a warp, in every lane.

@@ -1,14 +1,14 @@
 // Attention forward over packed rows for heads of 32, 64 and 128 numbers (Dao 2023, FlashAttention-2): probabilities
 // never leave the registers.
 //
-// `attention_SIZE_STRIPS_EXTRAS`: grid (tiles, heads), 128 threads. A block takes 64 STRIPS rows of one sequence, each of
-// its four warps 16 STRIPS; keys and values come in tiles of 64 while those before are in use. EXTRAS: 0 neither dropout
-// nor bias, 1 dropout, 2 either or both. Dynamic shared memory: 2 SIZE (64 STRIPS + 256) bytes, and with EXTRAS = 2
-// another 8 (64 STRIPS + 64).
+// `attention_SIZE_STRIPS_EXTRAS`: grid (tiles, heads), 128 threads. A block takes 64 STRIPS rows of one sequence, each
+// of its four warps 16 STRIPS; keys and values come in tiles of 64 while those before are in use. EXTRAS: 0 neither
+// dropout nor bias, 1 dropout, 2 either or both. Dynamic shared memory: 2 SIZE (64 STRIPS + 256) bytes, and with EXTRAS
+// = 2 another 8 (64 STRIPS + 64).
 
 template <int SIZE, int STRIPS, int EXTRAS>
-__device__ __forceinline__ void flash_attention(const Attention<bf16> &attention, const u32 *offsets, const uint2 *tiles,
-                                                bf16 *output, float *log_sum_exp) {
+__device__ __forceinline__ void flash_attention(const Attention<bf16> &attention, const u32 *offsets,
+                                                const uint2 *tiles, bf16 *output, float *log_sum_exp) {
     constexpr int ROWS = 64 * STRIPS, KEYS = 64, THREADS = 128, DEPTH = SIZE / 16;
     // Queries stay in registers where there is room.
     constexpr bool HELD = SIZE * STRIPS <= 128;
@@ -86,7 +86,7 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
         // Short sequences leave the rest of a tile out.
         const int used = STRIPS == 1 ? min(KEYS, to - key) : KEYS;
 
-        float scores[STRIPS][KEYS / 8][4] = {};
+        float scores[STRIPS][KEYS / 8][4];
 #pragma unroll
         for (int k = 0; k < DEPTH; k++) {
             if (!HELD) {
@@ -96,13 +96,19 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
             }
 #pragma unroll
             for (int n = 0; n < KEYS / 16; n++) {
-                if (STRIPS == 1 && n * 16 >= used) break;
+                if (STRIPS == 1 && n * 16 >= used) {
+                    if (k == 0) {
+#pragma unroll
+                        for (int i = 0; i < 8; i++) scores[0][2 * n + i / 4][i % 4] = 0.0f;
+                    }
+                    continue;
+                }
                 u32 b[4];
                 load_matrices(b, by_columns.at(key_tile, n * 16, k));
 #pragma unroll
                 for (int s = 0; s < STRIPS; s++) {
-                    multiply_add(scores[s][2 * n], held[HELD ? k : 0][s], b[0], b[1]);
-                    multiply_add(scores[s][2 * n + 1], held[HELD ? k : 0][s], b[2], b[3]);
+                    multiply_add(k == 0, scores[s][2 * n], held[HELD ? k : 0][s], b[0], b[1]);
+                    multiply_add(k == 0, scores[s][2 * n + 1], held[HELD ? k : 0][s], b[2], b[3]);
                 }
             }
         }
@@ -127,7 +133,8 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
                 for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++)
-                        if (!visible(attention, own + s * 16 + i / 2 * 8 + lane / 4, key + n * 8 + lane % 4 * 2 + i % 2, length))
+                        if (!visible(attention, own + s * 16 + i / 2 * 8 + lane / 4, key + n * 8 + lane % 4 * 2 + i % 2,
+                                     length))
                             scores[s][n][i] = -INFINITE;
         }
 
@@ -157,8 +164,7 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
                     base[s][half] = next;
                     sum[s][half] *= shrink;
 #pragma unroll
-                    for (int n = 0; n < SIZE / 8; n++)
-                        out[s][n][2 * half] *= shrink, out[s][n][2 * half + 1] *= shrink;
+                    for (int n = 0; n < SIZE / 8; n++) out[s][n][2 * half] *= shrink, out[s][n][2 * half + 1] *= shrink;
                 }
         }
 #pragma unroll
@@ -173,7 +179,8 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
                         const float probability = power_of_two(fmaf(scores[s][n][i], scale, minus));
                         sum[s][half] += probability;
                         scores[s][n][i] = probability;
-                        if (dropping && !keep(row_keys[s][half], key + n * 8 + lane % 4 * 2 + i % 2, attention.threshold))
+                        if (dropping &&
+                            !keep(row_keys[s][half], key + n * 8 + lane % 4 * 2 + i % 2, attention.threshold))
                             scores[s][n][i] = 0.0f;
                     }
             }
@@ -201,8 +208,6 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
     }
     if (own >= length) return;
 
-    // Through the place of the warp's own queries, so that whole rows are stored.
-    __syncwarp();
 #pragma unroll
     for (int s = 0; s < STRIPS; s++)
 #pragma unroll
@@ -210,39 +215,28 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
             float total = sum[s][half];
             total += __shfl_xor_sync(0xffffffffu, total, 1);
             total += __shfl_xor_sync(0xffffffffu, total, 2);
-            const int row = s * 16 + half * 8 + lane / 4;
-            if (lane % 4 == 0 && own + row < length)
-                log_sum_exp[(size_t)(start + own + row) * attention.heads + head] =
-                    (base[s][half] + log2f(total)) * LN_2;
+            const int row = own + s * 16 + half * 8 + (int)lane / 4;
+            if (lane % 4 == 0 && row < length)
+                log_sum_exp[(size_t)(start + row) * attention.heads + head] = (base[s][half] + log2f(total)) * LN_2;
             const float share = (dropping ? attention.dropout_factor : 1.0f) / total;
-            u8 *place = memory + lane % 4 * 4;
 #pragma unroll
-            for (int n = 0; n < SIZE / 8; n++)
-                *(u32 *)(place + chunk_place<SIZE>(warp * 16 * STRIPS + row, n)) =
-                    pair(out[s][n][2 * half] * share, out[s][n][2 * half + 1] * share);
+            for (int n = 0; n < SIZE / 8; n++) out[s][n][2 * half] *= share, out[s][n][2 * half + 1] *= share;
         }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < STRIPS * SIZE / 16; i++) {
-        const int row = (i * 32 + lane) / (SIZE / 8), chunk = lane % (SIZE / 8);
-        if (own + row < length)
-            *(uint4 *)(output + (size_t)(start + own + row) * attention.hidden + head * SIZE + chunk * 8) =
-                *(const uint4 *)(memory + chunk_place<SIZE>(warp * 16 * STRIPS + row, chunk));
-    }
+    // The place of the queries, of which each warp has read only its own rows.
+    store_rows<SIZE, STRIPS>(memory, warp * 16 * STRIPS, out, 1.0f,
+                             output + (size_t)(start + own) * attention.hidden + head * SIZE, attention.hidden,
+                             length - own);
 }
 
 #define ATTENTION_KERNEL(SIZE, STRIPS, EXTRAS)                                                                         \
-    extern "C" __global__ void __launch_bounds__(128) attention_##SIZE##_##STRIPS##_##EXTRAS(                          \
-        bf16 *output, float *log_sum_exp, const u32 *offsets, const uint2 *tiles, ATTENTION_PARAMETERS(bf16)) {              \
-        flash_attention<SIZE, STRIPS, EXTRAS>(ATTENTION(bf16), offsets, tiles, output, log_sum_exp);                         \
+    extern "C" __global__ void __launch_bounds__(128, STRIPS == 1 && SIZE < 128 ? 4 : 2)                               \
+        attention_##SIZE##_##STRIPS##_##EXTRAS(bf16 *output, float *log_sum_exp, const u32 *offsets,                   \
+                                               const uint2 *tiles, ATTENTION_PARAMETERS(bf16)) {                       \
+        flash_attention<SIZE, STRIPS, EXTRAS>(ATTENTION(bf16), offsets, tiles, output, log_sum_exp);                   \
     }
 
-#define ATTENTION_KERNELS(SIZE)                                                                                        \
-    ATTENTION_KERNEL(SIZE, 1, 0)                                                                                       \
-    ATTENTION_KERNEL(SIZE, 1, 1)                                                                                       \
-    ATTENTION_KERNEL(SIZE, 1, 2)                                                                                       \
-    ATTENTION_KERNEL(SIZE, 2, 0)                                                                                       \
-    ATTENTION_KERNEL(SIZE, 2, 1)                                                                                       \
-    ATTENTION_KERNEL(SIZE, 2, 2)
+#define ATTENTION_KERNELS(SIZE, EXTRAS)                                                                                \
+    ATTENTION_KERNEL(SIZE, 1, EXTRAS)                                                                                  \
+    ATTENTION_KERNEL(SIZE, 2, EXTRAS)
 
-EACH_HEAD_SIZE(ATTENTION_KERNELS)
+EACH_KIND(ATTENTION_KERNELS)

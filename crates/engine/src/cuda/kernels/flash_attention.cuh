@@ -11,7 +11,8 @@ template <int SIZE> __device__ __forceinline__ u32 chunk_place(u32 row, u32 chun
     return row * (SIZE * 2) + ((chunk ^ (SIZE == 32 ? row / 2 % 4 : row % 8)) << 4);
 }
 
-// Starts to copy `ROWS` rows of a head, zeros from row `filled` on; `from` is the first number, rows are `stride` apart.
+// Starts to copy `ROWS` rows of a head, zeros from row `filled` on; `from` is the first number, rows are `stride`
+// apart.
 template <int SIZE, int ROWS, int THREADS>
 __device__ __forceinline__ void copy_tile(u32 to, const bf16 *from, u32 stride, int filled) {
     constexpr int CHUNKS = SIZE / 8;
@@ -39,7 +40,8 @@ template <int SIZE> struct Pieces {
         return Pieces(lane % 8 + lane / 16 * 8, lane / 8 % 2);
     }
 
-    __device__ __forceinline__ Pieces(u32 row, u32 chunk) : row_offset(row * (SIZE * 2)), flip(chunk_place<SIZE>(row, chunk) - row_offset) {}
+    __device__ __forceinline__ Pieces(u32 row, u32 chunk)
+        : row_offset(row * (SIZE * 2)), flip(chunk_place<SIZE>(row, chunk) - row_offset) {}
 
     // The piece at row `row` and column `16 column` of a tile.
     __device__ __forceinline__ u32 at(u32 tile, int row, int column) const {
@@ -47,10 +49,49 @@ template <int SIZE> struct Pieces {
     }
 };
 
-// Kernels are compiled for one size of heads; tests take all.
-#define OF_HEAD_SIZE(KERNELS, SIZE) KERNELS(SIZE)
+// Stores a warp's rows of a result, times a factor, through the place of its own rows in a tile, so that whole rows are
+// stored.
+template <int SIZE, int STRIPS>
+__device__ __forceinline__ void store_rows(u8 *tile, u32 warp_row, const float (&sum)[STRIPS][SIZE / 8][4],
+                                           float factor, bf16 *to, u32 stride, int rows) {
+    const u32 lane = threadIdx.x % 32;
+    __syncwarp();
+#pragma unroll
+    for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int n = 0; n < SIZE / 8; n++)
+                *(u32 *)(tile + chunk_place<SIZE>(warp_row + s * 16 + half * 8 + lane / 4, n) + lane % 4 * 4) =
+                    pair(sum[s][n][2 * half] * factor, sum[s][n][2 * half + 1] * factor);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < STRIPS * SIZE / 16; i++) {
+        const int row = (i * 32 + lane) / (SIZE / 8), chunk = lane % (SIZE / 8);
+        if (row < rows)
+            *(uint4 *)(to + (size_t)row * stride + chunk * 8) =
+                *(const uint4 *)(tile + chunk_place<SIZE>(warp_row + row, chunk));
+    }
+}
+
+// Products of two pairs of bf16, added.
+__device__ __forceinline__ float pair_product(u32 x, u32 y) {
+    return __uint_as_float(x << 16) * __uint_as_float(y << 16) +
+           __uint_as_float(x & 0xffff0000u) * __uint_as_float(y & 0xffff0000u);
+}
+
+// Of the kernels of the backward pass.
+#define BACKWARD_PARAMETERS                                                                                            \
+    const bf16 *output, const bf16 *dy, const float *log_sum_exp, float *inner, bf16 *dqkv, float *dbias,              \
+        const u32 *offsets, const uint2 *tiles, u32 tile_count, ATTENTION_PARAMETERS(bf16)
+
+// The kernels for one size of heads and one choice of extras are compiled by themselves; tests take all.
+#define EACH_KIND_OF(KERNELS, SIZE, EXTRAS) KERNELS(SIZE, EXTRAS)
 #ifdef HEAD_SIZE
-#define EACH_HEAD_SIZE(KERNELS) OF_HEAD_SIZE(KERNELS, HEAD_SIZE)
+#define EACH_KIND(KERNELS) EACH_KIND_OF(KERNELS, HEAD_SIZE, HEAD_EXTRAS)
 #else
-#define EACH_HEAD_SIZE(KERNELS) KERNELS(32) KERNELS(64) KERNELS(128)
+#define EACH_KIND(KERNELS)                                                                                             \
+    KERNELS(32, 0)                                                                                                     \
+    KERNELS(32, 1) KERNELS(32, 2) KERNELS(64, 0) KERNELS(64, 1) KERNELS(64, 2) KERNELS(128, 0) KERNELS(128, 1)         \
+        KERNELS(128, 2)
 #endif

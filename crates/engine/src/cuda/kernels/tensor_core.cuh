@@ -1,9 +1,10 @@
-// Instructions of compute capability 8.0 for matrices of bf16 in the registers of a warp. The emulator has twins of them
-// in `tests/cuda/tensor_core.hpp`.
+// Instructions of compute capability 8.0 for matrices of bf16 in the registers of a warp. The emulator has twins of
+// them in `tests/cuda/tensor_core.hpp`.
 //
-// Lane l of a warp holds of an 8 x 8 matrix the elements (l / 4, 2 (l % 4)) and the one right of it, in one register. An
-// operand A, 16 x 16, is four of them: top left, bottom left, top right, bottom right; B, 16 x 8, is two whose columns lie
-// as rows do in A; the sum, 16 x 8, has rows l / 4 and l / 4 + 8 of columns 2 (l % 4) and the next, in float.
+// Lane l of a warp holds of an 8 x 8 matrix the elements (l / 4, 2 (l % 4)) and the one right of it, in one register.
+// An operand A, 16 x 16, is four of them: top left, bottom left, top right, bottom right; B, 16 x 8, is two whose
+// columns lie as rows do in A; the sum, 16 x 8, has rows l / 4 and l / 4 + 8 of columns 2 (l % 4) and the next, in
+// float.
 
 #ifndef EMULATOR
 
@@ -46,9 +47,25 @@ __device__ __forceinline__ void load_matrices_transposed(u32 (&matrices)[4], u32
 // sum += a b
 __device__ __forceinline__ void multiply_add(float (&sum)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// sum = a b
+__device__ __forceinline__ void multiply(float (&sum)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %10, %10, %10};"
+        : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+}
+
+// Adds the product to the sum, or begins it.
+__device__ __forceinline__ void multiply_add(bool begin, float (&sum)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    if (begin)
+        multiply(sum, a, b0, b1);
+    else
+        multiply_add(sum, a, b0, b1);
 }
 
 // Two numbers as bf16, the first in the lower half.
