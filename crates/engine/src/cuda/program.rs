@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys;
 use cudarc::nvrtc;
+use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::context::Context;
@@ -317,8 +318,8 @@ pub(super) fn compile_all(architecture: &str) -> Result<Vec<(String, usize)>> {
         })?;
         Ok((name, image.len()))
     };
-    let suits = |program: &Program| !program.is_bf16_only() || !["sm_70", "sm_75"].contains(&architecture);
-    Program::ALL.into_iter().filter(suits).map(compile_one).collect()
+    let bf16 = !["sm_70", "sm_75"].contains(&architecture);
+    Program::all(bf16).into_par_iter().map(compile_one).collect()
 }
 
 /// `XDG_CACHE_HOME` or `~/.cache`, then `finetuner/kernels`.
