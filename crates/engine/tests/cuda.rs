@@ -227,7 +227,8 @@ fn attentions() {
         AttentionOptions { causal: true, dropout, heads: 3, ..plain },
     ];
     for (options, size) in cases.iter().flat_map(|options| [12, 32, 64, 80, 128].map(|size| (options, size))) {
-        for lengths in &lengths {
+        // Emulated blocks take their time: the longer sequences with the plain options only.
+        for lengths in if options.causal || options.dropout.is_some() { &lengths[..1] } else { &lengths[..] } {
             let packing = packing(lengths);
             let (hidden, reach) = (options.heads * size, 200);
             let qkv = random(&[packing.rows(), 3 * hidden], 1);

@@ -16,9 +16,10 @@ const BF16_CAPABILITY: (u32, u32) = (8, 0);
 /// [`Error::Spec`] for another name, for `bf16` on the processor, and for a GPU that cannot be used, with the reason.
 pub fn open(device: &str, precision: &str) -> Result<Box<dyn Device>> {
     let choice: DeviceChoice = device.parse().map_err(|problem: String| Error::spec("device", problem))?;
+    let mut refused = None;
     let gpu = match choice {
         DeviceChoice::Processor => None,
-        DeviceChoice::Auto => gpu(0, precision).ok(),
+        DeviceChoice::Auto => first_gpu(precision).map_err(|reason| refused = Some(reason)).ok(),
         DeviceChoice::Gpu(ordinal) => Some(gpu(ordinal, precision).map_err(|error| match error {
             Error::Engine(reason) => Error::spec("device", reason.to_string()),
             other => other,
@@ -28,10 +29,19 @@ pub fn open(device: &str, precision: &str) -> Result<Box<dyn Device>> {
         (Some(gpu), _) => Ok(Box::new(gpu)),
         (None, "f32" | "auto") => Ok(Box::new(Cpu)),
         (None, "bf16") => {
-            Err(Error::spec("precision", "`bf16` needs a GPU in this version; take `f32`, or a `device` that has it"))
+            let reason = refused.map_or(String::new(), |reason| format!(" ({reason})"));
+            let advice = "take `f32`, or a `device` that has it";
+            Err(Error::spec("precision", format!("`bf16` needs a GPU in this version{reason}; {advice}")))
         }
         (None, other) => Err(unknown(other)),
     }
+}
+
+/// The first GPU that can be used, or why the first cannot.
+fn first_gpu(precision: &str) -> Result<Cuda> {
+    let first = gpu(0, precision);
+    let others = if first.is_ok() { 0 } else { cuda::found().map_or(0, |found| found.len()) };
+    (1..others).find_map(|ordinal| gpu(ordinal, precision).ok()).map_or(first, Ok)
 }
 
 fn unknown(precision: &str) -> Error {

@@ -50,10 +50,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     for Gpu { found, free_bytes, problem } in &gpus {
         let ((major, minor), (driver, update)) = (found.capability, found.driver);
         let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-        let free = free_bytes.map_or(String::new(), |free| format!("{:.1} of ", gigabytes(free)));
+        let free = free_bytes.map_or(String::new(), |free| format!("{:.1} GB free of ", gigabytes(free)));
         let _ = write!(
             text,
-            "cuda:{:<3} {}, compute capability {major}.{minor}, {free}{:.1} GB free, driver for CUDA {driver}.{update}",
+            "cuda:{:<3} {}, compute capability {major}.{minor}, {free}{:.1} GB, driver for CUDA {driver}.{update}",
             found.ordinal,
             found.name,
             gigabytes(found.total_bytes),

@@ -30,7 +30,7 @@ pub(crate) struct Context {
     pool: sys::CUmemoryPool,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
-    /// Bytes that were uploaded and downloaded, by what they were for; tests look at it.
+    /// How often the processor has waited.
     pub(crate) waits: std::sync::atomic::AtomicU64,
     pub(crate) shared_memory: Mutex<HashMap<usize, u32>>,
 }

@@ -97,6 +97,10 @@ impl<'a> Prepared<'a> {
             objective.prepare(sizes, spec.seed)?;
         }
         recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name()))?;
+        if device.memory().is_some() {
+            recorder
+                .warn("GPUs are new: this version was only tested on an emulated one; compare with `--device cpu`")?;
+        }
         check::tell(&spec, &data, (&model, &inspection.pictures), recorder)?;
 
         let budget = Arc::new(Budget::new(&spec, &model.encoder, device));
