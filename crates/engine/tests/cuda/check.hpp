@@ -47,7 +47,7 @@ template <typename T> std::vector<T> normal_numbers(size_t count, u64 seed, doub
 // An output that a kernel has to write all of.
 template <typename T> std::vector<T> poisoned(size_t count) {
     std::vector<T> numbers(count);
-    std::memset((void *)numbers.data(), 0xff, count * sizeof(T));
+    if (count > 0) std::memset((void *)numbers.data(), 0xff, count * sizeof(T));
     return numbers;
 }
 
