@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys;
@@ -296,7 +297,10 @@ impl Context {
             && let Some(folder) = path.parent()
             && std::fs::create_dir_all(folder).is_ok()
         {
-            let partial = path.with_extension(format!("{}.partial", std::process::id()));
+            // Several devices of one process may compile the same at once.
+            static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+            let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+            let partial = path.with_extension(format!("{}-{number}.partial", std::process::id()));
             let _ = std::fs::write(&partial, &image).and_then(|()| std::fs::rename(&partial, &path));
         }
         Ok(image)
