@@ -159,6 +159,16 @@ impl<'a> Tape<'a> {
         std::mem::take(&mut self.observed)
     }
 
+    /// The numbers of a value, once the device has said that nothing went wrong on the way to them.
+    ///
+    /// # Errors
+    /// What [`Device::check`] says.
+    pub fn read<'v>(&self, var: &'v Var) -> Result<&'v [f32]> {
+        let numbers = var.value.data();
+        self.device.check()?;
+        Ok(numbers)
+    }
+
     /// Whether an operation on these inputs must be recorded.
     pub(crate) fn tracks(&self, inputs: &[&Var]) -> bool {
         self.recording && inputs.iter().any(|input| input.needs_gradient())

@@ -103,7 +103,8 @@ impl CrossEncoder {
         let x = tape.linear(&first, &weight, Some(&bias))?;
         let x = tape.activation(activation, &x)?;
         let (weight, bias) = parameters(&tape, self.out);
-        Ok(tape.linear(&x, &weight, Some(&bias))?.value().data().to_vec())
+        let logits = tape.linear(&x, &weight, Some(&bias))?;
+        Ok(tape.read(&logits)?.to_vec())
     }
 
     /// Logits `[pairs, labels]` of pairs of texts, in their order. `progress` hears the number of pairs done before each

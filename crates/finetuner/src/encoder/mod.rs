@@ -190,7 +190,7 @@ impl Encoder {
         for batch in batches {
             let mut tape = Tape::inference(device, &self.parameters);
             let rows = self.forward(&mut tape, &batch, None)?;
-            for (&example, row) in batch.examples().iter().zip(rows.value().data().chunks_exact(width)) {
+            for (&example, row) in batch.examples().iter().zip(tape.read(&rows)?.chunks_exact(width)) {
                 embeddings[example as usize * width..][..width].copy_from_slice(row);
             }
         }

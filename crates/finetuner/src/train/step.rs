@@ -118,7 +118,9 @@ pub(crate) fn loss(encoders: Encoders<'_>, device: &dyn Device, objective: &Obje
     let embeddings = embed(encoders, device, batch, dropout)?;
     let mut tape = Tape::inference(device, &encoders.model.parameters);
     let embeddings = tape.constant(embeddings);
-    Ok(f64::from(objective.loss(&mut tape, &embeddings, &batch.layout)?.value().item()))
+    let loss = objective.loss(&mut tape, &embeddings, &batch.layout)?;
+    tape.read(&loss)?;
+    Ok(f64::from(loss.value().item()))
 }
 
 /// Whether a batch goes forward and backward at once: it has one micro-batch for each tower.
@@ -136,7 +138,7 @@ fn embed(encoders: Encoders<'_>, device: &dyn Device, batch: &Batch, dropout: Op
         row += micro_batch.len();
         let mut tape = Tape::inference(device, &encoder.parameters);
         let part = encoder.forward_layers(&mut tape, micro_batch, dropout, &batch.layout.layers)?;
-        embeddings.extend_from_slice(part.value().data());
+        embeddings.extend_from_slice(tape.read(&part)?);
     }
     let rows = batch.layout.labels.len();
     let width = embeddings.len() / rows.max(1);
