@@ -79,23 +79,19 @@ def ours(recipe, seed, given):
     with tempfile.TemporaryDirectory() as folder:
         scifact, stsb = f"{given.data}/retrieval/scifact", f"{given.data}/pairs/stsb"
         banking77 = f"{given.data}/text-classes/banking77"
-        settings, target = {
-            "scifact": (SCIFACT, [f"{scifact}:test"]),
-            "scifact-mined": (SCIFACT, [f"{scifact}:test"]),
-            "stsb": (STSB, [f"{stsb}/stsb-en-test.csv"]),
-            "simcse": (STSB, [f"{stsb}/stsb-en-test.csv"]),
-            "banking77": (BANKING77, [f"{banking77}/test.csv", "--index-data", f"{banking77}/train.csv"]),
-        }[task]
-        make = {
-            "scifact": lambda: f"{scifact}:train",
-            "scifact-mined": lambda: mined(given),
-            "stsb": lambda: f"{stsb}/stsb-en-train.csv",
-            "simcse": lambda: first_lines(given, folder),
-            "banking77": lambda: f"{banking77}/train.csv",
+        stsb_test = [f"{stsb}/stsb-en-test.csv"]
+        banking77_test = [f"{banking77}/test.csv", "--index-data", f"{banking77}/train.csv"]
+        # Training data that has to be made first is made for its own task only.
+        train_data, settings, target = {
+            "scifact": (lambda: f"{scifact}:train", SCIFACT, [f"{scifact}:test"]),
+            "scifact-mined": (lambda: mined(given), SCIFACT, [f"{scifact}:test"]),
+            "stsb": (lambda: f"{stsb}/stsb-en-train.csv", STSB, stsb_test),
+            "simcse": (lambda: first_lines(given, folder), STSB, stsb_test),
+            "banking77": (lambda: f"{banking77}/train.csv", BANKING77, banking77_test),
         }[task]
         common = ["--threads", given.threads, "--model"]
-        run([given.binary, "fit", *common, given.model, "--seed", seed, "--output", f"{folder}/run", "--train-data", make(),
-             *settings, *loss])  # fmt: skip
+        run([given.binary, "fit", *common, given.model, "--seed", seed, "--output", f"{folder}/run", "--train-data",
+             train_data(), *settings, *loss])  # fmt: skip
         with open(f"{folder}/run/report.json", encoding="utf-8") as file:
             report = json.load(file)
         measured = json.loads(run([given.binary, "evaluate", *common, f"{folder}/run", "--data", *target, "--json"]))

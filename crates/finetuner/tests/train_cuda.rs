@@ -17,10 +17,7 @@ use finetuner::train::{Outcome, Report, train};
 
 /// Whether there is a GPU, if need be an emulated one; says so where there is not.
 fn has_gpu() -> bool {
-    let found = engine::cuda::found()
-        .map(drop)
-        .or_else(|reason| emulated::load().map_err(|emulated| format!("{reason}; and none is emulated: {emulated}")));
-    found.inspect_err(|reason| eprintln!("skipped: {reason}")).is_ok()
+    emulated::gpu_or_emulated().inspect_err(|reason| eprintln!("skipped: {reason}")).is_ok()
 }
 
 fn spec(model: &Path, train_data: &Path, output: PathBuf, fields: &[(&str, &str)]) -> RunSpec {

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "why a test was left out")]
 
 #[path = "../../engine/tests/common/emulated.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod emulated;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod tiny;

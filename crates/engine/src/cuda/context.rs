@@ -30,8 +30,6 @@ pub(crate) struct Context {
     pool: sys::CUmemoryPool,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
-    /// How often the processor has waited.
-    pub(crate) waits: std::sync::atomic::AtomicU64,
     pub(crate) shared_memory: Mutex<HashMap<usize, u32>>,
 }
 
@@ -150,7 +148,6 @@ impl Context {
             pool,
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
-            waits: 0.into(),
             shared_memory: Mutex::default(),
         })
     }
@@ -198,7 +195,6 @@ impl Context {
     /// Waits for everything that was asked for.
     pub(crate) fn wait(&self) {
         if self.ready() {
-            self.waits.fetch_add(1, Ordering::Relaxed);
             // SAFETY: the stream lives as long as this.
             self.refused("a wait", unsafe { sys::cuStreamSynchronize(self.stream) });
         }

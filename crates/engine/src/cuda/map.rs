@@ -1,4 +1,4 @@
-//! The kernels over feature maps on a GPU.
+//! The kernels over feature maps: computed by the processor, with the copies to and fro that this takes.
 
 use super::Cuda;
 use crate::cpu::Cpu;

@@ -13,7 +13,7 @@ use super::context::Context;
 use crate::error::Error;
 
 /// Memory that a product may use beside its operands, as NVIDIA recommends for its newer devices.
-const WORKSPACE: usize = 32 << 20;
+static WORKSPACE: usize = 32 << 20;
 /// Plans that are kept: every length of a packed batch makes a few.
 const PLANS: usize = 8192;
 
@@ -108,16 +108,11 @@ impl Plan {
         // SAFETY: the preference takes a size; the handles were created above.
         let found = unsafe {
             let limit = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-            result::set_matmul_pref_attribute(
-                preference,
-                limit,
-                (&raw const WORKSPACE_BYTES).cast(),
-                size_of::<usize>(),
-            )
-            .and_then(|()| {
-                let [b, a, out] = plan.layouts;
-                result::get_matmul_algo_heuristic(handle, description, b, a, out, out, preference)
-            })
+            result::set_matmul_pref_attribute(preference, limit, (&raw const WORKSPACE).cast(), size_of::<usize>())
+                .and_then(|()| {
+                    let [b, a, out] = plan.layouts;
+                    result::get_matmul_algo_heuristic(handle, description, b, a, out, out, preference)
+                })
         };
         // SAFETY: created above.
         let _ = unsafe { result::destroy_matmul_pref(preference) };
@@ -132,8 +127,6 @@ impl Plan {
         }
     }
 }
-
-static WORKSPACE_BYTES: usize = WORKSPACE;
 
 impl Products {
     fn new(context: &Context) -> Result<Self, CublasError> {

@@ -110,24 +110,9 @@ impl Cuda {
         Ok(Cuda { context, precision, missing })
     }
 
-    /// Compiles every kernel, or reads it from the cache, which otherwise happens when it is first used.
-    ///
-    /// # Errors
-    /// [`Error::Device`] with what the compiler says.
-    pub fn compile(&self) -> Result<()> {
-        self.context.ready();
-        let programs = Program::all(self.precision == Precision::Bf16);
-        programs.into_iter().try_for_each(|program| self.context.module(program).map(drop))
-    }
-
     /// The most bytes of memory that tensors have had at once.
     pub fn peak_bytes(&self) -> u64 {
         self.context.peak_bytes()
-    }
-
-    /// How often the processor has waited for the device.
-    pub fn waits(&self) -> u64 {
-        self.context.waits.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The format of activations.

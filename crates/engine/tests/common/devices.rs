@@ -9,12 +9,7 @@ use engine::{Cpu, Device};
 
 /// The first GPU, or the emulated one where there is none, or neither, with the reason printed.
 pub(crate) fn gpu(precision: Precision) -> Option<Cuda> {
-    let found = match engine::cuda::found() {
-        Ok(_) => Ok(()),
-        Err(reason) => {
-            super::emulated::load().map_err(|emulated| format!("{reason}; and none is emulated: {emulated}"))
-        }
-    };
+    let found = super::emulated::gpu_or_emulated();
     let opened = found.and_then(|()| Cuda::open(0, precision).map_err(|error| error.to_string()));
     opened.inspect_err(|reason| eprintln!("skipped on a GPU: {reason}")).ok()
 }

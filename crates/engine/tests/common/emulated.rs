@@ -28,6 +28,16 @@ pub(crate) fn load() -> Result<(), String> {
         .clone()
 }
 
+/// That there is a GPU: a real one, or the emulated one where there is none.
+///
+/// # Errors
+/// Why there is neither.
+pub(crate) fn gpu_or_emulated() -> Result<(), String> {
+    engine::cuda::found()
+        .map(drop)
+        .or_else(|reason| load().map_err(|emulated| format!("{reason}; and none is emulated: {emulated}")))
+}
+
 /// Builds the libraries, unless they are there already, and gives their folder.
 fn build(target: &Path) -> Result<PathBuf, String> {
     if !cfg!(target_os = "linux") {

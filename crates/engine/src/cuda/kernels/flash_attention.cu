@@ -185,26 +185,7 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
                     }
             }
 
-#pragma unroll
-        for (int n = 0; n < KEYS / 16; n++) {
-            if (STRIPS == 1 && n * 16 >= used) break;
-            u32 a[STRIPS][4];
-#pragma unroll
-            for (int s = 0; s < STRIPS; s++)
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    a[s][i] = pair(scores[s][2 * n + i / 2][i % 2 * 2], scores[s][2 * n + i / 2][i % 2 * 2 + 1]);
-#pragma unroll
-            for (int d = 0; d < DEPTH; d++) {
-                u32 b[4];
-                load_matrices_transposed(b, by_rows.at(value_tile, n * 16, d));
-#pragma unroll
-                for (int s = 0; s < STRIPS; s++) {
-                    multiply_add(out[s][2 * d], a[s], b[0], b[1]);
-                    multiply_add(out[s][2 * d + 1], a[s], b[2], b[3]);
-                }
-            }
-        }
+        add_weighted<SIZE, STRIPS, KEYS>(scores, value_tile, by_rows, used, out);
     }
     if (own >= length) return;
 

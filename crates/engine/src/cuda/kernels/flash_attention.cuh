@@ -49,6 +49,33 @@ template <int SIZE> struct Pieces {
     }
 };
 
+// Adds a tile's rows, weighted by a warp's rows of numbers, of which those from column `used` on are 0.
+template <int SIZE, int STRIPS, int WIDTH>
+__device__ __forceinline__ void add_weighted(const float (&weights)[STRIPS][WIDTH / 8][4], u32 tile,
+                                             const Pieces<SIZE> &by_rows, int used,
+                                             float (&sum)[STRIPS][SIZE / 8][4]) {
+#pragma unroll
+    for (int n = 0; n < WIDTH / 16; n++) {
+        if (STRIPS == 1 && n * 16 >= used) break;
+        u32 a[STRIPS][4];
+#pragma unroll
+        for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                a[s][i] = pair(weights[s][2 * n + i / 2][i % 2 * 2], weights[s][2 * n + i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+        for (int d = 0; d < SIZE / 16; d++) {
+            u32 b[4];
+            load_matrices_transposed(b, by_rows.at(tile, n * 16, d));
+#pragma unroll
+            for (int s = 0; s < STRIPS; s++) {
+                multiply_add(sum[s][2 * d], a[s], b[0], b[1]);
+                multiply_add(sum[s][2 * d + 1], a[s], b[2], b[3]);
+            }
+        }
+    }
+}
+
 // Stores a warp's rows of a result, times a factor, through the place of its own rows in a tile, so that whole rows are
 // stored.
 template <int SIZE, int STRIPS>

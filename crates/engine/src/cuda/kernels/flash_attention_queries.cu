@@ -168,25 +168,7 @@ __device__ __forceinline__ void queries_backward(const Attention<bf16> &attentio
                                 scores[s][n][i];
                     }
 
-#pragma unroll
-            for (int n = 0; n < STEP / 16; n++) {
-                u32 a[STRIPS][4];
-#pragma unroll
-                for (int s = 0; s < STRIPS; s++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        a[s][i] = pair(scores[s][2 * n + i / 2][i % 2 * 2], scores[s][2 * n + i / 2][i % 2 * 2 + 1]);
-#pragma unroll
-                for (int d = 0; d < DEPTH; d++) {
-                    u32 b[4];
-                    load_matrices_transposed(b, by_rows.at(key_tile, n * 16, d));
-#pragma unroll
-                    for (int s = 0; s < STRIPS; s++) {
-                        multiply_add(sum[s][2 * d], a[s], b[0], b[1]);
-                        multiply_add(sum[s][2 * d + 1], a[s], b[2], b[3]);
-                    }
-                }
-            }
+            add_weighted<SIZE, STRIPS, STEP>(scores, key_tile, by_rows, STEP, sum);
 
             if (EXTRAS == 2) {
                 // One thread adds along one diagonal.
