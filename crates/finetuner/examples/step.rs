@@ -1,15 +1,17 @@
 //! Times one optimiser step: forward, loss, backward, AdamW. The peer is `benchmarks/peers/step.py`.
 //!
 //! ```text
-//! cargo run --release --example step -- bert-base|minilm-l6 [threads=2] [steps=10]
+//! cargo run --release --example step -- bert-base|minilm-l6 [threads=2] [steps=10] [tokens=64] [texts=16|64]
+//!     [device=cpu] [precision=auto]
 //! ```
-//! Prints one JSON line. Weights are random, dropout is on, texts all have 64 tokens; the loss is that of in-batch
-//! negatives between the first and the second half of the batch.
+//! Prints one JSON line. Weights are random, dropout is on, texts all have equally many tokens; the loss is that of
+//! in-batch negatives between the first and the second half of the batch. A step ends when its loss is known and the
+//! device has been asked for its update.
 
 use std::time::Instant;
 
 use engine::random::Key;
-use engine::{Cpu, Device, Gradients, Tape, Tensor};
+use engine::{Gradients, Tape, Tensor};
 use finetuner::artifact::ModelFolder;
 use finetuner::encoder::{Encoder, EncoderOptions, Input};
 use finetuner::objective::{BatchLayout, Objective};
@@ -17,22 +19,20 @@ use finetuner::optim::Optimizer;
 use finetuner::tokens::PackedBatch;
 use serde_json::json;
 
-const TOKENS: u32 = 64;
 const WARM_UP: usize = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let shape = arguments.first().map_or("minilm-l6", String::as_str);
-    let option = |name: &str, default: usize| -> Result<usize, std::num::ParseIntError> {
-        let found = arguments.iter().find_map(|argument| argument.strip_prefix(&format!("{name}=")));
-        found.map_or(Ok(default), str::parse)
-    };
+    let given = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(&format!("{name}=")));
+    let option = |name: &str, default: usize| given(name).map_or(Ok(default), str::parse);
     let (hidden, layers, intermediate, texts) = match shape {
         "bert-base" => (768, 12, 3072, 16),
         "minilm-l6" => (384, 6, 1536, 64),
         other => return Err(format!("expected `bert-base` or `minilm-l6`, got `{other}`").into()),
     };
-    let steps = option("steps", 10)?;
+    let (steps, tokens, texts) = (option("steps", 10)?, option("tokens", 64)? as u32, option("texts", texts)? as u32);
+    let device = finetuner::device::open(given("device").unwrap_or("cpu"), given("precision").unwrap_or("auto"))?;
     let pool = finetuner::train::thread_pool(Some(option("threads", 2)?))?;
 
     let folder = tempfile::tempdir()?;
@@ -50,10 +50,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let key = Key::new(1);
     let batch = Input::Tokens(PackedBatch {
-        ids: (0..texts * TOKENS).map(|i| 1000 + (key.bits(u64::from(i)) % 29_000) as u32).collect(),
+        ids: (0..texts * tokens).map(|i| 1000 + (key.bits(u64::from(i)) % 29_000) as u32).collect(),
         type_ids: None,
-        positions: (0..texts).flat_map(|_| 0..TOKENS).collect(),
-        offsets: (0..=texts).map(|text| text * TOKENS).collect(),
+        positions: (0..texts).flat_map(|_| 0..tokens).collect(),
+        offsets: (0..=texts).map(|text| text * tokens).collect(),
         examples: (0..texts).collect(),
     });
     let half = texts as usize / 2;
@@ -67,11 +67,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for step in 0..WARM_UP + steps {
             let started = Instant::now();
             gradients.clear();
-            let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+            let mut tape = Tape::recording(&*device, &encoder.parameters);
             let embeddings = encoder.forward(&mut tape, &batch, Some(key.part(step as u64)))?;
             let loss = objective.loss(&mut tape, &embeddings, &layout)?;
             tape.backward(&loss, Tensor::scalar(1.0), &mut gradients)?;
-            optimizer.step(&Cpu as &dyn Device, &mut encoder.parameters, &gradients, 2e-5, 0.0)?;
+            loss.value().data();
+            device.check()?;
+            optimizer.step(&*device, &mut encoder.parameters, &gradients, 2e-5, 0.0)?;
             if step >= WARM_UP {
                 seconds.push(started.elapsed().as_secs_f64());
             }
@@ -81,7 +83,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     seconds.sort_by(f64::total_cmp);
     let line = json!({
         "benchmark": "step", "shape": shape, "seconds_per_step": seconds[seconds.len() / 2], "fastest": seconds[0],
-        "slowest": seconds[seconds.len() - 1], "device": pool.install(|| Cpu.name()),
+        "slowest": seconds[seconds.len() - 1], "device": pool.install(|| device.name()),
+        "tokens": tokens, "texts": texts,
     });
     #[expect(clippy::print_stdout, reason = "the result of a benchmark program")]
     {

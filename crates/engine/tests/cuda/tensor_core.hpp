@@ -98,12 +98,4 @@ inline void multiply_add(bool begin, float (&sum)[4], const unsigned (&a)[4], un
     multiply_add(sum, a, b0, b1);
 }
 
-inline unsigned pair(float low, float high) {
-    const auto rounded = [](float x) {
-        const unsigned bits = __float_as_uint(x);
-        return std::isnan(x) ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    };
-    return rounded(low) | rounded(high) << 16;
-}
-
 inline float power_of_two(float x) { return std::exp2(x); }

@@ -118,7 +118,7 @@ pub(super) fn finish(
         skipped,
         training: Training { alpha, ..state.progress.training(if alpha == Some(0.0) { 0 } else { kept_step }) },
         timing: state.progress.timing(),
-        memory: Memory::measure(),
+        memory: Memory::measure(device),
     };
     if adapter.is_none() {
         learner.model.encoder.merge_lora();

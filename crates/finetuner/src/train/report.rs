@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::Write;
 
+use engine::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -134,14 +135,20 @@ pub struct Timing {
 pub struct Memory {
     /// The most the process held at once, as the operating system counts; `None` where it does not say.
     pub peak_bytes: Option<u64>,
+    /// The most bytes of a GPU's memory that tensors had at once; `None` on the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_peak_bytes: Option<u64>,
 }
 
 impl Memory {
-    /// The process's own peak.
-    pub(crate) fn measure() -> Self {
+    /// The process's own peak, and the device's.
+    pub(crate) fn measure(device: &dyn Device) -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        Memory { peak_bytes: kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).map(|kb| kb * 1024) }
+        Memory {
+            peak_bytes: kilobytes.and_then(|number| number.trim().parse::<u64>().ok()).map(|kb| kb * 1024),
+            device_peak_bytes: device.memory().map(|memory| memory.peak_bytes),
+        }
     }
 }
 

@@ -23,20 +23,32 @@ struct bf16 {
     u16 bits;
 };
 
-// Two and four of them, for wide loads and stores.
-struct alignas(8) bf16x4 {
-    u16 bits[4];
-};
-
 __device__ __forceinline__ float number(float x) { return x; }
 
 __device__ __forceinline__ float number(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 
 // To the nearest, ties to even; not-a-number stays one.
 __device__ __forceinline__ u16 bf16_bits(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    u16 short_bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(short_bits) : "f"(x));
+    return short_bits;
+#else
     u32 bits = __float_as_uint(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return (u16)((bits >> 16) | 0x40u);
     return (u16)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+#endif
+}
+
+// Two numbers as bf16, the first in the lower half.
+__device__ __forceinline__ u32 pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    u32 both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+#else
+    return bf16_bits(low) | (u32)bf16_bits(high) << 16;
+#endif
 }
 
 __device__ __forceinline__ void put(float *to, float x) { *to = x; }
@@ -47,20 +59,15 @@ __device__ __forceinline__ void put(bf16 *to, float x) { to->bits = bf16_bits(x)
 __device__ __forceinline__ float4 numbers(const float *from) { return *(const float4 *)from; }
 
 __device__ __forceinline__ float4 numbers(const bf16 *from) {
-    bf16x4 x = *(const bf16x4 *)from;
-    return make_float4(__uint_as_float((u32)x.bits[0] << 16), __uint_as_float((u32)x.bits[1] << 16),
-                       __uint_as_float((u32)x.bits[2] << 16), __uint_as_float((u32)x.bits[3] << 16));
+    const uint2 x = *(const uint2 *)from;
+    return make_float4(__uint_as_float(x.x << 16), __uint_as_float(x.x & 0xffff0000u), __uint_as_float(x.y << 16),
+                       __uint_as_float(x.y & 0xffff0000u));
 }
 
 __device__ __forceinline__ void put_numbers(float *to, float4 x) { *(float4 *)to = x; }
 
 __device__ __forceinline__ void put_numbers(bf16 *to, float4 x) {
-    bf16x4 y;
-    y.bits[0] = bf16_bits(x.x);
-    y.bits[1] = bf16_bits(x.y);
-    y.bits[2] = bf16_bits(x.z);
-    y.bits[3] = bf16_bits(x.w);
-    *(bf16x4 *)to = y;
+    *(uint2 *)to = make_uint2(pair(x.x, x.y), pair(x.z, x.w));
 }
 
 // The counter-based random numbers of `random.rs`, bit for bit.

@@ -52,25 +52,29 @@ template <typename T> __device__ void scale(T *x, float factor, size_t n) {
 extern "C" __global__ void scale_f32(float *x, float factor, size_t n) { scale(x, factor, n); }
 extern "C" __global__ void scale_bf16(bf16 *x, float factor, size_t n) { scale(x, factor, n); }
 
+template <int KIND, typename T> __device__ __forceinline__ float4 activated(float4 x) {
+    return make_float4(activate<KIND, T>(x.x), activate<KIND, T>(x.y), activate<KIND, T>(x.z), activate<KIND, T>(x.w));
+}
+
+template <int KIND, typename T> __device__ __forceinline__ float4 slopes(float4 x, float4 dy) {
+    return make_float4(dy.x * activate_slope<KIND, T>(x.x), dy.y * activate_slope<KIND, T>(x.y),
+                       dy.z * activate_slope<KIND, T>(x.z), dy.w * activate_slope<KIND, T>(x.w));
+}
+
 template <typename T> __device__ void activation(int kind, const T *x, T *y, size_t n) {
     FOUR_EACH(n);
     const float4 a = some(x + at, count);
-    put_some(y + at,
-             make_float4(activate(kind, a.x), activate(kind, a.y), activate(kind, a.z), activate(kind, a.w)), count);
+    EACH_ACTIVATION(kind, (put_some(y + at, activated<KIND, T>(a), count)));
 }
 
 extern "C" __global__ void activation_f32(int kind, const float *x, float *y, size_t n) { activation(kind, x, y, n); }
 extern "C" __global__ void activation_bf16(int kind, const bf16 *x, bf16 *y, size_t n) { activation(kind, x, y, n); }
 
-__device__ __forceinline__ float4 slopes(int kind, float4 x, float4 dy) {
-    return make_float4(dy.x * activate_slope(kind, x.x), dy.y * activate_slope(kind, x.y),
-                       dy.z * activate_slope(kind, x.z), dy.w * activate_slope(kind, x.w));
-}
-
 // dx = dy * activation'(x)
 template <typename T> __device__ void activation_backward(int kind, const T *x, const T *dy, T *dx, size_t n) {
     FOUR_EACH(n);
-    put_some(dx + at, slopes(kind, some(x + at, count), some(dy + at, count)), count);
+    const float4 a = some(x + at, count), slope = some(dy + at, count);
+    EACH_ACTIVATION(kind, (put_some(dx + at, slopes<KIND, T>(a, slope), count)));
 }
 
 extern "C" __global__ void activation_backward_f32(int kind, const float *x, const float *dy, float *dx, size_t n) {
@@ -83,10 +87,9 @@ extern "C" __global__ void activation_backward_bf16(int kind, const bf16 *x, con
 // active = activation(middle); gradient *= activation'(middle)
 template <typename T> __device__ void active_and_gradient(int kind, const T *middle, T *active, T *gradient, size_t n) {
     FOUR_EACH(n);
-    const float4 x = some(middle + at, count);
-    put_some(active + at,
-             make_float4(activate(kind, x.x), activate(kind, x.y), activate(kind, x.z), activate(kind, x.w)), count);
-    put_some(gradient + at, slopes(kind, x, some(gradient + at, count)), count);
+    const float4 x = some(middle + at, count), slope = some(gradient + at, count);
+    EACH_ACTIVATION(kind, (put_some(active + at, activated<KIND, T>(x), count),
+                           put_some(gradient + at, slopes<KIND, T>(x, slope), count)));
 }
 
 extern "C" __global__ void active_and_gradient_f32(int kind, const float *middle, float *active, float *gradient,

@@ -68,13 +68,6 @@ __device__ __forceinline__ void multiply_add(bool begin, float (&sum)[4], const 
         multiply_add(sum, a, b0, b1);
 }
 
-// Two numbers as bf16, the first in the lower half.
-__device__ __forceinline__ u32 pair(float low, float high) {
-    u32 both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
-}
-
 // 2^x to 22 bits; 0 for minus infinity.
 __device__ __forceinline__ float power_of_two(float x) {
     float y;
