@@ -91,8 +91,8 @@ impl Preprocessor {
     }
 
     /// Items in their order, in micro-batches of at most as many tokens as `budget` says of all of them together (of
-    /// pictures: of none, as they are not read yet). Texts on the calling thread: the pool's own
-    /// threads are busy with the step, and may be waiting for this batch. Pictures on threads of their own.
+    /// pictures: of none, as they are not read yet). Texts on the threads of the current pool, pictures on threads of their
+    /// own.
     ///
     /// # Errors
     /// [`Error::Model`] if a text has no tokens, [`Error::Picture`] for a picture that cannot be read; [`Error::Spec`] for
@@ -106,8 +106,9 @@ impl Preprocessor {
             match column[0].modality {
                 Modality::Text => {
                     let (tokenizer, prompts) = self.text_parts()?;
-                    let sequence = |item: &Wanted<'_>| tokenizer.encode_text(&prompts.apply(item.role, item.content));
-                    let sequences = column.iter().map(sequence).collect::<Result<Vec<_>>>()?;
+                    let texts: Vec<String> = column.iter().map(|item| prompts.apply(item.role, item.content)).collect();
+                    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                    let sequences = tokenizer.encode(&texts)?;
                     prepared.truncated += cut(&sequences);
                     let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
                     prepared.inputs.extend(pack(&sequences, &rows, budget(tokens)).into_iter().map(Input::Tokens));

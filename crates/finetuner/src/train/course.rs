@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use engine::Device;
+use rayon::ThreadPool;
+
 use super::batch::{Batch, Batcher};
 use super::budget::Budget;
+use super::thread_pool;
 use crate::data::{Mix, Order};
 use crate::error::Result;
 use crate::spec::RunSpec;
@@ -15,15 +19,27 @@ pub(crate) struct Course {
     mix: Mix,
     seed: u64,
     budget: Arc<Budget>,
+    /// What makes the batches.
+    threads: Arc<ThreadPool>,
 }
 
 /// A batch to be made: its data set, the places of its examples there, and the epoch.
 pub(crate) type Planned = (usize, Vec<u32>, u64);
 
 impl Course {
-    pub(crate) fn new(spec: &RunSpec, sets: Vec<(Batcher, Order)>, budget: Arc<Budget>) -> Self {
+    /// A GPU wants its batches sooner than one thread makes them; beside the processor's own steps there is one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Spec`] if the operating system refuses the threads.
+    pub(crate) fn new(
+        spec: &RunSpec,
+        device: &dyn Device,
+        sets: Vec<(Batcher, Order)>,
+        budget: Arc<Budget>,
+    ) -> Result<Self> {
         let mix = if spec.dataset_sampler == "round_robin" { Mix::RoundRobin } else { Mix::Proportional };
-        Course { sets, mix, seed: spec.seed, budget }
+        let threads = Arc::new(thread_pool(if device.memory().is_some() { spec.threads } else { Some(1) })?);
+        Ok(Course { sets, mix, seed: spec.seed, budget, threads })
     }
 
     /// How many tokens its batches send through the encoder at once.
@@ -49,10 +65,14 @@ impl Course {
         self.sets.iter().map(|(batcher, _)| batcher.dataset().examples.len()).sum()
     }
 
-    /// Makes batches, on another thread.
+    /// Makes batches, on threads of their own: those of the step may be waiting for the batch.
     pub(crate) fn worker(&self) -> impl Fn(Planned) -> Result<Batch> + Send + 'static {
         let batchers: Vec<Batcher> = self.sets.iter().map(|(batcher, _)| batcher.clone()).collect();
-        move |(dataset, examples, epoch)| Ok(Batch { dataset, ..batchers[dataset].batch(&examples, Some(epoch))? })
+        let threads = self.threads.clone();
+        move |(dataset, examples, epoch)| {
+            let batch = threads.install(|| batchers[dataset].batch(&examples, Some(epoch)))?;
+            Ok(Batch { dataset, ..batch })
+        }
     }
 
     /// The training data as it was understood.

@@ -123,7 +123,7 @@ impl<'a> Prepared<'a> {
         if let Some(guide) = &guide {
             validation.iter_mut().try_for_each(|held_out| guide.embed(device, &mut held_out.batch))?;
         }
-        let course = Course::new(&spec, sets, budget);
+        let course = Course::new(&spec, device, sets, budget)?;
         let total_steps = course.steps(spec.epochs);
         let schedule = Schedule::new(spec.scheduler.as_deref(), &spec.scheduler_options, spec.warmup, total_steps)?;
         let learner = Learner::new(&spec, model, twin, objectives)?;
