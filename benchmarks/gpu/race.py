@@ -196,7 +196,7 @@ def peer_side(work):
     arguments = SentenceTransformerTrainingArguments(
         output_dir=work["output"] + "-peer", max_steps=work["steps"], per_device_train_batch_size=work["batch"],
         learning_rate=2e-5, bf16=True, optim="adamw_torch_fused", save_strategy="no", report_to="none",
-        disable_tqdm=True, logging_strategy="no", dataloader_num_workers=4, dataloader_drop_last=True,
+        disable_tqdm=True, logging_strategy="no", dataloader_num_workers=8, dataloader_drop_last=True,
     )  # fmt: skip
     trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data,
                                          loss=MultipleNegativesRankingLoss(model, scale=20.0), callbacks=[Times()])  # fmt: skip

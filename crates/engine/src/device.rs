@@ -258,15 +258,6 @@ pub trait Device: Functions + Maps + Send + Sync {
     /// `out[c] (+)= sum over rows of x[r, c]`.
     fn column_sums(&self, x: &Tensor, out: &mut Tensor, accumulate: bool);
 
-    /// The gradients of a linear layer's parameters from that of its result: `dweight [out, in] = dy^T x (+ dweight)`,
-    /// with `dy [rows, out]` and `x [rows, in]`; gives the bias's, the column sums of `dy`.
-    fn linear_gradients(&self, x: &Tensor, dy: &Tensor, dweight: &mut Tensor, accumulate: bool) -> Tensor {
-        self.matmul(Operand::Transposed(dy), Operand::Plain(x), 1.0, dweight, accumulate);
-        let mut sums = Tensor::stale(&[dy.columns()]);
-        self.column_sums(dy, &mut sums, false);
-        sums
-    }
-
     /// `x weight^T + bias`: `x [rows, in]`, `weight [out, in]`, `bias [out]`.
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor;
 

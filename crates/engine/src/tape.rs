@@ -3,7 +3,7 @@
 //! A model or a loss is written as forward code only: every operation of [`crate::op`] computes its value, and, when
 //! recording, leaves a closure that turns the gradient of its output into gradients of its inputs.
 
-use crate::device::{Device, Operand};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::parameter::{Gradients, ParameterId, Parameters};
 use crate::tensor::Tensor;
@@ -274,31 +274,6 @@ impl Backward<'_> {
                 let (slot, accumulate) = self.gradients.slot(id, shape);
                 write(self.device, slot, accumulate);
             }
-        }
-    }
-
-    /// Adds the gradients of a linear layer's weight, of a shape, and bias: `dy^T x` and the column sums of `dy`; `x` is
-    /// asked for where the weight has one.
-    pub(crate) fn add_linear(
-        &mut self,
-        (weight, bias): (Source, Option<Source>),
-        shape: &[usize],
-        x: impl FnOnce(&dyn Device) -> Tensor,
-        dy: &Tensor,
-    ) {
-        let outputs = dy.columns();
-        let mut sums = None;
-        let wanted = bias.filter(|bias| !matches!(bias, Source::Constant));
-        self.write(weight, shape, |device, dweight, accumulate| match wanted {
-            Some(_) => sums = Some(device.linear_gradients(&x(device), dy, dweight, accumulate)),
-            None => device.matmul(Operand::Transposed(dy), Operand::Plain(&x(device)), 1.0, dweight, accumulate),
-        });
-        match (wanted, sums) {
-            (Some(bias), Some(sums)) => self.add(bias, sums),
-            (Some(bias), None) => {
-                self.write(bias, &[outputs], |device, dbias, accumulate| device.column_sums(dy, dbias, accumulate));
-            }
-            (None, _) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The kernels of encoders on a GPU.
 
 use super::buffer::{Buffer, Format};
-use super::{Argument, Beside, Cuda, Grid, Product, Program, Side, attention, update};
+use super::{Argument, Cuda, Grid, Product, Program, Side, attention, update};
 use crate::device::{Activation, AttentionOptions, Device, Memory, Operand, Pooling, UpdateRule};
 use crate::error::{Error, Result};
 use crate::packing::Packing;
@@ -19,16 +19,16 @@ pub(super) fn activation_kind(activation: Activation) -> i32 {
 }
 
 impl Cuda {
-    /// `out = alpha a b (+ out)`, see [`Product`]; `a` and `b` in one format. False if it cannot be had with what is beside.
+    /// `out = alpha a b (+ out)`, see [`Product`]; `a` and `b` in one format.
     fn product(
         &self,
         (a, b): ((&Buffer, bool), (&Buffer, bool)),
         extents: (usize, usize, usize),
         format: Format,
         (out, out_format): (&Buffer, Format),
-        beside: Beside,
+        bias: Option<&Buffer>,
         (alpha, accumulate): (f32, bool),
-    ) -> bool {
+    ) {
         let product = Product {
             extents,
             a: Side::of(a.0, a.1),
@@ -36,12 +36,12 @@ impl Cuda {
             format,
             out: out.address(),
             out_format,
-            beside,
+            bias: bias.map(Buffer::address),
             alpha,
             accumulate,
         };
         // SAFETY: the callers' matrices have these extents.
-        unsafe { self.context.multiply(&product) }
+        unsafe { self.context.multiply(&product) };
     }
 
     /// The places of a packing's rows, the key, the threshold and the factor of a dropout; none without.
@@ -128,7 +128,7 @@ impl Device for Cuda {
         let extents = (out.rows(), out.columns(), inner);
         let sides = ((self.activations(a), a_transposed), (self.activations(b), b_transposed));
         self.write(out, out_format, accumulate, |out| {
-            self.product(sides, extents, self.format(), (out, out_format), Beside::Nothing, (alpha, accumulate));
+            self.product(sides, extents, self.format(), (out, out_format), None, (alpha, accumulate));
         });
     }
 
@@ -150,32 +150,12 @@ impl Device for Cuda {
         self.write(out, Format::Float, accumulate, |out| self.sum_columns(x, format, extents, out, accumulate));
     }
 
-    fn linear_gradients(&self, x: &Tensor, dy: &Tensor, dweight: &mut Tensor, accumulate: bool) -> Tensor {
-        let (outputs, inputs) = (dweight.rows(), dweight.columns());
-        let sums = self.stale(outputs, Format::Float);
-        let sides = ((self.activations(dy), true), (self.activations(x), false));
-        let mut summed = false;
-        self.write(dweight, Format::Float, accumulate, |dweight| {
-            let extents = (outputs, inputs, dy.rows());
-            let out = (dweight, Format::Float);
-            let once = |beside| self.product(sides, extents, self.format(), out, beside, (1.0, accumulate));
-            summed = dy.rows() > 0 && once(Beside::Sums(sums.address()));
-            if !summed {
-                once(Beside::Nothing);
-            }
-        });
-        if !summed {
-            self.sum_columns(self.activations(dy), self.format(), (dy.rows(), outputs), &sums, false);
-        }
-        self.tensor(sums, Format::Float, &[outputs])
-    }
-
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         let format = self.format();
         let (rows, inputs, outputs) = (x.rows(), x.columns(), weight.rows());
         let y = self.stale(rows * outputs, format);
         let sides = ((self.activations(x), false), (self.activations(weight), true));
-        let bias = bias.map_or(Beside::Nothing, |bias| Beside::Bias(self.activations(bias).address()));
+        let bias = bias.map(|bias| self.activations(bias));
         self.product(sides, (rows, outputs, inputs), format, (&y, format), bias, (1.0, false));
         self.tensor(y, format, &[rows, outputs])
     }
@@ -223,7 +203,7 @@ impl Device for Cuda {
         let (rows, inner) = (middle.rows(), middle.columns());
         let (active, gradient) = (self.stale(len, format), self.stale(len, format));
         let sides = ((self.activations(dy), false), (self.activations(second_weight), false));
-        self.product(sides, (rows, inner, dy.columns()), format, (&gradient, format), Beside::Nothing, (1.0, false));
+        self.product(sides, (rows, inner, dy.columns()), format, (&gradient, format), None, (1.0, false));
         let before = self.activations(middle);
         let arguments =
             [activation_kind(activation).into(), before.into(), (&active).into(), (&gradient).into(), len.into()];

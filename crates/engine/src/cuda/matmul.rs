@@ -24,16 +24,6 @@ pub(crate) struct Side {
     pub(crate) transposed: bool,
 }
 
-/// What a product reads or writes beside its matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Beside {
-    Nothing,
-    /// Reads `[n]`, added to every row, in the format of `out`.
-    Bias(u64),
-    /// Writes `[m]`, the sums of `a` over k, in the format of `out`. Not every library does that for every product.
-    Sums(u64),
-}
-
 /// `out [m, n] = alpha a [m, k] b [k, n] + bias [n] (+ out)`, after transposition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Product {
@@ -43,9 +33,9 @@ pub(crate) struct Product {
     /// The format of `a` and `b`.
     pub(crate) format: Format,
     pub(crate) out: u64,
-    /// The format of `out` and what is beside it: that of the operands, or float.
+    /// The format of `out` and the bias: that of the operands, or float.
     pub(crate) out_format: Format,
-    pub(crate) beside: Beside,
+    pub(crate) bias: Option<u64>,
     pub(crate) alpha: f32,
     pub(crate) accumulate: bool,
 }
@@ -56,7 +46,7 @@ struct Kind {
     extents: (usize, usize, usize),
     transposed: (bool, bool),
     formats: (Format, Format),
-    epilogue: Option<sys::cublasLtEpilogue_t>,
+    bias: bool,
 }
 
 struct Plan {
@@ -109,8 +99,8 @@ impl Plan {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, i32::from(kind.transposed.1))?;
         plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, i32::from(kind.transposed.0))?;
-        if let Some(epilogue) = kind.epilogue {
-            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue as u32)?;
+        if kind.bias {
+            plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32)?;
             // Any well-aligned address: the algorithm must not depend on which.
             plan.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, 256u64)?;
         }
@@ -153,12 +143,7 @@ impl Products {
             extents: product.extents,
             transposed: (product.a.transposed, product.b.transposed),
             formats: (product.format, product.out_format),
-            epilogue: match product.beside {
-                Beside::Nothing => None,
-                Beside::Bias(_) => Some(sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS),
-                // What it calls B is our `a`.
-                Beside::Sums(_) => Some(sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BGRADB),
-            },
+            bias: product.bias.is_some(),
         };
         if self.plans.len() >= PLANS {
             self.plans.clear();
@@ -167,8 +152,8 @@ impl Products {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Plan::new(self.handle, kind)?),
         };
-        if let Beside::Bias(address) | Beside::Sums(address) = product.beside {
-            plan.set(sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER, address)?;
+        if let Some(bias) = product.bias {
+            plan.set(sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)?;
         }
         let beta = if product.accumulate { 1.0f32 } else { 0.0 };
         let [b, a, out] = plan.layouts;
@@ -197,40 +182,33 @@ impl Products {
 }
 
 impl Context {
-    /// Computes a product; false if the library does not do it with the sums beside, and nothing was computed.
+    /// Computes a product.
     ///
     /// # Safety
     /// The matrices lie where it says.
-    pub(crate) unsafe fn multiply(&self, product: &Product) -> bool {
+    pub(crate) unsafe fn multiply(&self, product: &Product) {
         let (m, n, k) = product.extents;
         if m == 0 || n == 0 || !self.ready() {
-            return true;
+            return;
         }
         if k == 0 {
-            debug_assert!(product.beside == Beside::Nothing, "no product over nothing has anything beside");
+            debug_assert!(product.bias.is_none(), "no product over nothing has a bias");
             if !product.accumulate {
                 self.clear(product.out, m * n * product.out_format.bytes());
             }
-            return true;
+            return;
         }
         let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
         if products.is_none() {
             match Products::new(self) {
                 // Without its workspace there is nothing to keep.
                 Ok(found) if found.workspace != 0 => *products = Some(found),
-                Ok(_) => return true,
-                Err(error) => {
-                    self.fail(self.broken_product("cuBLASLt", error));
-                    return true;
-                }
+                Ok(_) => return,
+                Err(error) => return self.fail(self.broken_product("cuBLASLt", error)),
             }
         }
-        let Some(Err(error)) = products.as_mut().map(|products| products.run(self, product)) else { return true };
-        if matches!(product.beside, Beside::Sums(_)) && error.0 == sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED {
-            return false;
-        }
+        let Some(Err(error)) = products.as_mut().map(|products| products.run(self, product)) else { return };
         self.fail(self.broken_product(&format!("a product of {m} x {k} and {k} x {n} ({:?})", product.format), error));
-        true
     }
 
     fn broken_product(&self, operation: &str, error: CublasError) -> Error {

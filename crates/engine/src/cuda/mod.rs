@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use self::buffer::Format;
 pub(crate) use self::buffer::{Buffer, Numbers};
 use self::context::Context;
-use self::matmul::{Beside, Product, Side};
+use self::matmul::{Product, Side};
 use self::program::{Argument, Grid, Program};
 use crate::error::{Error, Result};
 use crate::packing::Packing;

@@ -1,6 +1,6 @@
 use super::{expect_columns, expect_shape};
 use crate::device::Activation;
-use crate::device::Operand::Plain;
+use crate::device::Operand::{Plain, Transposed};
 use crate::error::Result;
 use crate::tape::{Tape, Var};
 
@@ -52,9 +52,19 @@ impl Tape<'_> {
         Ok(self.record(&tracked, y, move |backward, dy| {
             let [x_source, w1_source, b1_source, w2_source, b2_source] = sources;
             let (active, dmiddle) = backward.device.feed_forward_backward(&middle_value, &w2, &dy, activation);
-            backward.add_linear((w2_source, Some(b2_source)), w2.shape(), |_| active, &dy);
-            let sources = (w1_source, Some(b1_source));
-            backward.add_linear(sources, w1.shape(), |device| x_kept.value(device), &dmiddle);
+            backward.write(w2_source, w2.shape(), |device, dw2, accumulate| {
+                device.matmul(Transposed(&dy), Plain(&active), 1.0, dw2, accumulate);
+            });
+            drop(active);
+            backward.write(b2_source, &[outputs], |device, db2, accumulate| {
+                device.column_sums(&dy, db2, accumulate);
+            });
+            backward.write(w1_source, w1.shape(), |device, dw1, accumulate| {
+                device.matmul(Transposed(&dmiddle), Plain(&x_kept.value(device)), 1.0, dw1, accumulate);
+            });
+            backward.write(b1_source, &[middle], |device, db1, accumulate| {
+                device.column_sums(&dmiddle, db1, accumulate);
+            });
             backward.write(x_source, x_kept.shape(), |device, dx, accumulate| {
                 device.matmul(Plain(&dmiddle), Plain(&w1), 1.0, dx, accumulate);
             });

@@ -44,8 +44,14 @@ impl Tape<'_> {
             backward.write(x_source, x_kept.shape(), |device, dx, accumulate| {
                 device.matmul(Plain(&dy), Plain(&weight_value), 1.0, dx, accumulate);
             });
-            let sources = (weight_source, bias_source);
-            backward.add_linear(sources, weight_value.shape(), |device| x_kept.value(device), &dy);
+            backward.write(weight_source, weight_value.shape(), |device, dweight, accumulate| {
+                device.matmul(Transposed(&dy), Plain(&x_kept.value(device)), 1.0, dweight, accumulate);
+            });
+            if let Some(source) = bias_source {
+                backward.write(source, &[outputs], |device, dbias, accumulate| {
+                    device.column_sums(&dy, dbias, accumulate);
+                });
+            }
             Ok(())
         }))
     }

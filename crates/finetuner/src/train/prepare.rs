@@ -99,7 +99,7 @@ impl<'a> Prepared<'a> {
         recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name()))?;
         if device.memory().is_some() {
             recorder
-                .warn("GPUs are new: this version was only tested on an emulated one; compare with `--device cpu`")?;
+                .warn("GPUs are new: kernels were compared with the processor's on an H100, the losses of whole runs on an emulated GPU only")?;
         }
         check::tell(&spec, &data, (&model, &inspection.pictures), recorder)?;
 

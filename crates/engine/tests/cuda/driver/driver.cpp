@@ -405,7 +405,6 @@ DRIVER cublasLtMatmul(void *, Description *description, const float *alpha, cons
     expect((Address)b, end(b_layout), "a second operand past the end of its block");
     expect((Address)d, end(d_layout), "a result past the end of its block");
     if (description->epilogue == 4) expect((Address)description->bias, rows * (d_layout->bf16 ? 2 : 4), "a bias too short");
-    if (description->epilogue == 512) expect((Address)description->bias, columns * (d_layout->bf16 ? 2 : 4), "sums past the end");
     // Rows of `a` and columns of `b` side by side, then their inner products.
     std::vector<float> left(rows * inner), right(columns * inner);
     for (size_t i = 0; i < rows; i++)
@@ -414,11 +413,6 @@ DRIVER cublasLtMatmul(void *, Description *description, const float *alpha, cons
     for (size_t j = 0; j < columns; j++)
         for (size_t k = 0; k < inner; k++)
             right[j * inner + k] = number(b, description->transposed_b ? k * b_layout->leading + j : j * b_layout->leading + k, b_layout->bf16);
-    for (size_t j = 0; description->epilogue == 512 && j < columns; j++) {
-        double sum = 0;
-        for (size_t k = 0; k < inner; k++) sum += right[j * inner + k];
-        put((void *)description->bias, j, d_layout->bf16, (float)sum);
-    }
     for (size_t j = 0; j < columns; j++)
         for (size_t i = 0; i < rows; i++) {
             float lanes[8] = {};
