@@ -5,8 +5,8 @@
 Both sides train a BERT of random weights in bf16 with in-batch negatives, AdamW and dropout on the pairs of a CSV file
 (columns anchor, positive), sentence-transformers with PyTorch's scaled-dot-product attention and fused AdamW. MODEL is a
 folder with a WordPiece tokenizer, such as all-MiniLM-L6-v2. What counts are the examples (pairs) a second after the
-first ten steps, how busy the driver saw the GPU meanwhile (NVML, every 20 ms), and the most memory that tensors took. A
-run of Finetuner that has no peer (`--no-peer`) is timed alone.
+first ten steps, how busy the driver saw the GPU meanwhile (NVML, twice a second), and the most memory that tensors
+took. `--no-peer` times Finetuner alone. Python needs torch, sentence-transformers, datasets and nvidia-ml-py.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def watched(side):
     samples, over = [], threading.Event()
 
     def watch():
-        while not over.wait(0.02):
+        while not over.wait(0.5):
             samples.append((time.time(), pynvml.nvmlDeviceGetUtilizationRates(handle).gpu))
 
     thread = threading.Thread(target=watch)
