@@ -207,9 +207,10 @@ impl Context {
             // SAFETY: writes two integers.
             self.refused("its memory", unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) });
         }
-        let kept = self.pool_attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
-            - self.pool_attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
-        (free as u64 + kept, total as u64)
+        let reserved = self.pool_attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+        let used = self.pool_attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
+        // Another run in this process may have taken some in between.
+        (free as u64 + reserved.saturating_sub(used), total as u64)
     }
 
     /// The most bytes that were in use at once.
