@@ -11,6 +11,7 @@ took. `--no-peer` times Finetuner alone. Python needs torch, sentence-transforme
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -50,7 +51,7 @@ def main():
             work = dict(batch=int(batch), length=int(length), steps=given.steps)
             with tempfile.TemporaryDirectory() as folder:
                 work["pairs"] = f"{folder}/pairs.csv"
-                work["rows"] = whole_batches(path, work["batch"], work["pairs"])
+                one_epoch(path, work["batch"] * work["steps"], work["pairs"])
                 work["model"] = random_model(shape, given.tokenizer, f"{folder}/model")
                 work["output"] = f"{folder}/run"
                 sides = {"ours": watched(lambda: our_side(given.finetuner, work))}
@@ -124,10 +125,9 @@ def watched(side):
 
 
 def our_side(finetuner, work):
-    epochs = -(-work["steps"] * work["batch"] // work["rows"])
     command = [finetuner, "fit", "--model", work["model"], "--train-data", work["pairs"], "--output", work["output"],
                "--device", "cuda", "--precision", "bf16", "--loss", "MultipleNegativesRankingLoss", "--optimizer", "AdamW",
-               "--learning-rate", "2e-5", "--batch-size", str(work["batch"]), "--epochs", str(epochs),
+               "--learning-rate", "2e-5", "--batch-size", str(work["batch"]), "--epochs", "1",
                "--max-length", str(work["length"]), "--keep", "last", "--canary=false",
                "--max-grad-norm", "1"]  # fmt: skip
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
@@ -151,14 +151,12 @@ def measured(ends, work, peak_bytes):
             "peak_bytes": peak_bytes, "from": ends[first], "to": ends[last]}  # fmt: skip
 
 
-def whole_batches(pairs, batch, path):
-    """Copies as many pairs as fill whole batches; gives their number."""
+def one_epoch(pairs, count, path):
+    """Copies so many pairs, each as often as needed: between epochs a run writes a checkpoint, which is not to be timed."""
     with open(pairs, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    rows = rows[: len(rows) // batch * batch]
     with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return len(rows)
+        csv.writer(file).writerows([header, *itertools.islice(itertools.cycle(rows), count)])
 
 
 def run_peer(work):

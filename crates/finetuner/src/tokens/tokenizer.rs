@@ -125,11 +125,7 @@ impl Tokenizer {
         texts.par_iter().with_min_len(16).map(length).collect()
     }
 
-    /// The tokens of one text, on the calling thread.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
-    pub fn encode_text(&self, text: &str) -> Result<TokenSequence> {
+    fn encode_text(&self, text: &str) -> Result<TokenSequence> {
         let encoding = match self.lowercase {
             true => self.tokenizer.encode_fast(text.to_lowercase(), true),
             false => self.tokenizer.encode_fast(text, true),

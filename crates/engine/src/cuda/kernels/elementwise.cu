@@ -73,8 +73,8 @@ extern "C" __global__ void activation_bf16(int kind, const bf16 *x, bf16 *y, siz
 // dx = dy * activation'(x)
 template <typename T> __device__ void activation_backward(int kind, const T *x, const T *dy, T *dx, size_t n) {
     FOUR_EACH(n);
-    const float4 a = some(x + at, count), slope = some(dy + at, count);
-    EACH_ACTIVATION(kind, (put_some(dx + at, slopes<KIND, T>(a, slope), count)));
+    const float4 a = some(x + at, count), upstream = some(dy + at, count);
+    EACH_ACTIVATION(kind, (put_some(dx + at, slopes<KIND, T>(a, upstream), count)));
 }
 
 extern "C" __global__ void activation_backward_f32(int kind, const float *x, const float *dy, float *dx, size_t n) {
@@ -87,9 +87,9 @@ extern "C" __global__ void activation_backward_bf16(int kind, const bf16 *x, con
 // active = activation(middle); gradient *= activation'(middle)
 template <typename T> __device__ void active_and_gradient(int kind, const T *middle, T *active, T *gradient, size_t n) {
     FOUR_EACH(n);
-    const float4 x = some(middle + at, count), slope = some(gradient + at, count);
+    const float4 x = some(middle + at, count), upstream = some(gradient + at, count);
     EACH_ACTIVATION(kind, (put_some(active + at, activated<KIND, T>(x), count),
-                           put_some(gradient + at, slopes<KIND, T>(x, slope), count)));
+                           put_some(gradient + at, slopes<KIND, T>(x, upstream), count)));
 }
 
 extern "C" __global__ void active_and_gradient_f32(int kind, const float *middle, float *active, float *gradient,
