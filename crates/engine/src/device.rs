@@ -238,6 +238,11 @@ pub trait Device: Functions + Maps + Send + Sync {
         Ok(())
     }
 
+    /// Bytes of each number of an activation.
+    fn activation_bytes(&self) -> usize {
+        4
+    }
+
     /// Waits for everything that was asked for, for taking the time.
     fn wait(&self) {}
 

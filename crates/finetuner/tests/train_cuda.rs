@@ -56,7 +56,9 @@ fn follow(what: &str, spec_of: impl Fn(&str) -> RunSpec) {
         let mut spec = spec_of(&format!("{device}-{precision}"));
         spec.apply("device", device).unwrap();
         spec.apply("precision", precision).unwrap();
-        run(&spec).0
+        let (losses, report) = run(&spec);
+        assert_eq!(report.memory.device_peak_bytes.is_some_and(|bytes| bytes > 0), device == "cuda");
+        losses
     };
     let expected = on("cpu", "f32");
     assert!(expected.len() >= 4, "{what}: {} steps are no curve", expected.len());

@@ -107,6 +107,10 @@ impl Device for Cuda {
         self.context.check()
     }
 
+    fn activation_bytes(&self) -> usize {
+        self.format().bytes()
+    }
+
     fn wait(&self) {
         self.context.wait();
     }

@@ -31,7 +31,7 @@ impl Budget {
             (Some(tokens), _) => (tokens, tokens),
             (None, None) => (WHOLE, PART),
             (None, Some(memory)) => {
-                let tokens = SHARE * memory.free_bytes as f64 / encoder.activation_bytes(1).max(1) as f64;
+                let tokens = SHARE * memory.free_bytes as f64 / encoder.activation_bytes(device, 1).max(1) as f64;
                 let tokens = (tokens as usize).max(PART);
                 (tokens, tokens)
             }

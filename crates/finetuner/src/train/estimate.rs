@@ -47,11 +47,20 @@ pub(crate) fn estimate(
     let encoder = &learner.model.encoder;
     let timed = (TIMED_TOKENS * examples / tokens).clamp(1, first.len());
     let timed = make((*dataset, first[..timed].to_vec(), *epoch))?;
-    let started = Instant::now();
-    for batch in &timed.micro_batches {
-        encoder.forward(&mut Tape::inference(device, &encoder.parameters), batch, None)?;
+    let pass = || -> Result<f64> {
+        let started = Instant::now();
+        for batch in &timed.micro_batches {
+            encoder.forward(&mut Tape::inference(device, &encoder.parameters), batch, None)?;
+        }
+        device.wait();
+        device.check()?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    if device.memory().is_some() {
+        // A GPU's first pass compiles its kernels.
+        pass()?;
     }
-    let forward = started.elapsed().as_secs_f64() / timed.tokens.max(1) as f64;
+    let forward = pass()? / timed.tokens.max(1) as f64;
 
     let sizes = |trained: bool| -> usize {
         let parameters = encoder.parameters.iter().filter(|parameter| parameter.trainable || !trained);
@@ -63,7 +72,7 @@ pub(crate) fn estimate(
     let passes = if 2 * trained > weights { 3.0 } else { 2.0 } + f64::from(u8::from(cached));
     let seconds = forward * passes * step_tokens * steps as f64;
     let moments = trained * learner.moments();
-    let activations = encoder.activation_bytes((step_tokens as usize).min(most));
+    let activations = encoder.activation_bytes(device, (step_tokens as usize).min(most));
     let batch = (step_rows * (4.0 * step_rows + 2.0 * encoder.dimension() as f64) * 4.0) as usize;
     Ok(Some(format!(
         "a step sees about {step_tokens:.0} tokens of {} examples; {steps} steps take about {}; memory about {}: \
@@ -80,12 +89,12 @@ pub(crate) fn estimate(
 }
 
 impl Encoder {
-    /// Bytes that a training pass of so many tokens holds, of the tower that holds most.
-    pub(crate) fn activation_bytes(&self, tokens: usize) -> usize {
+    /// Bytes that a training pass of so many tokens holds on a device, of the tower that holds most.
+    pub(crate) fn activation_bytes(&self, device: &dyn Device, tokens: usize) -> usize {
         let trained = self.parameters.iter().zip(self.depths()).filter(|(parameter, _)| parameter.trainable);
         let lowest = trained.map(|(_, &depth)| depth).min();
         let held = |tower: &Tower| tower.backbone().held(lowest.unwrap_or(tower.backbone().layers() + 1));
-        4 * tokens * self.towers().iter().map(held).max().unwrap_or_default()
+        device.activation_bytes() * tokens * self.towers().iter().map(held).max().unwrap_or_default()
     }
 }
 
