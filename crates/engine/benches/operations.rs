@@ -223,7 +223,7 @@ fn passes(report: &Report) {
     }
     let (_, normalised, deviation) = Cpu.add_norm(&x, Some(&residual), &weight, &bias, 1e-12, None);
     report.time("add_norm_backward", Work::Elements(3 * count), || {
-        Cpu.add_norm_backward(&normalised, &deviation, &weight, &dy)
+        Cpu.add_norm_backward(&normalised, &deviation, &weight, &dy, None)
     });
     report.time("dropout", Work::Elements(2 * count), || Cpu.dropout(&x, &site, &packing));
     for kind in [Activation::Gelu, Activation::GeluTanh, Activation::Relu] {

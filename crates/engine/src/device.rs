@@ -80,6 +80,19 @@ pub struct AttentionOptions {
     pub dropout: Option<Dropout>,
 }
 
+/// The gradients of what [`Device::add_norm`] takes.
+#[derive(Debug)]
+pub struct NormGradients {
+    /// Of the sum `dropout(x) + residual`, and so of the residual, `[rows, columns]`.
+    pub sum: Tensor,
+    /// Of `x`; without dropout that of the sum.
+    pub x: Tensor,
+    /// Of the weight, `[columns]`.
+    pub weight: Tensor,
+    /// Of the bias, `[columns]`.
+    pub bias: Tensor,
+}
+
 /// An optimiser step: its rule and what every rule has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UpdateRule {
@@ -284,14 +297,15 @@ pub trait Device: Functions + Maps + Send + Sync {
     ) -> (Tensor, Tensor);
 
     /// From the upstream gradient `dy [rows, out]` and the value before the activation: the activation's value and the
-    /// gradient before the activation, both `[rows, middle]`.
+    /// gradient before the activation, both `[rows, middle]`, and the sums of the latter's columns `[middle]`, which are
+    /// the gradient of the first bias.
     fn feed_forward_backward(
         &self,
         middle: &Tensor,
         second_weight: &Tensor,
         dy: &Tensor,
         activation: Activation,
-    ) -> (Tensor, Tensor);
+    ) -> (Tensor, Tensor, Tensor);
 
     /// `out[r] = sum over tables of table[ids[r]]`; each table `[entries, columns]`.
     fn embedding_sum(&self, tables: &[(&Tensor, &[u32])], columns: usize) -> Tensor;
@@ -314,14 +328,15 @@ pub trait Device: Functions + Maps + Send + Sync {
     /// `x * weight + bias` row by row, the last step of [`Device::add_norm`] with the same bits.
     fn scale_shift(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor;
 
-    /// The gradient of the sum before the norm, and those of weight and bias `[columns]`.
+    /// The gradients of what [`Device::add_norm`] took.
     fn add_norm_backward(
         &self,
         normalised: &Tensor,
         deviation: &Tensor,
         weight: &Tensor,
         dy: &Tensor,
-    ) -> (Tensor, Tensor, Tensor);
+        dropout: Option<(&Dropout, &Packing)>,
+    ) -> NormGradients;
 
     /// `x` with dropped elements zeroed and the others scaled; the same call on a gradient is its backward pass.
     fn dropout(&self, x: &Tensor, dropout: &Dropout, packing: &Packing) -> Tensor;

@@ -115,24 +115,18 @@ fn sums_and_factors() {
 
 #[test]
 fn activations_and_feed_forward() {
-    for activation in ACTIVATIONS {
-        let (x, dy) = (random(&[37, 26], 1), random(&[37, 26], 2));
-        let (w1, b1) = (random(&[50, 26], 3), random(&[50], 4));
-        let (w2, b2) = (random(&[24, 50], 5), random(&[24], 6));
-        let upstream = random(&[37, 24], 7);
-        same(&format!("{activation:?}"), |device| {
+    // Any width, and widths whose bias gradient comes with the others.
+    for (activation, (rows, inner)) in ACTIVATIONS.into_iter().flat_map(|a| [(a, (37, 50)), (a, (300, 264))]) {
+        let (x, dy) = (random(&[rows, 26], 1), random(&[rows, 26], 2));
+        let (w1, b1) = (random(&[inner, 26], 3), random(&[inner], 4));
+        let (w2, b2) = (random(&[24, inner], 5), random(&[24], 6));
+        let (upstream, before) = (random(&[rows, 24], 7), random(&[rows, inner], 8));
+        same(&format!("{activation:?}, {inner} in the middle"), |device| {
             let (y, middle) = device.feed_forward(&x, (&w1, &b1), (&w2, &b2), activation, true);
-            let smooth = !matches!(
-                activation,
-                Activation::Relu | Activation::Relu6 | Activation::HardSwish | Activation::HardSigmoid
-            );
-            let mut found = vec![device.activation(activation, &x), y, middle.clone()];
-            // A kink turns the last bit of the value before it into another slope.
-            let middle = if smooth { middle } else { x.clone() };
-            let w2 = if smooth { w2.clone() } else { random(&[24, 26], 8) };
-            let (active, gradient) = device.feed_forward_backward(&middle, &w2, &upstream, activation);
-            found.extend([device.activation_backward(activation, &x, &dy), active, gradient]);
-            found
+            // Not from that middle: a kink turns the last bit of the value before it into another slope.
+            let (active, gradient, sums) = device.feed_forward_backward(&before, &w2, &upstream, activation);
+            let alone = [device.activation(activation, &x), device.activation_backward(activation, &x, &dy)];
+            [y, middle, active, gradient, sums].into_iter().chain(alone).collect()
         });
     }
 }
@@ -176,11 +170,13 @@ fn norms_and_dropout() {
                 device.add_norm(&x, Some(&residual), &weight, &bias, 1e-12, Some((&dropout, &packing)));
             let (plain, _, _) = device.add_norm(&x, None, &weight, &bias, 1e-5, None);
             let again = device.scale_shift(&normalised, &weight, &bias);
-            let (dx, dweight, dbias) = device.add_norm_backward(&normalised, &deviation, &weight, &dy);
+            let of = device.add_norm_backward(&normalised, &deviation, &weight, &dy, None);
+            let through = device.add_norm_backward(&normalised, &deviation, &weight, &dy, Some((&dropout, &packing)));
             let dropped = device.dropout(&x, &dropout, &packing);
             let (unit, norms) = device.normalize(&x, 1e-12);
             let back = device.normalize_backward(&unit, &norms, 1e-12, &dy);
-            vec![y, normalised, deviation, plain, again, dx, dweight, dbias, dropped, unit, norms, back]
+            let forward = [y, normalised, deviation, plain, again, dropped, unit, norms, back];
+            forward.into_iter().chain([of.sum, of.weight, of.bias, through.sum, through.x]).collect()
         });
     }
 }

@@ -12,7 +12,7 @@ use super::math::exp;
 use super::rows::{LANES, dot, fold, max};
 use crate::device::AttentionOptions;
 use crate::packing::Packing;
-use crate::random::{Key, keep};
+use crate::random::{Key, SPAN, kept};
 
 /// Query rows that are scored at once: whole tiles on every instruction set.
 const BLOCK: usize = 96;
@@ -122,8 +122,11 @@ fn exp_minus(row: &mut [f32], shift: f32) -> f32 {
 kernel! {
     /// Multiplies by the mask and a factor.
     fn mask_row(row: &mut [f32], words: (u32, u32), threshold: u32, factor: f32) {
-        for (column, value) in row.iter_mut().enumerate() {
-            *value *= factor * keep(words, column as u32, threshold);
+        for (block, values) in row.chunks_mut(SPAN).enumerate() {
+            let kept = kept(words, (block * SPAN) as u32, threshold);
+            for (value, kept) in values.iter_mut().zip(kept) {
+                *value *= factor * kept;
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ mod windows;
 use rayon::prelude::*;
 
 use self::gemm::{Matrix, Packed, Scratch, Threads, matmul, matmul_then, task_rows};
-use crate::device::{Activation, AttentionOptions, Device, Operand, Pooling, UpdateRule};
+use crate::device::{Activation, AttentionOptions, Device, NormGradients, Operand, Pooling, UpdateRule};
 use crate::packing::Packing;
 use crate::random::Dropout;
 use crate::tensor::Tensor;
@@ -157,7 +157,7 @@ impl Device for Cpu {
         second_weight: &Tensor,
         dy: &Tensor,
         activation: Activation,
-    ) -> (Tensor, Tensor) {
+    ) -> (Tensor, Tensor, Tensor) {
         let inner = middle.columns();
         let (mut active, mut dmiddle) = (Tensor::stale(middle.shape()), Tensor::stale(middle.shape()));
         let (dy, weight) = (Matrix::of(dy), Matrix::of(second_weight));
@@ -165,7 +165,9 @@ impl Device for Cpu {
             let middle = &middle.data()[first * inner..][..dmiddle.len()];
             activation::backward(activation, middle, active, dmiddle);
         });
-        (active, dmiddle)
+        let mut sums = Tensor::stale(&[inner]);
+        self.column_sums(&dmiddle, &mut sums, false);
+        (active, dmiddle, sums)
     }
 
     fn embedding_sum(&self, tables: &[(&Tensor, &[u32])], columns: usize) -> Tensor {
@@ -217,19 +219,21 @@ impl Device for Cpu {
         deviation: &Tensor,
         weight: &Tensor,
         dy: &Tensor,
-    ) -> (Tensor, Tensor, Tensor) {
-        let mut dx = Tensor::stale(dy.shape());
+        dropout: Option<(&Dropout, &Packing)>,
+    ) -> NormGradients {
+        let mut sum = Tensor::stale(dy.shape());
         let (mut dweight, mut dbias) = (Tensor::stale(weight.shape()), Tensor::stale(weight.shape()));
         norm::add_norm_backward(
             normalised.data(),
             deviation.data(),
             weight.data(),
             dy.data(),
-            dx.data_mut(),
+            sum.data_mut(),
             dweight.data_mut(),
             dbias.data_mut(),
         );
-        (dx, dweight, dbias)
+        let x = dropout.map_or_else(|| sum.clone(), |(dropout, packing)| self.dropout(&sum, dropout, packing));
+        NormGradients { sum, x, weight: dweight, bias: dbias }
     }
 
     fn dropout(&self, x: &Tensor, dropout: &Dropout, packing: &Packing) -> Tensor {

@@ -4,13 +4,16 @@ use rayon::prelude::*;
 
 use super::rows::{TASK_ROWS, dot, squared_deviations, sum};
 use crate::packing::Packing;
-use crate::random::{Dropout, keep};
+use crate::random::{Dropout, SPAN, kept};
 
 kernel! {
     /// `y[i] = x[i]` if it survives, scaled, else 0.
     pub(crate) fn drop_row(x: &[f32], words: (u32, u32), threshold: u32, scale: f32, y: &mut [f32]) {
-        for column in 0..x.len().min(y.len()) {
-            y[column] = x[column] * scale * keep(words, column as u32, threshold);
+        for (block, (x, y)) in x.chunks(SPAN).zip(y.chunks_mut(SPAN)).enumerate() {
+            let kept = kept(words, (block * SPAN) as u32, threshold);
+            for ((x, y), kept) in x.iter().zip(y).zip(kept) {
+                *y = x * scale * kept;
+            }
         }
     }
 }

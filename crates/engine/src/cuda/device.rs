@@ -2,7 +2,7 @@
 
 use super::buffer::{Buffer, Format};
 use super::{Argument, Cuda, Grid, Product, Program, Side, attention, update};
-use crate::device::{Activation, AttentionOptions, Device, Memory, Operand, Pooling, UpdateRule};
+use crate::device::{Activation, AttentionOptions, Device, Memory, NormGradients, Operand, Pooling, UpdateRule};
 use crate::error::{Error, Result};
 use crate::packing::Packing;
 use crate::random::Dropout;
@@ -57,6 +57,13 @@ impl Cuda {
         }
     }
 
+    /// Into how many tiles of so many columns and how many parts of its rows a matrix is divided where columns are added.
+    fn column_parts(&self, width: usize, rows: usize, columns: usize) -> (usize, usize) {
+        let tiles = columns.div_ceil(width);
+        let room = (8 * self.context.multiprocessors as usize / tiles.max(1)).max(1);
+        (tiles, rows.div_ceil(ROWS_EACH).clamp(1, room))
+    }
+
     /// `out[c] (+)= the sum over rows of x[r, c]`: parts of the rows first, then the parts.
     pub(super) fn sum_columns(
         &self,
@@ -66,9 +73,7 @@ impl Cuda {
         out: &Buffer,
         accumulate: bool,
     ) {
-        let tiles = columns.div_ceil(128);
-        let room = (8 * self.context.multiprocessors as usize / tiles.max(1)).max(1);
-        let parts = rows.div_ceil(ROWS_EACH).clamp(1, room);
+        let (tiles, parts) = self.column_parts(128, rows, columns);
         let run = |x: &Buffer, format: Format, rows: usize, parts: usize, out: &Buffer, accumulate: bool| {
             let grid = Grid { blocks: (tiles as u32, parts as u32, 1), threads: 256, shared: 0 };
             let each = rows.div_ceil(parts);
@@ -88,7 +93,7 @@ impl Cuda {
 
     fn elementwise(&self, name: &str, format: Format, len: usize, arguments: &[Argument]) {
         // SAFETY: the callers' blocks have `len` numbers of the format.
-        unsafe { self.launch_for(Program::Elementwise, name, format, Grid::one_each(len.div_ceil(4)), arguments) };
+        unsafe { self.launch_for(Program::Elementwise, name, format, Grid::one_each(len.div_ceil(8)), arguments) };
     }
 
     /// Which kernels of a norm take rows of so many columns: how many fours a lane holds, or none.
@@ -202,17 +207,33 @@ impl Device for Cuda {
         second_weight: &Tensor,
         dy: &Tensor,
         activation: Activation,
-    ) -> (Tensor, Tensor) {
+    ) -> (Tensor, Tensor, Tensor) {
         let (format, len) = (self.format(), middle.len());
         let (rows, inner) = (middle.rows(), middle.columns());
         let (active, gradient) = (self.stale(len, format), self.stale(len, format));
         let sides = ((self.activations(dy), false), (self.activations(second_weight), false));
         self.product(sides, (rows, inner, dy.columns()), format, (&gradient, format), None, (1.0, false));
-        let before = self.activations(middle);
-        let arguments =
-            [activation_kind(activation).into(), before.into(), (&active).into(), (&gradient).into(), len.into()];
-        self.elementwise("active_and_gradient", format, len, &arguments);
-        (self.tensor(active, format, middle.shape()), self.tensor(gradient, format, middle.shape()))
+        let (kind, before) = (activation_kind(activation), self.activations(middle));
+        let sums = self.stale(inner, Format::Float);
+        if inner.is_multiple_of(8) {
+            let (tiles, parts) = self.column_parts(256, rows, inner);
+            let partial = self.stale(parts * inner, Format::Float);
+            let grid = Grid { blocks: (tiles as u32, parts as u32, 1), threads: 256, shared: 0 };
+            let mut arguments: Vec<Argument> =
+                vec![kind.into(), before.into(), (&active).into(), (&gradient).into(), (&partial).into()];
+            arguments.extend([rows, inner, rows.div_ceil(parts)].map(|size| Argument::from(size as u32)));
+            // SAFETY: all matrices are `[rows, inner]`, and `partial` is `[parts, inner]`.
+            unsafe { self.launch_for(Program::Elementwise, "active_and_gradient", format, grid, &arguments) };
+            self.sum_columns(&partial, Format::Float, (parts, inner), &sums, false);
+        } else {
+            let arguments = [kind.into(), before.into(), (&active).into(), len.into()];
+            self.elementwise("activation", format, len, &arguments);
+            let arguments = [kind.into(), before.into(), (&gradient).into(), (&gradient).into(), len.into()];
+            self.elementwise("activation_backward", format, len, &arguments);
+            self.sum_columns(&gradient, format, (rows, inner), &sums, false);
+        }
+        let of_middle = |numbers| self.tensor(numbers, format, middle.shape());
+        (of_middle(active), of_middle(gradient), self.tensor(sums, Format::Float, &[inner]))
     }
 
     fn embedding_sum(&self, tables: &[(&Tensor, &[u32])], columns: usize) -> Tensor {
@@ -318,21 +339,29 @@ impl Device for Cuda {
         deviation: &Tensor,
         weight: &Tensor,
         dy: &Tensor,
-    ) -> (Tensor, Tensor, Tensor) {
+        dropout: Option<(&Dropout, &Packing)>,
+    ) -> NormGradients {
         let (format, rows, columns) = (self.format(), dy.rows(), dy.columns());
-        let dx = self.stale(dy.len(), format);
+        let variant = Self::norm_variant(columns);
+        let dz = self.stale(dy.len(), format);
+        // Where the kernel applies it.
+        let within = dropout.filter(|_| variant.is_some());
+        let dx = within.map(|_| self.stale(dy.len(), format));
         let (before, upstream) = (self.activations(normalised), self.activations(dy));
         let (deviation, scale) = (self.floats(deviation), self.floats(weight));
         let sizes: [Argument; 2] = [(rows as u32).into(), (columns as u32).into()];
         let blocks = rows.div_ceil(8).clamp(1, 4 * self.context.multiprocessors as usize);
         let partial = self.stale(blocks * 2 * columns, Format::Float);
-        let common = [before.into(), deviation.into(), scale.into(), upstream.into(), (&dx).into()];
+        let common = [before.into(), deviation.into(), scale.into(), upstream.into(), (&dz).into()];
         // SAFETY: the operation has checked that all of them fit `dy`; `partial` is `[blocks, 2, columns]`.
         unsafe {
-            match Self::norm_variant(columns) {
+            match variant {
                 Some(fours) => {
                     let grid = Grid { shared: (8 * 32 * fours * 16) as u32, ..Grid::new(blocks, 256) };
-                    let arguments: Vec<Argument> = common.into_iter().chain([(&partial).into()]).chain(sizes).collect();
+                    let results = [dx.as_ref().into(), (&partial).into()];
+                    let dropout = self.dropout_arguments(within);
+                    let arguments: Vec<Argument> =
+                        common.into_iter().chain(results).chain(sizes).chain(dropout).collect();
                     let name = format!("add_norm_backward_{fours}");
                     self.launch_for(Program::Norm, &name, format, grid, &arguments);
                 }
@@ -354,7 +383,13 @@ impl Device for Cuda {
             self.context.copy(both.at(which * columns * 4), part.address(), columns * 4);
             self.tensor(part, Format::Float, weight.shape())
         };
-        (self.tensor(dx, format, dy.shape()), half(0), half(1))
+        let sum = self.tensor(dz, format, dy.shape());
+        let x = match (dx, dropout) {
+            (Some(dx), _) => self.tensor(dx, format, dy.shape()),
+            (None, Some((dropout, packing))) => self.dropout(&sum, dropout, packing),
+            (None, None) => sum.clone(),
+        };
+        NormGradients { sum, x, weight: half(0), bias: half(1) }
     }
 
     fn dropout(&self, x: &Tensor, dropout: &Dropout, packing: &Packing) -> Tensor {

@@ -166,7 +166,7 @@ impl Cuda {
         };
         let arguments = [from.into(), (&buffer).into(), len.into()];
         // SAFETY: both blocks have `len` numbers of the kernel's types.
-        unsafe { self.launch(Program::Elementwise, name, Grid::one_each(len.div_ceil(4)), &arguments) };
+        unsafe { self.launch(Program::Elementwise, name, Grid::one_each(len.div_ceil(8)), &arguments) };
         buffer
     }
 

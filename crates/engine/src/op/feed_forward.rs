@@ -51,7 +51,7 @@ impl Tape<'_> {
         let (x_kept, w1, w2) = (x.keep(), first.0.value().clone(), second.0.value().clone());
         Ok(self.record(&tracked, y, move |backward, dy| {
             let [x_source, w1_source, b1_source, w2_source, b2_source] = sources;
-            let (active, dmiddle) = backward.device.feed_forward_backward(&middle_value, &w2, &dy, activation);
+            let (active, dmiddle, db1) = backward.device.feed_forward_backward(&middle_value, &w2, &dy, activation);
             backward.write(w2_source, w2.shape(), |device, dw2, accumulate| {
                 device.matmul(Transposed(&dy), Plain(&active), 1.0, dw2, accumulate);
             });
@@ -62,9 +62,7 @@ impl Tape<'_> {
             backward.write(w1_source, w1.shape(), |device, dw1, accumulate| {
                 device.matmul(Transposed(&dmiddle), Plain(&x_kept.value(device)), 1.0, dw1, accumulate);
             });
-            backward.write(b1_source, &[middle], |device, db1, accumulate| {
-                device.column_sums(&dmiddle, db1, accumulate);
-            });
+            backward.add(b1_source, db1);
             backward.write(x_source, x_kept.shape(), |device, dx, accumulate| {
                 device.matmul(Plain(&dmiddle), Plain(&w1), 1.0, dx, accumulate);
             });

@@ -54,16 +54,13 @@ impl Tape<'_> {
             Kept::Norm { normalised: normalised.clone(), weight: weight_value.clone(), bias: bias.value().clone() };
         let y = self.record(&tracked, y, move |backward, dy| {
             let (x_source, residual_source, weight_source, bias_source) = sources;
-            let (dz, dweight, dbias) = backward.device.add_norm_backward(&normalised, &deviation, &weight_value, &dy);
-            backward.add(weight_source, dweight);
-            backward.add(bias_source, dbias);
-            let dx = match dropout {
-                Some(dropout) => backward.device.dropout(&dz, &dropout, &packing),
-                None => dz.clone(),
-            };
-            backward.add(x_source, dx);
+            let dropout = dropout.as_ref().map(|dropout| (dropout, &packing));
+            let of = backward.device.add_norm_backward(&normalised, &deviation, &weight_value, &dy, dropout);
+            backward.add(weight_source, of.weight);
+            backward.add(bias_source, of.bias);
+            backward.add(x_source, of.x);
             if let Some(source) = residual_source {
-                backward.add(source, dz);
+                backward.add(source, of.sum);
             }
             Ok(())
         });

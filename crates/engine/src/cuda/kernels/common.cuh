@@ -70,6 +70,33 @@ __device__ __forceinline__ void put_numbers(bf16 *to, float4 x) {
     *(uint2 *)to = make_uint2(pair(x.x, x.y), pair(x.z, x.w));
 }
 
+// Eight consecutive numbers at once; `from` and `to` are aligned to 16 bytes.
+struct Eight {
+    float of[8];
+};
+
+__device__ __forceinline__ Eight eight(const float *from) {
+    const float4 a = numbers(from), b = numbers(from + 4);
+    return Eight{{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+}
+
+__device__ __forceinline__ Eight eight(const bf16 *from) {
+    const uint4 x = *(const uint4 *)from;
+    return Eight{{__uint_as_float(x.x << 16), __uint_as_float(x.x & 0xffff0000u), __uint_as_float(x.y << 16),
+                  __uint_as_float(x.y & 0xffff0000u), __uint_as_float(x.z << 16), __uint_as_float(x.z & 0xffff0000u),
+                  __uint_as_float(x.w << 16), __uint_as_float(x.w & 0xffff0000u)}};
+}
+
+__device__ __forceinline__ void put_eight(float *to, const Eight &x) {
+    put_numbers(to, make_float4(x.of[0], x.of[1], x.of[2], x.of[3]));
+    put_numbers(to + 4, make_float4(x.of[4], x.of[5], x.of[6], x.of[7]));
+}
+
+__device__ __forceinline__ void put_eight(bf16 *to, const Eight &x) {
+    *(uint4 *)to = make_uint4(pair(x.of[0], x.of[1]), pair(x.of[2], x.of[3]), pair(x.of[4], x.of[5]),
+                              pair(x.of[6], x.of[7]));
+}
+
 // The counter-based random numbers of `random.rs`, bit for bit.
 __device__ __forceinline__ u64 mix(u64 x) {
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -83,15 +110,20 @@ __device__ __forceinline__ u64 key_part(u64 key, u64 index) { return mix(key ^ m
 // The stream of a row of a packed matrix: `row` is its example and its position.
 __device__ __forceinline__ u64 row_key(u64 key, uint2 row) { return key_part(key_part(key, row.x), row.y); }
 
-// Whether element `counter` of a row survives dropout.
+// Random bits of the elements `counter` and `counter + 8` of a row, where `counter` has no bit of 8.
+__device__ __forceinline__ u32 draws(u64 key, u32 counter) {
+    u32 x = (counter + (u32)key) * 0x7feb352du;
+    x = (x ^ (x >> 15) ^ (u32)(key >> 32)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+
+// Whether the first and the second of the two survive dropout.
+__device__ __forceinline__ bool keep_first(u32 drawn, u32 threshold) { return drawn << 16 >= threshold; }
+__device__ __forceinline__ bool keep_second(u32 drawn, u32 threshold) { return drawn >= threshold; }
+
+// Whether element `counter` of a row does.
 __device__ __forceinline__ bool keep(u64 key, u32 counter, u32 threshold) {
-    u32 x = counter + (u32)key;
-    x ^= x >> 16;
-    x *= 0x7feb352du;
-    x ^= x >> 15;
-    x = (x ^ (u32)(key >> 32)) * 0x846ca68bu;
-    // `(x ^ (x >> 16)) >= threshold`: the lower half counts only where the upper halves are equal.
-    return (x ^ (threshold >> 16)) >= threshold;
+    return draws(key, counter & ~8u) << (counter & 8u ? 0 : 16) >= threshold;
 }
 
 // The sum and the largest over the lanes of a warp, in every lane.

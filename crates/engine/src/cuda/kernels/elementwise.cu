@@ -1,42 +1,53 @@
-// Element by element, four to a thread, and sums over rows or over everything.
+// Element by element, eight to a thread, and sums over rows or over everything.
 
-// Calls `each(index, count)` with where this thread's elements begin and how many there are: 4, or fewer at the end.
-#define FOUR_EACH(n)                                                                                                   \
-    const size_t at = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;                                             \
+// Where this thread's elements begin and how many there are: 8, or fewer at the end.
+#define EIGHT_EACH(n)                                                                                                  \
+    const size_t at = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 8;                                             \
     if (at >= (n)) return;                                                                                             \
-    const int count = (n) - at < 4 ? (int)((n) - at) : 4
+    const int count = (n) - at < 8 ? (int)((n) - at) : 8
 
-template <typename T> __device__ __forceinline__ float4 some(const T *from, int count) {
-    if (count == 4) return numbers(from);
-    float4 x = make_float4(0.f, 0.f, 0.f, 0.f);
-    x.x = number(from[0]);
-    if (count > 1) x.y = number(from[1]);
-    if (count > 2) x.z = number(from[2]);
+template <typename T> __device__ __forceinline__ Eight some(const T *from, int count) {
+    if (count == 8) return eight(from);
+    Eight x = {};
+    for (int i = 0; i < count; i++) x.of[i] = number(from[i]);
     return x;
 }
 
-template <typename T> __device__ __forceinline__ void put_some(T *to, float4 x, int count) {
-    if (count == 4) return put_numbers(to, x);
-    put(to, x.x);
-    if (count > 1) put(to + 1, x.y);
-    if (count > 2) put(to + 2, x.z);
+template <typename T> __device__ __forceinline__ void put_some(T *to, const Eight &x, int count) {
+    if (count == 8) return put_eight(to, x);
+    for (int i = 0; i < count; i++) put(to + i, x.of[i]);
+}
+
+// Each of eight numbers, and of two eights.
+template <typename F> __device__ __forceinline__ Eight each(const Eight &x, F f) {
+    Eight y;
+#pragma unroll
+    for (int i = 0; i < 8; i++) y.of[i] = f(x.of[i]);
+    return y;
+}
+
+template <typename F> __device__ __forceinline__ Eight each(const Eight &a, const Eight &b, F f) {
+    Eight y;
+#pragma unroll
+    for (int i = 0; i < 8; i++) y.of[i] = f(a.of[i], b.of[i]);
+    return y;
 }
 
 extern "C" __global__ void to_bf16(const float *x, bf16 *y, size_t n) {
-    FOUR_EACH(n);
+    EIGHT_EACH(n);
     put_some(y + at, some(x + at, count), count);
 }
 
 extern "C" __global__ void to_f32(const bf16 *x, float *y, size_t n) {
-    FOUR_EACH(n);
+    EIGHT_EACH(n);
     put_some(y + at, some(x + at, count), count);
 }
 
 // sum += x
 template <typename T> __device__ void add(T *sum, const T *x, size_t n) {
-    FOUR_EACH(n);
-    const float4 a = some(sum + at, count), b = some(x + at, count);
-    put_some(sum + at, make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w), count);
+    EIGHT_EACH(n);
+    const auto added = [](float a, float b) { return a + b; };
+    put_some(sum + at, each(some(sum + at, count), some(x + at, count), added), count);
 }
 
 extern "C" __global__ void add_f32(float *sum, const float *x, size_t n) { add(sum, x, n); }
@@ -44,37 +55,35 @@ extern "C" __global__ void add_bf16(bf16 *sum, const bf16 *x, size_t n) { add(su
 
 // x *= factor
 template <typename T> __device__ void scale(T *x, float factor, size_t n) {
-    FOUR_EACH(n);
-    const float4 a = some(x + at, count);
-    put_some(x + at, make_float4(a.x * factor, a.y * factor, a.z * factor, a.w * factor), count);
+    EIGHT_EACH(n);
+    put_some(x + at, each(some(x + at, count), [&](float a) { return a * factor; }), count);
 }
 
 extern "C" __global__ void scale_f32(float *x, float factor, size_t n) { scale(x, factor, n); }
 extern "C" __global__ void scale_bf16(bf16 *x, float factor, size_t n) { scale(x, factor, n); }
 
-template <int KIND, typename T> __device__ __forceinline__ float4 activated(float4 x) {
-    return make_float4(activate<KIND, T>(x.x), activate<KIND, T>(x.y), activate<KIND, T>(x.z), activate<KIND, T>(x.w));
+template <int KIND, typename T> __device__ __forceinline__ Eight activated(const Eight &x) {
+    return each(x, [](float x) { return activate<KIND, T>(x); });
 }
 
-template <int KIND, typename T> __device__ __forceinline__ float4 slopes(float4 x, float4 dy) {
-    return make_float4(dy.x * activate_slope<KIND, T>(x.x), dy.y * activate_slope<KIND, T>(x.y),
-                       dy.z * activate_slope<KIND, T>(x.z), dy.w * activate_slope<KIND, T>(x.w));
+template <int KIND, typename T> __device__ __forceinline__ Eight gradients(const Eight &x, const Eight &dy) {
+    return each(x, dy, [](float x, float dy) { return dy * activate_slope<KIND, T>(x); });
 }
 
 template <typename T> __device__ void activation(int kind, const T *x, T *y, size_t n) {
-    FOUR_EACH(n);
-    const float4 a = some(x + at, count);
+    EIGHT_EACH(n);
+    const Eight a = some(x + at, count);
     EACH_ACTIVATION(kind, (put_some(y + at, activated<KIND, T>(a), count)));
 }
 
 extern "C" __global__ void activation_f32(int kind, const float *x, float *y, size_t n) { activation(kind, x, y, n); }
 extern "C" __global__ void activation_bf16(int kind, const bf16 *x, bf16 *y, size_t n) { activation(kind, x, y, n); }
 
-// dx = dy * activation'(x)
+// dx = dy * activation'(x); both may lie in the same place.
 template <typename T> __device__ void activation_backward(int kind, const T *x, const T *dy, T *dx, size_t n) {
-    FOUR_EACH(n);
-    const float4 a = some(x + at, count), upstream = some(dy + at, count);
-    EACH_ACTIVATION(kind, (put_some(dx + at, slopes<KIND, T>(a, upstream), count)));
+    EIGHT_EACH(n);
+    const Eight a = some(x + at, count), upstream = some(dy + at, count);
+    EACH_ACTIVATION(kind, (put_some(dx + at, gradients<KIND, T>(a, upstream), count)));
 }
 
 extern "C" __global__ void activation_backward_f32(int kind, const float *x, const float *dy, float *dx, size_t n) {
@@ -84,21 +93,48 @@ extern "C" __global__ void activation_backward_bf16(int kind, const bf16 *x, con
     activation_backward(kind, x, dy, dx, n);
 }
 
-// active = activation(middle); gradient *= activation'(middle)
-template <typename T> __device__ void active_and_gradient(int kind, const T *middle, T *active, T *gradient, size_t n) {
-    FOUR_EACH(n);
-    const float4 x = some(middle + at, count), upstream = some(gradient + at, count);
-    EACH_ACTIVATION(kind, (put_some(active + at, activated<KIND, T>(x), count),
-                           put_some(gradient + at, slopes<KIND, T>(x, upstream), count)));
+// active = activation(middle); gradient *= activation'(middle), and the sums of its columns. Block (c, part) takes the
+// rows of its part, `rows_each` of them, in columns 256 c to 256 c + 255 and writes row `part` of `sums [parts,
+// columns]`; 8 warps take the rows by turns. Columns are a multiple of 8.
+template <int KIND, typename T> __device__ __forceinline__ void
+active_and_gradient(const T *middle, T *active, T *gradient, u32 from, u32 to, u32 columns, float (*warp_sums)[256]) {
+    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * 256 + lane * 8;
+    Eight sum = {};
+    if (first < columns) {
+        for (u32 row = from + warp; row < to; row += 8) {
+            const size_t at = (size_t)row * columns + first;
+            const Eight x = eight(middle + at), slopes = gradients<KIND, T>(x, eight(gradient + at));
+            put_eight(active + at, activated<KIND, T>(x));
+            put_eight(gradient + at, slopes);
+            sum = each(sum, slopes, [](float a, float b) { return a + b; });
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) warp_sums[warp][lane * 8 + i] = sum.of[i];
 }
 
-extern "C" __global__ void active_and_gradient_f32(int kind, const float *middle, float *active, float *gradient,
-                                                   size_t n) {
-    active_and_gradient(kind, middle, active, gradient, n);
+template <typename T> __device__ void active_and_gradient(int kind, const T *middle, T *active, T *gradient,
+                                                          float *sums, u32 rows, u32 columns, u32 rows_each) {
+    __shared__ float warp_sums[8][256];
+    const u32 from = blockIdx.y * rows_each, to = rows < from + rows_each ? rows : from + rows_each;
+    EACH_ACTIVATION(kind, (active_and_gradient<KIND, T>(middle, active, gradient, from, to, columns, warp_sums)));
+    __syncthreads();
+    const u32 column = blockIdx.x * 256 + threadIdx.x;
+    if (column >= columns) return;
+    float total = 0.f;
+    for (int i = 0; i < 8; i++) total += warp_sums[i][threadIdx.x];
+    sums[(size_t)blockIdx.y * columns + column] = total;
 }
-extern "C" __global__ void active_and_gradient_bf16(int kind, const bf16 *middle, bf16 *active, bf16 *gradient,
-                                                    size_t n) {
-    active_and_gradient(kind, middle, active, gradient, n);
+
+extern "C" __global__ void __launch_bounds__(256)
+    active_and_gradient_f32(int kind, const float *middle, float *active, float *gradient, float *sums, u32 rows,
+                            u32 columns, u32 rows_each) {
+    active_and_gradient(kind, middle, active, gradient, sums, rows, columns, rows_each);
+}
+extern "C" __global__ void __launch_bounds__(256)
+    active_and_gradient_bf16(int kind, const bf16 *middle, bf16 *active, bf16 *gradient, float *sums, u32 rows,
+                             u32 columns, u32 rows_each) {
+    active_and_gradient(kind, middle, active, gradient, sums, rows, columns, rows_each);
 }
 
 // One row to a warp: dropped elements become 0, the others are scaled.
@@ -199,10 +235,11 @@ __device__ double block_sum(double x) {
 // The squares of each block's elements, summed: `out[block]`.
 template <typename T> __device__ void squares(const T *x, double *out, size_t n) {
     double sum = 0.0;
-    const size_t stride = (size_t)gridDim.x * blockDim.x * 4;
-    for (size_t at = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4; at < n; at += stride) {
-        const float4 a = some(x + at, n - at < 4 ? (int)(n - at) : 4);
-        sum += (double)a.x * a.x + (double)a.y * a.y + (double)a.z * a.z + (double)a.w * a.w;
+    const size_t stride = (size_t)gridDim.x * blockDim.x * 8;
+    for (size_t at = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 8; at < n; at += stride) {
+        const Eight a = some(x + at, n - at < 8 ? (int)(n - at) : 8);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum += (double)a.of[i] * a.of[i];
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) out[blockIdx.x] = sum;

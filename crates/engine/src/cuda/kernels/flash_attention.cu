@@ -179,10 +179,17 @@ __device__ __forceinline__ void flash_attention(const Attention<bf16> &attention
                         const float probability = power_of_two(fmaf(scores[s][n][i], scale, minus));
                         sum[s][half] += probability;
                         scores[s][n][i] = probability;
-                        if (dropping &&
-                            !keep(row_keys[s][half], key + n * 8 + lane % 4 * 2 + i % 2, attention.threshold))
-                            scores[s][n][i] = 0.0f;
                     }
+                if (dropping) {
+#pragma unroll
+                    for (int n = 0; n < KEYS / 8; n += 2)
+#pragma unroll
+                        for (int i = 2 * half; i < 2 * half + 2; i++) {
+                            const u32 drawn = draws(row_keys[s][half], key + n * 8 + lane % 4 * 2 + i % 2);
+                            if (!keep_first(drawn, attention.threshold)) scores[s][n][i] = 0.0f;
+                            if (!keep_second(drawn, attention.threshold)) scores[s][n + 1][i] = 0.0f;
+                        }
+                }
             }
 
         add_weighted<SIZE, STRIPS, KEYS>(scores, value_tile, by_rows, used, out);

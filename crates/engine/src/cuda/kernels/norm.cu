@@ -100,12 +100,13 @@ __device__ void add_norm_any(const T *x, const T *residual, const float *weight,
     if (lane == 0) deviations[row] = deviation;
 }
 
-// The gradient before the norm; block b adds its rows' parts of the gradients of weight and bias into row b of
-// `partial [blocks, 2, columns]`.
+// The gradient before the norm, and with dropout that before dropout; block b adds its rows' parts of the gradients of
+// weight and bias into row b of `partial [blocks, 2, columns]`.
 template <typename T, int FOURS>
-__device__ void add_norm_backward(const T *normalised, const float *deviations, const float *weight, const T *dy, T *dx,
-                                  float *partial, u32 rows, u32 columns) {
+__device__ void add_norm_backward(const T *normalised, const float *deviations, const float *weight, const T *dy, T *dz,
+                                  T *dx, float *partial, const Norm norm) {
     SHARED_MEMORY(float4, shared_fours);
+    const u32 rows = norm.rows, columns = norm.columns;
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     float4 w[FOURS], dw[FOURS], db[FOURS];
 #pragma unroll
@@ -140,14 +141,17 @@ __device__ void add_norm_backward(const T *normalised, const float *deviations, 
         }
         const float mean = warp_sum(sum) / columns, inner = warp_sum(projection) / columns;
         const float deviation = deviations[row];
+        const u64 key = norm.places ? row_key(norm.key, norm.places[row]) : 0;
 #pragma unroll
         for (int i = 0; i < FOURS; i++) {
             const u32 column = lane * 4 + i * 128;
-            if (column < columns)
-                put_numbers(dx + start + column, make_float4(deviation * (d[i].x - mean - n[i].x * inner),
-                                                             deviation * (d[i].y - mean - n[i].y * inner),
-                                                             deviation * (d[i].z - mean - n[i].z * inner),
-                                                             deviation * (d[i].w - mean - n[i].w * inner)));
+            if (column >= columns) continue;
+            const float4 before = make_float4(deviation * (d[i].x - mean - n[i].x * inner),
+                                              deviation * (d[i].y - mean - n[i].y * inner),
+                                              deviation * (d[i].z - mean - n[i].z * inner),
+                                              deviation * (d[i].w - mean - n[i].w * inner));
+            put_numbers(dz + start + column, before);
+            if (norm.places) put_numbers(dx + start + column, dropped(before, norm, key, column));
         }
     }
     // [warps, 32 FOURS] fours, first of the weight, then of the bias.
@@ -169,7 +173,7 @@ __device__ void add_norm_backward(const T *normalised, const float *deviations, 
     }
 }
 
-// The same for any number of columns, without the gradients of weight and bias.
+// The same for any number of columns, without the gradients of weight and bias and before dropout.
 template <typename T>
 __device__ void add_norm_backward_any(const T *normalised, const float *deviations, const float *weight, const T *dy,
                                       T *dx, u32 rows, u32 columns) {
@@ -233,9 +237,10 @@ __device__ void scale_shift(const T *x, const float *weight, const float *bias, 
                            Norm{rows, columns, eps, places, key, threshold, factor});                                  \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(256) add_norm_backward_##FOURS##_##suffix(                            \
-        const T *normalised, const float *deviations, const float *weight, const T *dy, T *dx, float *partial,         \
-        u32 rows, u32 columns) {                                                                                       \
-        add_norm_backward<T, FOURS>(normalised, deviations, weight, dy, dx, partial, rows, columns);                   \
+        const T *normalised, const float *deviations, const float *weight, const T *dy, T *dz, T *dx, float *partial,  \
+        u32 rows, u32 columns, const uint2 *places, u64 key, u32 threshold, float factor) {                            \
+        add_norm_backward<T, FOURS>(normalised, deviations, weight, dy, dz, dx, partial,                               \
+                                    Norm{rows, columns, 0.f, places, key, threshold, factor});                         \
     }
 
 #define NORM_KERNELS_ANY(T, suffix)                                                                                    \
