@@ -92,7 +92,6 @@ pub(crate) fn kept(words: (u32, u32), counter: u32, threshold: u32) -> [f32; SPA
     for i in 0..SPAN / 2 {
         let x = counter.wrapping_add(i as u32).wrapping_add(words.0).wrapping_mul(0x7feb_352d);
         let x = (x ^ (x >> 15) ^ words.1).wrapping_mul(0x846c_a68b);
-        let x = x ^ (x >> 16);
         first[i] = if (x << 16) >= threshold { 1.0 } else { 0.0 };
         second[i] = if x >= threshold { 1.0 } else { 0.0 };
     }

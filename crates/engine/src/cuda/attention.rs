@@ -98,10 +98,7 @@ impl<'a> Attention<'a> {
             Kernel { program, name: format!("attention_{name}_{size}_{extras}"), rows, threads: 128, shared }
         };
         let rows = if size == 128 { 64 } else { 128 };
-        [
-            kernel("queries", rows, 0, 4 * (rows + 64) + 4 * 33 * rows),
-            kernel("keys", rows, 16 * rows + 1024, 8 * (rows + 64)),
-        ]
+        [kernel("queries", rows, 0, 4 * (rows + 64) + 4 * 33 * rows), kernel("keys", rows, 2048, 8 * (rows + 64))]
     }
 
     /// All gradients of sequences of at most so many rows.
@@ -192,31 +189,20 @@ pub(super) fn attention_backward(
         None => query_tiles.count,
     };
     let parts = bias.map(|bias| cuda.stale(groups * bias.len(), Format::Float));
-    // What the kernel of the queries drew, for that of the keys.
-    let mask_blocks = packing.longest().div_ceil(32);
-    let masks = (problem.flash && options.dropout.is_some() && query_tiles.count > 0)
-        .then(|| cuda.stale(options.heads * mask_blocks * qkv.rows(), Format::Float));
     let run = |kernel: &Kernel, blocks: usize, tiles: &Tiles| {
-        let mut arguments: Vec<Argument> = vec![
+        let arguments = [
             cuda.activations(output).into(),
             cuda.activations(dy).into(),
             cuda.floats(log_sum_exp).into(),
             (&inner).into(),
-        ];
-        if problem.flash {
-            let (blocks, rows) = (mask_blocks as u32, qkv.rows() as u32);
-            arguments.extend::<[Argument; 3]>([masks.as_ref().into(), blocks.into(), rows.into()]);
-        }
-        arguments.extend::<[Argument; 5]>([
             (&dqkv).into(),
             parts.as_ref().into(),
             (&layout.offsets).into(),
             (&tiles.list).into(),
             (tiles.count as u32).into(),
-        ]);
-        // SAFETY: `output` and `dy` are `[rows, hidden]`, the statistics `[rows, heads]`, `masks` has a word for each 32
-        // keys of the longest sequence, row and head, the result is as `qkv`, and `parts` has one part for each block of
-        // queries.
+        ];
+        // SAFETY: `output` and `dy` are `[rows, hidden]`, the statistics `[rows, heads]`, the result is as `qkv`, and
+        // `parts` has one part for each block of queries.
         unsafe { problem.run(kernel, blocks, &arguments) };
     };
     let mut least = 1;

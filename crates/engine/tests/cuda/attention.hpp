@@ -16,7 +16,7 @@ struct Case {
 template <typename T> struct Batch {
     Case given;
     std::string name;
-    u32 hidden, rows = 0, longest = 1;
+    u32 hidden, rows = 0;
     int ahead, behind, reach;
     std::vector<u32> offsets{0};
     std::vector<uint2> places;
@@ -29,6 +29,7 @@ template <typename T> struct Batch {
 
     explicit Batch(const Case &given) : given(given), hidden(given.size * given.heads) {
         name = "size " + std::to_string(given.size) + ", lengths";
+        u32 longest = 1;
         for (u32 length : given.lengths) {
             for (u32 i = 0; i < length; i++) places.push_back(make_uint2(3 + 7 * (u32)offsets.size(), i));
             offsets.push_back(rows += length);

@@ -35,25 +35,20 @@ template <typename Kernel> void forward(const Batch<bf16> &batch, u32 strips, u3
 struct Gradients {
     std::vector<bf16> output, dqkv;
     std::vector<float> log_sum_exp, inner, parts;
-    // A word for 32 keys.
-    std::vector<u32> masks;
     const Batch<bf16> &batch;
 
     explicit Gradients(const Batch<bf16> &batch)
-        : dqkv(poisoned<bf16>(batch.dqkv.size())), inner(poisoned<float>(batch.log_sum_exp.size())),
-          masks(poisoned<u32>((size_t)batch.given.heads * mask_blocks(batch) * batch.rows)), batch(batch) {
+        : dqkv(poisoned<bf16>(batch.dqkv.size())), inner(poisoned<float>(batch.log_sum_exp.size())), batch(batch) {
         for (double x : batch.output) output.push_back(to_bf16(x));
         for (double x : batch.log_sum_exp) log_sum_exp.push_back((float)x);
     }
-
-    static u32 mask_blocks(const Batch<bf16> &batch) { return (batch.longest + 31) / 32; }
 
     template <typename Kernel>
     void run(Kernel kernel, u32 groups, const std::vector<uint2> &tiles, u32 threads, u32 shared) {
         if (tiles.empty()) return;
         launch(dim3(groups ? groups : tiles.size(), batch.given.heads), threads, shared, kernel, output.data(),
-               batch.dy.data(), log_sum_exp.data(), inner.data(), masks.data(), mask_blocks(batch), batch.rows, dqkv.data(),
-               parts.data(), batch.offsets.data(), tiles.data(), (u32)tiles.size(), batch.qkv.data(), batch.given.size, batch.hidden, batch.given.heads,
+               batch.dy.data(), log_sum_exp.data(), inner.data(), dqkv.data(), parts.data(), batch.offsets.data(),
+               tiles.data(), (u32)tiles.size(), batch.qkv.data(), batch.given.size, batch.hidden, batch.given.heads,
                batch.ahead, batch.behind, batch.biases(), batch.reach, batch.dropout_places(), batch.key,
                batch.threshold, batch.dropout_factor);
     }
@@ -82,7 +77,7 @@ void backward(const Batch<bf16> &batch, u32 extras, u32 query_rows, Kernel queri
     gradients.run(queries, groups, batch.tiles(query_rows), 128,
                   4 * size * (query_rows + 128) + (extras == 2 ? 4 * (query_rows + 64) + 4 * 33 * query_rows : 0));
     gradients.run(keys, 0, batch.tiles(key_rows), 128,
-                  4 * size * (key_rows + 128) + 16 * key_rows + 1024 + (extras == 2 ? 8 * (key_rows + 64) : 0));
+                  4 * size * (key_rows + 128) + 2048 + (extras == 2 ? 8 * (key_rows + 64) : 0));
     gradients.compare("in tiles");
 }
 
@@ -94,7 +89,7 @@ template <typename Kernel> void short_backward(const Batch<bf16> &batch, Kernel 
     gradients.run(kernel64, 0, batch.tiles(64, 1, 64), 128, 64 * (8 * size + 2 * 64 + 16));
     gradients.run(kernel128, 0, batch.tiles(128, 65, 128), 256, 128 * (8 * size + 2 * 128 + 16));
     gradients.run(queries, 0, batch.tiles(query_rows, 129), 128, 4 * size * (query_rows + 128));
-    gradients.run(keys, 0, batch.tiles(key_rows, 129), 128, 4 * size * (key_rows + 128) + 16 * key_rows + 1024);
+    gradients.run(keys, 0, batch.tiles(key_rows, 129), 128, 4 * size * (key_rows + 128) + 2048);
     gradients.compare("short");
 }
 

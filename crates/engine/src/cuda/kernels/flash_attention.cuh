@@ -107,22 +107,10 @@ __device__ __forceinline__ float pair_product(u32 x, u32 y) {
            __uint_as_float(x & 0xffff0000u) * __uint_as_float(y & 0xffff0000u);
 }
 
-// Which probabilities survive dropout: the kernel of the queries draws and writes it, that of the keys reads it. A word
-// is for 32 keys of one row; of key k of them it is bit 2 (k / 8) + k % 2 of byte k % 8 / 2, so that what a lane of a
-// product holds of a row is one byte. `[heads, blocks, rows]`, blocks of 32 keys.
-struct Masks {
-    u32 *words;
-    u32 blocks, rows;
-
-    __device__ __forceinline__ u32 *at(u32 head, u32 block, u32 row) const {
-        return words + ((size_t)head * blocks + block) * rows + row;
-    }
-};
-
 // Of the kernels of the backward pass.
 #define BACKWARD_PARAMETERS                                                                                            \
-    const bf16 *output, const bf16 *dy, const float *log_sum_exp, float *inner, u32 *masks, u32 mask_blocks, u32 rows, \
-        bf16 *dqkv, float *dbias, const u32 *offsets, const uint2 *tiles, u32 tile_count, ATTENTION_PARAMETERS(bf16)
+    const bf16 *output, const bf16 *dy, const float *log_sum_exp, float *inner, bf16 *dqkv, float *dbias,              \
+        const u32 *offsets, const uint2 *tiles, u32 tile_count, ATTENTION_PARAMETERS(bf16)
 
 // The kernels for one size of heads and one choice of extras are compiled by themselves; tests take all.
 #define EACH_KIND_OF(KERNELS, SIZE, EXTRAS) KERNELS(SIZE, EXTRAS)

@@ -1,7 +1,7 @@
 // Attention backward, continued: sums over queries.
 //
 // `attention_keys_SIZE_EXTRAS`: the gradients of keys and values, after it. Grid (tiles, heads), 128 threads, dynamic
-// shared memory 4 SIZE (TILE + 128) + 16 TILE + 1024 bytes, with EXTRAS = 2 another 8 (TILE + 64).
+// shared memory 4 SIZE (TILE + 128) + 2048 bytes, with EXTRAS = 2 another 8 (TILE + 64).
 //
 // `attention_short_SIZE_ROWS_EXTRAS`: everything, for sequences of up to ROWS = 64 or 128 rows, without bias. Grid
 // (sequences, heads), 2 ROWS threads, dynamic shared memory ROWS (8 SIZE + 2 ROWS + 16) bytes.
@@ -9,9 +9,6 @@
 // What is known of the queries of a tile.
 struct QueryRows {
     const float *log_sum_exp, *inner;
-    // Which of their probabilities survive dropout, a word for 32 keys beginning with the warp's or, with 16 to a warp,
-    // with it or the one before; or what to draw that from.
-    const u32 *masks;
     const u64 *keys;
     // By key - query from the first key of the tile and the last query.
     const float *biases;
@@ -30,6 +27,7 @@ keys_backward_step(const Attention<bf16> &attention, int own, int own_row, int q
     const Pieces<SIZE> by_rows = Pieces<SIZE>::rows(), by_columns = Pieces<SIZE>::columns();
     const float factor = LOG2_E * rsqrtf((float)SIZE);
     const bool dropping = EXTRAS > 0 && attention.places;
+    const float dropout_factor = dropping ? attention.dropout_factor : 1.0f;
     float scores[STRIPS][STEP / 8][4], changes[STRIPS][STEP / 8][4];
 #pragma unroll
     for (int k = 0; k < DEPTH; k++) {
@@ -70,40 +68,40 @@ keys_backward_step(const Attention<bf16> &attention, int own, int own_row, int q
     for (int n = 0; n < STEP / 8; n++) {
         const int place = row + n * 8 + lane % 4 * 2;
         const float2 base = *(const float2 *)(rows.log_sum_exp + place), inner = *(const float2 *)(rows.inner + place);
-        // Of each of the two queries: bit 2 (2 s + i / 2) for key i / 2 of strip s.
-        u32 kept[2];
-        if (dropping && rows.masks) {
-            const uint2 words = *(const uint2 *)(rows.masks + place);
-            const u32 first = lane / 8 * 8 + lane / 4 % 2 + own_row % 32 / 16 * 4;
-            kept[0] = words.x >> first, kept[1] = words.y >> first;
-        } else if (dropping) {
+        u64 row_keys[2];
+        if (dropping) row_keys[0] = rows.keys[place], row_keys[1] = rows.keys[place + 1];
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                kept[i] = 0;
+        for (int s = 0; s < STRIPS; s++)
 #pragma unroll
-                for (int s = 0; s < STRIPS; s++) {
-                    const u32 drawn = draws(rows.keys[place + i], own + s * 16 + lane / 4);
-                    if (keep_first(drawn, attention.threshold)) kept[i] |= 1 << 4 * s;
-                    if (keep_second(drawn, attention.threshold)) kept[i] |= 4 << 4 * s;
+            for (int i = 0; i < 4; i++) {
+                float minus = (i % 2 ? base.y : base.x) * -LOG2_E;
+                if (EXTRAS == 2 && rows.biases) {
+                    const int key = own_row + s * 16 + i / 2 * 8 + (int)lane / 4;
+                    minus += rows.biases[key - place - i % 2 + 63];
                 }
+                scores[s][n][i] = power_of_two(fmaf(scores[s][n][i], factor, minus));
             }
+        float seen[STRIPS][4];
+#pragma unroll
+        for (int i = 0; i < 4 * STRIPS; i++) seen[i / 4][i % 4] = scores[i / 4][n][i % 4];
+        if (dropping) {
+            // Keys of a lane are eight apart.
+#pragma unroll
+            for (int s = 0; s < STRIPS; s++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const u32 drawn = draws(row_keys[i], own + s * 16 + lane / 4);
+                    if (!keep_first(drawn, attention.threshold)) seen[s][i] = changes[s][n][i] = 0.0f;
+                    if (!keep_second(drawn, attention.threshold)) seen[s][i + 2] = changes[s][n][i + 2] = 0.0f;
+                }
         }
 #pragma unroll
         for (int s = 0; s < STRIPS; s++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const int key = own + s * 16 + i / 2 * 8 + (int)lane / 4;
-                float minus = (i % 2 ? base.y : base.x) * -LOG2_E;
-                if (EXTRAS == 2 && rows.biases) minus += rows.biases[key - own + own_row - place - i % 2 + 63];
-                const float probability = power_of_two(fmaf(scores[s][n][i], factor, minus));
-                float change = changes[s][n][i], seen = probability;
-                if (dropping) {
-                    const bool keeps = kept[i % 2] & 1 << (4 * s + i / 2 * 2);
-                    change = keeps ? change * attention.dropout_factor : 0.0f;
-                    seen = keeps ? probability : 0.0f;
-                }
-                scores[s][n][i] = seen;
-                changes[s][n][i] = probability * (change - (i % 2 ? inner.y : inner.x));
+                const float change = fmaf(changes[s][n][i], dropout_factor, -(i % 2 ? inner.y : inner.x));
+                changes[s][n][i] = scores[s][n][i] * change;
+                scores[s][n][i] = seen[s][i];
             }
     }
 
@@ -141,15 +139,14 @@ keys_backward_step(const Attention<bf16> &attention, int own, int own_row, int q
 template <int SIZE, int STRIPS, int STEP, int EXTRAS>
 __device__ __forceinline__ void keys_backward(const Attention<bf16> &attention, const u32 *offsets, uint2 tile,
                                               const bf16 *dy, const float *log_sum_exp, const float *inner,
-                                              const Masks &masks, bf16 *dqkv) {
+                                              bf16 *dqkv) {
     constexpr int ROWS = 64 * STRIPS, QUERIES = 64, THREADS = 128, DEPTH = SIZE / 16;
     constexpr bool HELD = SIZE * STRIPS <= 64;
     SHARED_MEMORY(u8, memory);
     const u32 keys = shared_address(memory), values = keys + ROWS * SIZE * 2, queries = values + ROWS * SIZE * 2,
               slopes = queries + 2 * QUERIES * SIZE * 2;
-    constexpr int MASKS = ROWS / 32 * QUERIES;
-    u32 *mask_words = (u32 *)(memory + (2 * ROWS + 4 * QUERIES) * SIZE * 2);
-    float *bases = (float *)(mask_words + 2 * MASKS), *inners = bases + 2 * QUERIES, *biases = inners + 2 * QUERIES;
+    u64 *row_keys = (u64 *)(memory + (2 * ROWS + 4 * QUERIES) * SIZE * 2);
+    float *bases = (float *)(row_keys + 2 * QUERIES), *inners = bases + 2 * QUERIES, *biases = inners + 2 * QUERIES;
 
     const u32 warp = threadIdx.x / 32, head = blockIdx.y, stride = 3 * attention.hidden;
     const u32 start = offsets[tile.x];
@@ -160,6 +157,7 @@ __device__ __forceinline__ void keys_backward(const Attention<bf16> &attention, 
     const int to = min(length, first + ROWS + attention.behind);
     const int own_row = warp * 16 * STRIPS, own = first + own_row;
     const bool dropping = EXTRAS > 0 && attention.places;
+    const u64 head_key = dropping ? key_part(attention.key, head) : 0;
 
     const auto fetch = [&](int query, int stage) {
         copy_tile<SIZE, QUERIES, THREADS>(queries + stage * QUERIES * SIZE * 2, sequence + (size_t)query * stride,
@@ -173,16 +171,9 @@ __device__ __forceinline__ void keys_backward(const Attention<bf16> &attention, 
         const bool upper = threadIdx.x >= QUERIES;
         copy_word_async(shared_address((upper ? inners : bases) + stage * QUERIES + threadIdx.x % QUERIES),
                         (upper ? inner : log_sum_exp) + place, within);
-        if (dropping) {
-#pragma unroll
-            for (int i = 0; i < MASKS; i += THREADS) {
-                const u32 block = first / 32 + (i + threadIdx.x) / QUERIES;
-                const bool written = within && block * 32 < (u32)length;
-                copy_word_async(shared_address(mask_words + stage * MASKS + i + threadIdx.x),
-                                masks.at(head, written ? block : 0, start + (within ? row : 0)), written);
-            }
-        }
         copy_async_close();
+        if (dropping && !upper)
+            row_keys[stage * QUERIES + threadIdx.x] = row_key(head_key, attention.places[start + min(row, length - 1)]);
         if (EXTRAS == 2 && attention.bias) {
             for (int i = threadIdx.x; i < ROWS + QUERIES - 1; i += THREADS) {
                 const int distance = first - query + i - (QUERIES - 1) + attention.reach - 1;
@@ -217,8 +208,7 @@ __device__ __forceinline__ void keys_backward(const Attention<bf16> &attention, 
             __syncthreads();
         }
         if (query + QUERIES < to) fetch(query + QUERIES, stage ^ 1);
-        const QueryRows rows{bases + stage * QUERIES, inners + stage * QUERIES,
-                             mask_words + stage * MASKS + own_row / 32 * QUERIES, nullptr,
+        const QueryRows rows{bases + stage * QUERIES, inners + stage * QUERIES, row_keys + stage * QUERIES,
                              EXTRAS == 2 && attention.bias ? biases + stage * (ROWS + QUERIES) : nullptr};
 #pragma unroll 1
         for (int row = 0; row < QUERIES; row += STEP) {
@@ -302,7 +292,7 @@ __device__ __forceinline__ void short_backward(const Attention<bf16> &attention,
                 load_matrices(held_values[HELD ? k : 0][0], by_rows.at(values, own, k));
             }
         }
-        const QueryRows rows{bases, inners, nullptr, row_keys, nullptr};
+        const QueryRows rows{bases, inners, row_keys, nullptr};
 #pragma unroll 1
         for (int query = 0; query < length; query += STEP)
             keys_backward_step<SIZE, 1, STEP, EXTRAS, HELD, ROWS>(attention, own, own, query, query, length, keys,
@@ -337,8 +327,7 @@ __device__ __forceinline__ void short_backward(const Attention<bf16> &attention,
 #define KEYS_KERNEL(SIZE, EXTRAS)                                                                                      \
     extern "C" __global__ void __launch_bounds__(128) attention_keys_##SIZE##_##EXTRAS(BACKWARD_PARAMETERS) {          \
         keys_backward<SIZE, SIZE == 128 ? 1 : 2, 32, EXTRAS>(ATTENTION(bf16), offsets, tiles[blockIdx.x], dy,          \
-                                                             log_sum_exp, inner, Masks{masks, mask_blocks, rows},      \
-                                                             dqkv);                                                    \
+                                                             log_sum_exp, inner, dqkv);                                \
     }
 
 #define SHORT_KERNEL(SIZE, ROWS, EXTRAS)                                                                               \

@@ -12,8 +12,7 @@
 template <int SIZE, int STRIPS, int STEP, int EXTRAS>
 __device__ __forceinline__ void queries_backward(const Attention<bf16> &attention, const u32 *offsets, uint2 tile,
                                                  const bf16 *output, const bf16 *dy, const float *log_sum_exp,
-                                                 float *inner, const Masks &masks, bf16 *dqkv, float *dbias) {
-    static_assert(STEP == 32, "a step draws whole words of the mask");
+                                                 float *inner, bf16 *dqkv, float *dbias) {
     constexpr int ROWS = 64 * STRIPS, KEYS = 64, THREADS = 128, DEPTH = SIZE / 16;
     constexpr bool HELD = SIZE * STRIPS <= 128;
     SHARED_MEMORY(u8, memory);
@@ -42,6 +41,7 @@ __device__ __forceinline__ void queries_backward(const Attention<bf16> &attentio
     fetch(from, 0);
 
     const bool dropping = EXTRAS > 0 && attention.places;
+    const float dropout_factor = dropping ? attention.dropout_factor : 1.0f;
     const u64 head_key = dropping ? key_part(attention.key, head) : 0;
     u64 row_keys[STRIPS][2];
     // Of the scores, in powers of two.
@@ -151,24 +151,13 @@ __device__ __forceinline__ void queries_backward(const Attention<bf16> &attentio
 #pragma unroll
                 for (int s = 0; s < STRIPS; s++)
 #pragma unroll
-                    for (int half = 0; half < 2; half++) {
-                        u32 kept = 0;
+                    for (int n = 0; n < STEP / 8; n += 2)
 #pragma unroll
-                        for (int n = 0; n < STEP / 8; n += 2)
-#pragma unroll
-                            for (int i = 0; i < 2; i++) {
-                                const u32 drawn = draws(row_keys[s][half], here + n * 8 + lane % 4 * 2 + i);
-                                float &first = changes[s][n][2 * half + i], &second = changes[s][n + 1][2 * half + i];
-                                const bool keeps = keep_first(drawn, attention.threshold),
-                                           keeps_second = keep_second(drawn, attention.threshold);
-                                first = keeps ? first * attention.dropout_factor : 0.0f;
-                                second = keeps_second ? second * attention.dropout_factor : 0.0f;
-                                kept |= (keeps ? 1 << (2 * n + i) : 0) | (keeps_second ? 4 << (2 * n + i) : 0);
-                            }
-                        const int row = own + s * 16 + half * 8 + lane / 4;
-                        if (row < length)
-                            ((u8 *)masks.at(head, here / STEP, start + row))[lane % 4] = kept;
-                    }
+                        for (int i = 0; i < 4; i++) {
+                            const u32 drawn = draws(row_keys[s][i / 2], here + n * 8 + lane % 4 * 2 + i % 2);
+                            if (!keep_first(drawn, attention.threshold)) changes[s][n][i] = 0.0f;
+                            if (!keep_second(drawn, attention.threshold)) changes[s][n + 1][i] = 0.0f;
+                        }
             }
             const float *near = biases + ROWS - 1 - own_row + part + lane % 4 * 2 - lane / 4;
 #pragma unroll
@@ -181,7 +170,8 @@ __device__ __forceinline__ void queries_backward(const Attention<bf16> &attentio
                         float minus = -base[s][half];
                         if (EXTRAS == 2) minus += near[n * 8 + i % 2 - s * 16 - half * 8];
                         const float probability = power_of_two(fmaf(scores[s][n][i], factor, minus));
-                        scores[s][n][i] = probability * (changes[s][n][i] - row_inner[s][half]);
+                        scores[s][n][i] =
+                            probability * fmaf(changes[s][n][i], dropout_factor, -row_inner[s][half]);
                         if (EXTRAS == 2)
                             dscores[(own_row + s * 16 + half * 8 + lane / 4) * (STEP + 1) + column] =
                                 scores[s][n][i];
@@ -210,12 +200,11 @@ __device__ __forceinline__ void queries_backward(const Attention<bf16> &attentio
 
 template <int SIZE, int EXTRAS> __device__ __forceinline__ void
 queries_backward_tiles(const Attention<bf16> &attention, const bf16 *output, const bf16 *dy, const float *log_sum_exp,
-                       float *inner, const Masks &masks, bf16 *dqkv, float *dbias, const u32 *offsets,
-                       const uint2 *tiles, u32 tile_count) {
+                       float *inner, bf16 *dqkv, float *dbias, const u32 *offsets, const uint2 *tiles, u32 tile_count) {
     constexpr int STRIPS = SIZE == 128 ? 1 : 2;
     if (EXTRAS < 2) {
         queries_backward<SIZE, STRIPS, 32, EXTRAS>(attention, offsets, tiles[blockIdx.x], output, dy, log_sum_exp,
-                                                   inner, masks, dqkv, nullptr);
+                                                   inner, dqkv, nullptr);
         return;
     }
     const u32 distances = 2 * attention.reach - 1;
@@ -223,16 +212,15 @@ queries_backward_tiles(const Attention<bf16> &attention, const bf16 *output, con
     for (u32 i = threadIdx.x; i < distances; i += blockDim.x) part[(size_t)i * attention.heads + blockIdx.y] = 0.0f;
     for (u32 i = blockIdx.x; i < tile_count; i += gridDim.x) {
         __syncthreads();
-        queries_backward<SIZE, STRIPS, 32, EXTRAS>(attention, offsets, tiles[i], output, dy, log_sum_exp, inner, masks,
-                                                   dqkv, part);
+        queries_backward<SIZE, STRIPS, 32, EXTRAS>(attention, offsets, tiles[i], output, dy, log_sum_exp, inner, dqkv,
+                                                   part);
     }
 }
 
 #define QUERIES_KERNEL(SIZE, EXTRAS)                                                                                   \
     extern "C" __global__ void __launch_bounds__(128) attention_queries_##SIZE##_##EXTRAS(BACKWARD_PARAMETERS) {       \
-        queries_backward_tiles<SIZE, EXTRAS>(ATTENTION(bf16), output, dy, log_sum_exp, inner,                          \
-                                             Masks{masks, mask_blocks, rows}, dqkv, dbias, offsets, tiles,             \
-                                             tile_count);                                                       \
+        queries_backward_tiles<SIZE, EXTRAS>(ATTENTION(bf16), output, dy, log_sum_exp, inner, dqkv, dbias, offsets,    \
+                                             tiles, tile_count);                                                       \
     }
 
 EACH_KIND(QUERIES_KERNEL)
