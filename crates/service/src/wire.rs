@@ -81,7 +81,7 @@ pub struct NewExperiment {
 }
 
 /// What a run asks of the machine; it waits until that is free.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
@@ -93,12 +93,6 @@ pub struct Resources {
     pub memory: u64,
     /// Seconds from the start after which the run is ended with a failure. 0: no limit.
     pub seconds: u64,
-}
-
-impl Default for Resources {
-    fn default() -> Self {
-        Resources { cpus: 0, gpus: 0, memory: 0, seconds: 0 }
-    }
 }
 
 /// Asks for a run.

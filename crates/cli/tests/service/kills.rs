@@ -91,7 +91,7 @@ fn a_run_whose_workers_are_always_killed_fails_and_says_what_may_help() {
     let error = run.error.unwrap();
     assert_eq!((run.status, error.code.as_str()), (Status::Failed, "worker_lost"));
     assert!(error.message.contains("micro_batch_tokens"), "{error:?}");
-    assert_eq!(names(&server.path("data/runs")), Vec::<String>::new());
+    wait(|| names(&server.path("data/runs")).is_empty().then_some(()));
 }
 
 #[test]
