@@ -78,7 +78,8 @@ impl Pepper {
         Ok(self.hash(token)?.as_bytes().ct_eq(hash.as_bytes()).into())
     }
 
-    fn hash(&self, token: &str) -> Result<String> {
+    /// What is stored of a secret.
+    pub(crate) fn hash(&self, token: &str) -> Result<String> {
         let mac = Hmac::<Sha256>::new_from_slice(&self.0).map_err(|error| Error::Internal(error.to_string()))?;
         Ok(hexadecimal(&mac.chain_update(token).finalize().into_bytes()))
     }

@@ -1,8 +1,10 @@
 //! Start, check, shut down.
 
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -55,7 +57,13 @@ pub fn serve(settings: Settings, binary: PathBuf, ready: impl FnOnce(&Ready)) ->
             info!("going down: workers save and stop");
             draining.cancel();
         };
-        let served = axum::serve(listener, router(service.clone())).with_graceful_shutdown(stop).await;
+        let patience = Duration::from_secs(service.settings.patience_seconds);
+        let serving = axum::serve(listener, router(service.clone())).with_graceful_shutdown(stop);
+        let served = tokio::select! {
+            served = serving.into_future() => served,
+            // Whoever takes longer than a worker may to save has to come back.
+            () = too_long(&service, patience) => Ok(()),
+        };
         service.draining.cancel();
         let _ = dispatcher.await;
         service.database.close().await;
@@ -94,6 +102,12 @@ async fn begin(service: Arc<Service>) {
         tracing::error!(%error, "cannot tidy up what was left behind; trying again at the next start");
     }
     dispatch(service).await;
+}
+
+/// So long after the server was told to stop.
+async fn too_long(service: &Service, patience: Duration) {
+    service.draining.cancelled().await;
+    tokio::time::sleep(patience).await;
 }
 
 /// Makes a key at the first start.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::database::{Database, id};
+use crate::database::{Database, KeyRow, id};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::key::Pepper;
@@ -54,9 +54,22 @@ impl Service {
         })
     }
 
-    /// Removes what a crash left behind: uploads that no row knows, folders of runs that have ended.
+    /// The key that this token is, if it counts.
+    pub(crate) async fn key(&self, token: &str) -> Result<Option<KeyRow>> {
+        let Some(id) = Pepper::id(token) else { return Ok(None) };
+        let Some(key) = self.database.key(&id).await? else { return Ok(None) };
+        Ok(self.pepper.matches(token, &key.hash)?.then_some(key))
+    }
+
+    /// Removes what a crash left behind: files and artifacts that no row knows, folders of runs that have ended.
     pub(crate) async fn tidy(&self) -> Result<()> {
-        for file in self.storage.uploads()? {
+        let (files, runs) = self.storage.kept().await?;
+        for run in runs {
+            if self.database.any_run(&run).await?.is_none() {
+                self.storage.remove_run(&run, None).await?;
+            }
+        }
+        for file in files.into_iter().chain(self.storage.uploads()?) {
             if !self.database.knows_file(&file).await? {
                 self.storage.remove_file(&file).await?;
             }

@@ -59,6 +59,15 @@ impl Storage {
         Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
     }
 
+    /// Ids of the files that are kept, and of the runs that something is kept of.
+    pub(crate) async fn kept(&self) -> Result<(Vec<String>, Vec<String>)> {
+        let name = |key: &Key| key.parts().next_back().map(|part| part.as_ref().to_owned());
+        let files = self.store.list_with_delimiter(Some(&Key::from("files"))).await?;
+        let runs = self.store.list_with_delimiter(Some(&Key::from("runs"))).await?;
+        let files = files.objects.iter().filter_map(|object| name(&object.location)).collect();
+        Ok((files, runs.common_prefixes.iter().filter_map(name).collect()))
+    }
+
     /// Makes a whole upload a file.
     pub(crate) async fn keep(&self, file: &str) -> Result<()> {
         let (from, to) = (self.upload(file), self.root.join("files").join(file));

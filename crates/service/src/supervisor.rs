@@ -56,6 +56,14 @@ impl Supervisor {
         loop {
             match self.bring_to_end().await {
                 Ok(()) => break,
+                // Nothing that passes: the run cannot be started or published as it is.
+                Err(error @ Error::Refused { .. }) => {
+                    let _ = self.end(Ending::Failed(error.problem())).await;
+                    self.reload().await;
+                    if self.run.status.is_final() {
+                        break;
+                    }
+                }
                 Err(Error::LeaseLost(run)) => {
                     warn!(%run, "another server has taken the run over");
                     break;

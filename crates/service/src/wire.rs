@@ -296,6 +296,24 @@ pub struct CreatedKey {
     pub token: String,
 }
 
+/// A login that waits for somebody to approve it, as RFC 8628 names its parts.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct DeviceLogin {
+    /// What the program asks with; a secret.
+    pub device_code: String,
+    /// What a person types.
+    pub user_code: String,
+    /// Where.
+    pub verification_uri: String,
+    /// Where the code is filled in already.
+    pub verification_uri_complete: String,
+    /// Seconds until both codes end.
+    pub expires_in: u64,
+    /// Seconds between two questions.
+    pub interval: u64,
+}
+
 /// Something that went wrong, as a program can read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]

@@ -1,6 +1,6 @@
 //! `finetuner login`: keep a server's address and a key.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::BufRead;
 
 use anyhow::{Context, Result, bail};
 use service::client::{Client, Login};
@@ -10,23 +10,23 @@ use crate::terminal::Terminal;
 
 /// Log in to a server: `fit` runs there from now on
 ///
-/// The key is checked and kept in a file that only you can read. Without `--token` it is taken from FINETUNER_TOKEN, or
-/// asked for.
+/// Shows a code that somebody with a key approves in a browser; with `--token` a key is taken as it is. The key is kept in a
+/// file that only you can read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// The server's address
     #[arg(value_name = "URL", default_value = "http://localhost:7700")]
     server: String,
-    /// A key, as `finetuner serve` prints it at its first start
+    /// A key, as `finetuner serve` prints it at its first start; `-` reads it from standard input
     #[arg(long, value_name = "KEY", env = "FINETUNER_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
 
 const AFTER_HELP: &str = "\
 Examples:
-  finetuner login http://localhost:7700 --token ft_…
-  finetuner login http://localhost:7700 < key.txt";
+  finetuner login http://localhost:7700
+  finetuner login http://localhost:7700 --token - < key.txt";
 
 /// Checks and keeps a login.
 pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<()> {
@@ -34,11 +34,13 @@ pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<()> {
     if !server.starts_with("http://") && !server.starts_with("https://") {
         bail!("`{server}` is no server's address; expected one such as `http://localhost:7700`");
     }
-    let token = match arguments.token {
-        Some(token) => token,
-        None => ask()?,
+    let login = match arguments.token.as_deref() {
+        Some("-") => Login { server, token: read()? },
+        Some(token) => Login { server, token: token.trim().to_owned() },
+        None => Client::log_in(&server, &mut |login| {
+            terminal.ask(&format!("open {} and approve the code {}", login.verification_uri_complete, login.user_code));
+        })?,
     };
-    let login = Login { server, token: token.trim().to_owned() };
     let owner = Client::new(login.clone()).owner()?;
     let path = Login::path(variable)?;
     login.save(&path)?;
@@ -46,15 +48,11 @@ pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<()> {
     Ok(())
 }
 
-fn ask() -> Result<String> {
-    if std::io::stdin().is_terminal() {
-        // Where standard error is gone there is nobody to ask.
-        let _ = write!(std::io::stderr(), "Key: ");
-    }
+fn read() -> Result<String> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("cannot read a key")?;
     if line.trim().is_empty() {
-        bail!("expected a key with `--token`, in FINETUNER_TOKEN or on standard input");
+        bail!("expected a key on standard input");
     }
-    Ok(line)
+    Ok(line.trim().to_owned())
 }

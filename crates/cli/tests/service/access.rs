@@ -1,5 +1,8 @@
 //! Who may what, and sees what.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use super::support::{Server, follow};
@@ -88,4 +91,64 @@ fn what_belongs_to_somebody_else_is_not_there() {
         assert_eq!(list["data"], json!([]), "{path}");
     }
     assert_eq!(server.send("GET", "/v1/runs/first", &Value::Null).status, 200, "and still there for its owner");
+}
+
+#[test]
+fn a_login_without_a_key_waits_until_somebody_approves_its_code() {
+    let server = Server::start();
+    let post = |path: &str, form: &str| {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        server.send_as("", "POST", path, &headers, form.as_bytes())
+    };
+    let mut child = server.command(&format!("login {}", server.address)).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said = lines.next().unwrap().unwrap();
+    let code = said.rsplit(' ').next().unwrap().to_owned();
+    let address = said.split(' ').nth(1).unwrap();
+    let page = server.send_as("", "GET", address.trim_start_matches(&server.address), &[], &[]);
+    assert!(page.body.contains(&code) && page.header("content-security-policy").contains("default-src 'none'"));
+    let hostile = server.send_as("", "GET", "/activate?user_code=%22%3E%3Cscript%3E", &[], &[]).body;
+    assert!(!hostile.contains("<script>"), "{hostile}");
+
+    let approve = |code: &str, key: &str| post("/activate", &format!("user_code={code}&key={key}&decision=approve"));
+    let (_, reader) = key(&server, "admin", "read");
+    assert_eq!(approve(&code, "ft_x").status, 401);
+    assert_eq!(approve(&code, &reader).status, 401, "who may not start runs lets nobody");
+    assert_eq!(approve("BBBB-BBBB", &server.token).status, 404);
+    assert_eq!(approve(&code.to_lowercase(), &server.token).status, 200);
+    assert_eq!(approve(&code, &server.token).status, 404, "once");
+    assert!(child.wait().unwrap().success());
+    let stored = std::fs::read_to_string(server.path("home/.config/finetuner/login.json")).unwrap();
+    let stored: Value = serde_json::from_str(&stored).unwrap();
+    let token = stored["token"].as_str().unwrap();
+    assert_ne!(token, server.token);
+    let current = server.send_as(token, "GET", "/v1/keys/current", &[], &[]).json();
+    assert_eq!((current["owner"].as_str(), current["scope"].as_str()), (Some("admin"), Some("run")));
+}
+
+#[test]
+fn whoever_asks_for_a_login_gets_the_answers_of_the_standard() {
+    let server = Server::start();
+    let post = |path: &str, form: &str| {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        server.send_as("", "POST", path, &headers, form.as_bytes())
+    };
+    let begun = post("/oauth/device", "client_id=x").json();
+    let ask = |code: &str| {
+        let answer = post(
+            "/oauth/token",
+            &format!("grant_type=urn:ietf:params:oauth:grant-type:device_code&device_code={code}"),
+        );
+        (answer.status, answer.json()["error"].as_str().unwrap_or_default().to_owned())
+    };
+    let code = begun["device_code"].as_str().unwrap();
+    assert_eq!(ask(code), (400, "authorization_pending".into()));
+    assert_eq!(ask(code), (400, "slow_down".into()));
+    let user_code = begun["user_code"].as_str().unwrap();
+    let denied = format!("user_code={user_code}&key={}&decision=deny", server.token);
+    assert_eq!(post("/activate", &denied).status, 200);
+    assert_eq!(ask(code), (400, "access_denied".into()));
+    assert_eq!(ask(code), (400, "expired_token".into()));
+    assert_eq!(post("/oauth/token", "grant_type=password").json()["error"], "invalid_request");
+    assert_eq!(post("/oauth/token", "grant_type=password&device_code=x").json()["error"], "unsupported_grant_type");
 }

@@ -164,6 +164,20 @@ fn a_server_can_be_checked_watched_and_has_its_folder_alone() {
     server.stop();
     let checked = server.succeed("serve --data data --check --listen 127.0.0.1:0");
     assert_eq!(checked.matches("ok: ").count(), 4, "{checked}");
+
+    // What a crash between a row and its objects leaves goes at the next start.
+    let orphans = [
+        "objects/files/file-orphan",
+        "objects/runs/run-orphan/attempts/1/a",
+        "runs/run-orphan/job.json",
+        "uploads/file-x",
+    ];
+    for orphan in orphans {
+        let path = server.path("data").join(orphan);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    }
     server.restart();
     assert_eq!(server.client().owner().unwrap(), "admin", "the first key goes on");
+    wait(|| orphans.iter().all(|orphan| !server.path("data").join(orphan).exists()).then_some(()));
 }

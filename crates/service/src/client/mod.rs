@@ -3,6 +3,7 @@
 //! Whatever may be repeated is repeated while the network or the server fails: reading, an upload from where it broke off,
 //! a run under its `Idempotency-Key`, events from the last one that came.
 
+mod device;
 mod download;
 mod error;
 mod events;

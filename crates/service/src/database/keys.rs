@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-use super::{Database, now, rfc3339};
+use super::{Database, Tx, now, rfc3339};
 use crate::error::{Error, Result};
 use crate::key::Minted;
 use crate::wire::{Key, NewKey, Scope};
@@ -43,9 +43,17 @@ impl Database {
 
     /// Stores a new key.
     pub(crate) async fn add_key(&self, minted: &Minted, new: &NewKey, owner: &str) -> Result<Key> {
+        let mut tx = self.transaction().await?;
+        let key = Self::insert_key(&mut tx, minted, new, owner).await?;
+        tx.commit().await?;
+        Ok(key)
+    }
+
+    pub(super) async fn insert_key(tx: &mut Tx, minted: &Minted, new: &NewKey, owner: &str) -> Result<Key> {
         let created = now();
         let expires = new.days.map(|days| created + i64::from(days) * DAY);
-        let sql = "INSERT INTO keys (id, owner, name, scope, hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let sql = "INSERT INTO keys (id, owner, name, scope, hash, created_at, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
         sqlx::query(sql)
             .bind(&minted.id)
             .bind(owner)
@@ -54,7 +62,7 @@ impl Database {
             .bind(&minted.hash)
             .bind(created)
             .bind(expires)
-            .execute(&self.write)
+            .execute(&mut **tx)
             .await?;
         Ok(Key {
             id: minted.id.clone(),

@@ -4,6 +4,7 @@
 //! of its lease, and nothing is written where another server has taken over.
 
 mod artifacts;
+mod devices;
 mod events;
 mod experiments;
 mod files;
@@ -18,6 +19,7 @@ use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyPool, Executor, Row, Transaction};
 use ulid::Ulid;
 
+pub(crate) use self::devices::Polled;
 pub(crate) use self::events::Happened;
 pub(crate) use self::files::FileRow;
 pub(crate) use self::idempotency::Repeat;

@@ -7,7 +7,6 @@ use axum::http::request::Parts;
 use super::Shared;
 use crate::database::KeyRow;
 use crate::error::{Error, Kind, Result};
-use crate::key::Pepper;
 use crate::wire::Scope;
 
 /// The key that a request came with.
@@ -42,11 +41,7 @@ impl FromRequestParts<Shared> for Caller {
             .split_once(' ')
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token"));
         let token = token.map(|(_, token)| token.trim()).ok_or_else(wrong)?;
-        let id = Pepper::id(token).ok_or_else(wrong)?;
-        let key = shared.service.database.key(&id).await?.ok_or_else(wrong)?;
-        if !shared.service.pepper.matches(token, &key.hash)? {
-            return Err(wrong());
-        }
+        let key = shared.service.key(token).await?.ok_or_else(wrong)?;
         Ok(Caller(key))
     }
 }

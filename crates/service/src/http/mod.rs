@@ -3,6 +3,7 @@
 mod answer;
 mod artifacts;
 mod caller;
+mod device;
 mod events;
 mod experiments;
 mod files;
@@ -72,6 +73,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::current))
         .routes(routes!(keys::revoke))
+        .routes(routes!(device::begin))
+        .routes(routes!(device::token))
         .routes(routes!(operate::healthy))
         .routes(routes!(operate::ready))
         .routes(routes!(operate::metrics))
@@ -87,6 +90,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
     let shared = Shared { service, requests: Arc::new(Requests::default()) };
     let (router, description) = routes().split_for_parts();
     router
+        .route("/activate", axum::routing::get(device::page).post(device::decide))
         .route("/openapi.json", axum::routing::get(|| async { axum::Json(description) }))
         .fallback(answer::no_such_route)
         .method_not_allowed_fallback(answer::no_such_method)

@@ -22,7 +22,7 @@ use tokio::sync::Mutex;
 
 use super::{Observation, Runner};
 use crate::database::FileRow;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::request::data_path;
 use crate::storage::{Storage, on_disk};
 use crate::wire::Artifact;
@@ -203,7 +203,8 @@ impl Runner for ProcessRunner {
         let folder = self.folder(run);
         let job: Job = read_json(&folder.job())?;
         let output = folder.output(&job.spec);
-        let manifest = Manifest::read(run, read_json(&output.join(MANIFEST))?)?;
+        let manifest = Manifest::read(run, read_json(&output.join(MANIFEST))?);
+        let manifest = manifest.map_err(|error| damaged(error.to_string()))?;
         let mut artifact = Artifact {
             id: run.replacen("run", "artifact", 1),
             run: run.to_owned(),
@@ -213,7 +214,7 @@ impl Runner for ProcessRunner {
         for (name, record) in &manifest.files {
             let file = self.storage.add(run, attempt, name, &output.join(name)).await?;
             if (&file.sha256, file.bytes) != (&record.sha256, record.bytes) {
-                return Err(Error::Internal(format!("`{name}` of {run} has changed since it was written")));
+                return Err(damaged(format!("`{name}` has changed since it was written")));
             }
             artifact.files.insert(name.clone(), file);
         }
@@ -285,6 +286,15 @@ fn names(folder: &Path) -> Result<Vec<String>> {
         Err(error) => Err(Error::io("read", folder)(error)),
         Ok(entries) => Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()),
     }
+}
+
+/// What an attempt left cannot be published, now or later.
+fn damaged(problem: String) -> Error {
+    Error::refused(
+        Kind::Invalid,
+        "artifact_damaged",
+        format!("the artifact is damaged: {problem}; start the run again"),
+    )
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {

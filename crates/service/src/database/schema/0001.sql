@@ -10,6 +10,16 @@ CREATE TABLE keys (
     revoked_at BIGINT
 );
 
+-- Logins that wait for somebody to approve them (RFC 8628).
+CREATE TABLE devices (
+    hash TEXT PRIMARY KEY,
+    user_code TEXT NOT NULL UNIQUE,
+    owner TEXT,
+    denied BIGINT NOT NULL DEFAULT 0,
+    polled_at BIGINT NOT NULL DEFAULT 0,
+    expires_at BIGINT NOT NULL
+);
+
 CREATE TABLE experiments (
     id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
