@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::Server;
+use super::support::{Server, wait};
 
 fn announce(server: &Server, body: Value) -> String {
     let made = server.send("POST", "/v1/files", &body);
@@ -70,4 +70,24 @@ fn the_same_file_is_sent_once() {
     let second = client.upload(&server.path("train.csv"), &mut |done, _| again.push(done)).unwrap();
     assert_eq!(first, second);
     assert!(sent.len() > 1 && again == [first.bytes], "{sent:?} {again:?}");
+}
+
+#[test]
+fn an_upload_survives_the_server() {
+    let mut server = Server::start();
+    const BYTES: u64 = 300_000_000;
+    std::fs::File::create(server.path("large.csv")).unwrap().set_len(BYTES).unwrap();
+    let (client, path) = (server.client(), server.path("large.csv"));
+    let upload = std::thread::spawn(move || client.upload(&path, &mut |_, _| {}).unwrap());
+    let arrived = || {
+        let uploads = server.path("data/uploads");
+        let names = super::support::names(&uploads);
+        names.iter().filter_map(|name| uploads.join(name).metadata().ok()).map(|found| found.len()).sum::<u64>()
+    };
+    wait(|| (arrived() > 1_000_000).then_some(()));
+    assert!(arrived() < BYTES, "too fast to be broken off");
+    server.kill();
+    server.restart();
+    let file = upload.join().unwrap();
+    assert!(file.ready && file.received == BYTES, "{file:?}");
 }

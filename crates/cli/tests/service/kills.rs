@@ -62,15 +62,41 @@ fn a_killed_worker_goes_on_from_its_checkpoint_with_the_same_result() {
 fn a_worker_outlives_its_server_and_is_found_by_the_next() {
     let mut server = Server::start();
     let run = server.submit("first", json!({"epochs": 30}));
+    let (client, id) = (server.client(), run.id.clone());
+    let follower = std::thread::spawn(move || follow(&client, &id));
     wait(|| server.client().run("first").unwrap().checkpoint_step);
     let before = server.workers(&run.id);
     server.kill();
     assert_eq!(server.workers(&run.id), before);
     server.restart();
-    follow(&server.client(), &run.id);
+    let events = follower.join().unwrap();
+    assert_eq!(events, follow(&server.client(), &run.id), "who followed throughout has heard everything once");
     let run = server.client().run("first").unwrap();
     assert_eq!((run.status, run.attempts), (Status::Finished, 1), "the same worker finished it");
     assert_one_artifact(&server, &run.id);
+}
+
+#[test]
+fn a_worker_that_hangs_is_replaced() {
+    let server = Server::with(&[("PATIENCE_SECONDS", "4")]);
+    let run = server.submit("stuck", json!({"epochs": 30}));
+    wait(|| server.client().run("stuck").unwrap().checkpoint_step);
+    for worker in server.workers(&run.id) {
+        signal("-STOP", worker);
+    }
+    follow(&server.client(), &run.id);
+    let run = server.client().run("stuck").unwrap();
+    assert_eq!((run.status, run.attempts), (Status::Finished, 2));
+}
+
+#[test]
+fn a_run_gets_no_more_memory_than_it_asked_for() {
+    let server = Server::with(&[("MAX_LOSSES", "1")]);
+    let mut new = new_run(&server.upload(), "small", json!({}));
+    new.resources.memory = 40_000_000;
+    let run = server.client().create_run(&new).unwrap();
+    follow(&server.client(), &run.id);
+    assert_eq!(server.client().run("small").unwrap().status, Status::Failed);
 }
 
 #[test]

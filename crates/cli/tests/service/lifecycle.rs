@@ -69,6 +69,36 @@ fn fit_after_login_runs_at_the_server_and_brings_the_same_model_as_here() {
 }
 
 #[test]
+fn a_run_can_be_started_and_left_alone() {
+    let server = Server::start();
+    let at_server = |arguments: &str| {
+        let mut command = server.command(&format!("{arguments} --server {}", server.address));
+        let output = command.env("FINETUNER_TOKEN", &server.token).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(at_server(&format!("{FIT} --name alone --experiment search --detach")), "alone\n");
+    assert!(at_server("logs -f alone").ends_with("FINISHED\n"));
+    let events = at_server(&format!("{FIT} --name told --experiment search --output told --json"));
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (report, events) = events.split_last().unwrap();
+    assert_eq!((report["event"].as_str(), report["output"].as_str()), (Some("report"), Some("told")));
+    assert!(events.iter().map(|event| event["sequence"].as_i64().unwrap()).eq(1..=events.len() as i64));
+    let listed: Value = serde_json::from_str(&at_server("runs --experiment search --json")).unwrap();
+    let names: Vec<&str> = listed.as_array().unwrap().iter().map(|run| run["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["told", "alone"]);
+
+    let wrong = server
+        .command(&format!("fit --train-data train.csv --epochs 0 --server {}", server.address))
+        .env("FINETUNER_TOKEN", &server.token)
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    let unknown = server.run(&format!("fit --train-data train.csv --server {}", server.address));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no login for"), "{unknown:?}");
+}
+
+#[test]
 fn events_can_be_read_in_pages_and_gone_on_with() {
     let server = Server::start();
     let run = server.submit("first", json!({}));
