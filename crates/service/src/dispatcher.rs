@@ -76,8 +76,8 @@ async fn look(service: &Arc<Service>, held: &mut HashMap<String, JoinHandle<()>>
 /// Claims a run and sees to it, unless another server was first.
 async fn hold(service: &Arc<Service>, held: &mut HashMap<String, JoinHandle<()>>, run: RunRow) -> Result<()> {
     let Some(epoch) = service.database.claim(&run, &service.instance, service.lease()).await? else { return Ok(()) };
-    service.feed.tell(&run.id);
     let Some(run) = service.database.any_run(&run.id).await? else { return Ok(()) };
+    service.feed.tell(&run.id, run.last_event, &[]);
     let id = run.id.clone();
     held.insert(id, tokio::spawn(Supervisor::new(service.clone(), run, epoch).supervise()));
     Ok(())
@@ -90,7 +90,9 @@ async fn cancel(service: &Arc<Service>, run: &RunRow) -> Result<()> {
         Err(Error::LeaseLost(_)) => {}
         done => done?,
     }
-    service.feed.tell(&run.id);
+    if let Some(run) = service.database.any_run(&run.id).await? {
+        service.feed.tell(&run.id, run.last_event, &[]);
+    }
     Ok(())
 }
 

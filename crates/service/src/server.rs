@@ -58,7 +58,9 @@ pub fn serve(settings: Settings, binary: PathBuf, ready: impl FnOnce(&Ready)) ->
             draining.cancel();
         };
         let patience = Duration::from_secs(service.settings.patience_seconds);
-        let serving = axum::serve(listener, router(service.clone())).with_graceful_shutdown(stop);
+        // Made once: axum would otherwise make every route anew for each connection, a megabyte each.
+        let routes = router(service.clone()).into_make_service();
+        let serving = axum::serve(listener, routes).with_graceful_shutdown(stop);
         let served = tokio::select! {
             served = serving.into_future() => served,
             // Whoever takes longer than a worker may to save has to come back.

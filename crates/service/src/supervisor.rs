@@ -130,7 +130,7 @@ impl Supervisor {
         self.reload().await;
         self.run.attempt = attempt;
         self.offset = 0;
-        self.service.feed.tell(&self.run.id);
+        self.service.feed.tell(&self.run.id, self.run.last_event, &[]);
         let service = &self.service;
         let files = service.database.run_files(&self.run.id).await?;
         let threads = service.threads(self.run.resources.cpus);
@@ -198,12 +198,12 @@ impl Supervisor {
                 .filter(|line| !matches!(line.event, Event::State { .. }))
                 .map(|line| Happened { time: line.time, event: line.event })
                 .collect();
-            self.service.database.record(&self.run.id, self.epoch, &happened, offset, phase).await?;
+            let last = self.service.database.record(&self.run.id, self.epoch, &happened, offset, phase).await?;
             if happened.iter().any(|happened| matches!(happened.event, Event::Checkpoint { .. })) {
                 self.run.losses = 0;
             }
             self.offset = offset;
-            self.service.feed.tell(&self.run.id);
+            self.service.feed.tell(&self.run.id, last, &happened);
         }
     }
 
@@ -220,8 +220,8 @@ impl Supervisor {
 
     async fn end(&mut self, ending: Ending) -> Result<()> {
         self.service.database.end(&self.run, self.epoch, &ending).await?;
-        self.service.feed.tell(&self.run.id);
         self.reload().await;
+        self.service.feed.tell(&self.run.id, self.run.last_event, &[]);
         info!(run = %self.run.id, status = self.run.status.name(), "the run has ended");
         self.service.runner.clean(&self.run.id, self.run.keeps_checkpoint()).await
     }

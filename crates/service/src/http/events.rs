@@ -7,8 +7,8 @@ use axum::Json;
 use axum::body::Body as Stream;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use finetuner::event::{Event, Level};
 use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
@@ -20,11 +20,11 @@ use super::caller::Caller;
 use super::experiments::Part;
 use super::{Shared, page};
 use crate::error::{Error, Kind, Result};
-use crate::status::Status;
+use crate::feed::Batch;
 use crate::wire::{Checkpoint, ErrorBody, Metric, Page, RunEvent, Scope};
 
 /// Events read at once.
-const BATCH: i64 = 200;
+const BATCH: i64 = 50;
 
 /// Proxies close what is silent for longer than this; another server's events are seen as late as this.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -91,12 +91,12 @@ pub(super) async fn events(
     if run.status.is_final() && after >= run.last_event {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let watch = shared.service.feed.subscribe(&run.id);
-    let following = Following { shared: shared.clone(), run: run.id, after, watch, ended: false };
-    let stream = stream::unfold(following, Following::next).flat_map(stream::iter);
-    let first = stream::iter([Ok::<_, Infallible>(Sent::default().retry(Duration::from_secs(2)))]);
-    let alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok(Sse::new(first.chain(stream)).keep_alive(alive).into_response())
+    let watch = shared.service.feed.subscribe(&run.id, run.last_event);
+    let following = Following { shared: shared.clone(), run: run.id, after, watch, behind: true, ended: false };
+    let stream = stream::unfold(following, Following::next).map(Ok::<_, Infallible>);
+    let first = stream::iter([Ok(Bytes::from_static(b"retry: 2000\n\n"))]);
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    Ok((headers, Stream::from_stream(first.chain(stream))).into_response())
 }
 
 /// Somebody who follows a run.
@@ -104,50 +104,41 @@ struct Following {
     shared: Shared,
     run: String,
     after: i64,
-    watch: watch::Receiver<u64>,
+    watch: watch::Receiver<i64>,
+    /// Whether the database may have more than was told.
+    behind: bool,
     ended: bool,
 }
 
 impl Following {
     /// The next events, as soon as there are some; `None` after the run's last one, or when the server goes down.
-    async fn next(mut self) -> Option<(Vec<std::result::Result<Sent, Infallible>>, Self)> {
+    async fn next(mut self) -> Option<(Bytes, Self)> {
         let service = self.shared.service.clone();
         while !self.ended {
-            self.watch.mark_unchanged();
-            // The stream ends early where the database fails; whoever follows comes back with the last number.
-            let events = service.database.events(&self.run, self.after, BATCH).await.ok()?;
-            if let Some(last) = events.last() {
-                self.after = last.sequence;
-                self.ended = is_last(last);
-                let sent = events.iter().map(|event| Ok(sent(event))).collect();
-                return Some((sent, self));
+            if self.behind || self.after < *self.watch.borrow_and_update() {
+                let told = service.feed.batch(&self.run, self.after + 1);
+                let batch = match &told {
+                    Some(_) => told.clone(),
+                    // The stream ends early where the database fails; whoever follows comes back with the last number.
+                    None => Batch::of(&service.database.events(&self.run, self.after, BATCH).await.ok()?),
+                };
+                self.behind = told.is_none() && batch.is_some();
+                if let Some(batch) = batch {
+                    (self.after, self.ended) = (batch.last, batch.ended);
+                    return Some((batch.text, self));
+                }
             }
             tokio::select! {
-                _ = self.watch.changed() => {}
-                () = tokio::time::sleep(KEEP_ALIVE) => {}
+                changed = self.watch.changed() => changed.ok()?,
                 () = service.draining.cancelled() => return None,
+                () = tokio::time::sleep(KEEP_ALIVE) => {
+                    self.behind = true;
+                    return Some((Bytes::from_static(b":\n\n"), self));
+                }
             }
         }
         None
     }
-}
-
-/// Whether nothing follows an event.
-fn is_last(event: &RunEvent) -> bool {
-    matches!(&event.event, Event::State { state } if Status::from_name(state).is_some_and(Status::is_final))
-}
-
-fn sent(event: &RunEvent) -> Sent {
-    let name = match &event.event {
-        Event::Log { .. } => "log",
-        Event::Progress { .. } => "progress",
-        Event::Metric { .. } => "metric",
-        Event::Checkpoint { .. } => "checkpoint",
-        Event::State { .. } => "state",
-        _ => "event",
-    };
-    let data = serde_json::to_string(event).unwrap_or_default();
-    Sent::default().id(event.sequence.to_string()).event(name).data(data)
 }
 
 /// What a run said for people, a line each.

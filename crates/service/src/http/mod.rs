@@ -14,7 +14,10 @@ mod runs;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::header;
 use axum::middleware;
+use axum::response::IntoResponse;
+use bytes::Bytes;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -89,13 +92,18 @@ pub fn description() -> utoipa::openapi::OpenApi {
 pub(crate) fn router(service: Arc<Service>) -> Router {
     let shared = Shared { service, requests: Arc::new(Requests::default()) };
     let (router, description) = routes().split_for_parts();
+    let description = Bytes::from(description.to_json().unwrap_or_default());
     router
         .route("/activate", axum::routing::get(device::page).post(device::decide))
-        .route("/openapi.json", axum::routing::get(|| async { axum::Json(description) }))
+        .route("/openapi.json", axum::routing::get(move || openapi(description.clone())))
         .fallback(answer::no_such_route)
         .method_not_allowed_fallback(answer::no_such_method)
         .layer(middleware::from_fn_with_state(shared.clone(), operate::observe))
         .with_state(shared)
+}
+
+async fn openapi(description: Bytes) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], description)
 }
 
 /// A page out of one item more than it may hold.
