@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use console::style;
 use finetuner::Error;
+use service::client;
 
 /// The command line or the spec is wrong; as clap says it too.
 const USAGE: u8 = 2;
@@ -23,10 +24,15 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         self::hint_line(hint);
     }
-    match error.downcast_ref::<Error>() {
-        Some(Error::Spec { .. }) => ExitCode::from(USAGE),
-        _ => ExitCode::FAILURE,
+    if matches!(error.downcast_ref(), Some(Error::Spec { .. })) || is_spec_refusal(error) {
+        return ExitCode::from(USAGE);
     }
+    ExitCode::FAILURE
+}
+
+/// Whether a server refused a spec: the same mistake, found elsewhere.
+fn is_spec_refusal(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(client::Error::Refused { problem, .. }) if problem.code == "invalid_spec")
 }
 
 /// Advice on its own line.
@@ -48,6 +54,9 @@ fn tell(label: &str, message: &str) {
 fn messages(error: &anyhow::Error) -> Vec<String> {
     if let Some(Error::Spec { problems }) = error.downcast_ref() {
         return problems.iter().map(ToString::to_string).collect();
+    }
+    if is_spec_refusal(error) {
+        return error.to_string().lines().map(str::to_owned).collect();
     }
     let mut message = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

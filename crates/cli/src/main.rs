@@ -6,6 +6,7 @@
 mod commands;
 mod exit;
 mod model;
+mod remote;
 mod rows;
 mod terminal;
 mod texts;

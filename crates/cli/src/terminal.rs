@@ -56,6 +56,11 @@ impl Terminal {
         }
     }
 
+    /// Something to do now, said however quiet it is to be.
+    pub(crate) fn ask(&self, message: &str) {
+        self.line(message);
+    }
+
     /// Something to act on.
     pub(crate) fn warn(&self, message: &str) {
         self.line(&format!("{} {message}", style("warning:").yellow().bold().for_stderr()));

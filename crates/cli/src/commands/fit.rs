@@ -1,4 +1,6 @@
-//! `finetuner fit`: fine-tune a model.
+//! `finetuner fit`: fine-tune a model, here or on a server.
+
+mod remote;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,6 +14,7 @@ use finetuner::spec::{Field, FieldType, RunSpec};
 use finetuner::train::{self, Outcome, Report};
 use serde_json::json;
 
+use crate::remote::ServerArguments;
 use crate::terminal::{self, Terminal};
 use crate::{exit, model};
 
@@ -31,7 +34,29 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    placement: Placement,
+    #[command(flatten)]
     flags: SpecFlags,
+}
+
+/// Where a run runs.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Where it runs")]
+struct Placement {
+    #[command(flatten)]
+    server: ServerArguments,
+    /// Run on this machine, whoever is logged in where
+    #[arg(long, conflicts_with = "server")]
+    local: bool,
+    /// On a server: the run's name. Default: made of the model's
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// On a server: the experiment, made if need be. Default: `default`
+    #[arg(long, value_name = "NAME")]
+    experiment: Option<String>,
+    /// On a server: start the run, print its name and do not wait for it
+    #[arg(long)]
+    detach: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -43,7 +68,9 @@ Examples:
   finetuner fit --dataset train_data=pairs.csv,loss=MultipleNegativesRankingLoss --dataset train_data=sts.csv,loss=CoSENTLoss
   finetuner fit --train-data texts.txt
   finetuner fit run.toml --output runs/second --resume
+  finetuner fit run.toml --server http://localhost:7700 --name first
 
+After `finetuner login` a run goes to the server: its data is uploaded, its events are shown, its model is downloaded.
 Ctrl-C saves a checkpoint after the current step and stops with exit code 130; a second one stops at once.";
 
 /// Fine-tunes a model.
@@ -55,6 +82,10 @@ pub(crate) fn run(arguments: Arguments, threads: Option<usize>, terminal: &mut T
         let text = if arguments.json { serde_json::to_string_pretty(&spec)? + "\n" } else { toml::to_string(&spec)? };
         terminal::print(&text)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    let server = if arguments.placement.local { None } else { arguments.placement.server.find()? };
+    if let Some(client) = server {
+        return remote::run(&client, &spec, &arguments.placement, arguments.json, terminal);
     }
     spec.check()?;
     let output = train::output_folder(&spec);

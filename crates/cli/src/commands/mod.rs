@@ -1,14 +1,22 @@
 //! Every command, one file each.
 
+mod cancel;
 mod check;
 mod devices;
 mod encode;
 mod evaluate;
 mod fit;
+mod login;
+mod logout;
+mod logs;
 mod mine;
 mod models;
+mod pull;
+mod runs;
 mod search;
+mod serve;
 mod synthesize;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -29,12 +37,21 @@ pub(crate) enum Command {
     Synthesize(synthesize::Arguments),
     Models(models::Arguments),
     Devices(devices::Arguments),
+    Serve(serve::Arguments),
+    Login(login::Arguments),
+    Logout(logout::Arguments),
+    Runs(runs::Arguments),
+    Logs(logs::Arguments),
+    Cancel(cancel::Arguments),
+    Pull(pull::Arguments),
+    Worker(worker::Arguments),
 }
 
 /// Runs a command on `threads` threads, or on one per core.
 pub(crate) fn run(command: Command, threads: Option<usize>, terminal: &mut Terminal) -> Result<ExitCode> {
     let result = match command {
         Command::Fit(arguments) => return fit::run(arguments, threads, terminal), // makes its own threads
+        Command::Worker(arguments) => return worker::run(&arguments),             // so does this
         Command::Check(arguments) => return thread_pool(threads)?.install(|| check::run(&arguments, terminal)),
         Command::Evaluate(arguments) => thread_pool(threads)?.install(|| evaluate::run(&arguments, terminal)),
         Command::Encode(arguments) => thread_pool(threads)?.install(|| encode::run(&arguments, terminal)),
@@ -43,6 +60,13 @@ pub(crate) fn run(command: Command, threads: Option<usize>, terminal: &mut Termi
         Command::Synthesize(arguments) => thread_pool(threads)?.install(|| synthesize::run(&arguments, terminal)),
         Command::Models(arguments) => models::run(&arguments),
         Command::Devices(arguments) => thread_pool(threads)?.install(|| devices::run(&arguments)),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Login(arguments) => login::run(arguments, terminal),
+        Command::Logout(_) => logout::run(terminal),
+        Command::Runs(arguments) => runs::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments, terminal),
+        Command::Cancel(arguments) => cancel::run(&arguments, terminal),
+        Command::Pull(arguments) => pull::run(&arguments, terminal),
     };
     result.map(|()| ExitCode::SUCCESS)
 }

@@ -98,7 +98,7 @@ impl Field {
     }
 
     /// Whether a value of a file is of the field's type.
-    pub(super) fn accepts(&self, value: &Value) -> bool {
+    pub fn accepts(&self, value: &Value) -> bool {
         match self.value {
             _ if value.is_null() => self.optional,
             FieldType::Text | FieldType::Path => value.is_string(),

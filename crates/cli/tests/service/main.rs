@@ -1,0 +1,12 @@
+//! A server of the real binary, its workers and its clients, on loopback.
+
+#![expect(clippy::unwrap_used, reason = "what cannot be set up fails the test")]
+#![cfg(unix)]
+
+mod access;
+mod cancel;
+mod files;
+mod kills;
+mod lifecycle;
+mod requests;
+mod support;

@@ -1,0 +1,280 @@
+//! A folder, a server in it, and what clients need.
+
+use std::fmt::Write;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use finetuner::event::Event;
+use serde_json::{Map, Value, json};
+use service::client::{Client, Login};
+use service::status::Status;
+use service::wire::{NewRun, Resources, Run, RunEvent};
+use tempfile::TempDir;
+
+/// Longer than anything here takes; what takes longer has failed.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
+
+/// A server, ended with the test.
+pub(crate) struct Server {
+    folder: TempDir,
+    child: Option<Child>,
+    pub(crate) address: String,
+    pub(crate) token: String,
+    variables: Vec<(&'static str, String)>,
+}
+
+/// What a raw request got.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A server with these settings.
+    pub(crate) fn with(settings: &[(&'static str, &str)]) -> Self {
+        let variables = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Server { folder, child: None, address: String::new(), token: String::new(), variables };
+        server.begin("127.0.0.1:0");
+        let training: String = (0..96).fold("text,label\n".into(), |rows, number| rows + &row(number));
+        std::fs::write(server.path("train.csv"), training).unwrap();
+        server
+    }
+
+    fn begin(&mut self, listen: &str) {
+        let mut command = self.command(&format!("serve --data data --listen {listen}"));
+        command.envs(self.variables.iter().map(|(name, value)| (format!("FINETUNER_SERVER_{name}"), value)));
+        let log = std::fs::File::options().create(true).append(true).open(self.path("server.log")).unwrap();
+        let mut child = command.env("RUST_LOG", "debug,sqlx=info").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            if let Some(address) = line.strip_prefix("Finetuner listens on ") {
+                self.address = address.to_owned();
+                if !self.token.is_empty() {
+                    break;
+                }
+            } else if let Some(token) = line.strip_prefix("First key, shown this once: ") {
+                self.token = token.to_owned();
+                break;
+            }
+        }
+        assert!(!self.address.is_empty() && !self.token.is_empty(), "the server did not start: {}", self.log());
+        self.child = Some(child);
+    }
+
+    /// As a crash of the server would.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// As an administrator would.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        signal("-TERM", child.id());
+        assert!(wait(|| child.try_wait().unwrap()).success(), "{}", self.log());
+    }
+
+    /// Starts the server again at its address.
+    pub(crate) fn restart(&mut self) {
+        let listen = self.address.trim_start_matches("http://").to_owned();
+        self.begin(&listen);
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("server.log")).unwrap_or_default()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The binary in the folder of the test, as a user with a home there.
+    pub(crate) fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_finetuner"));
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.env_clear().env("HOME", self.path("home")).env("HF_HUB_OFFLINE", "1");
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs what must work; gives its standard output.
+    pub(crate) fn succeed(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments}: {output:?}\n{}", self.log());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(&self.token)
+    }
+
+    pub(crate) fn client_with(&self, token: &str) -> Client {
+        Client::new(Login { server: self.address.clone(), token: token.to_owned() })
+    }
+
+    /// A request as this key.
+    pub(crate) fn send_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.address));
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut answer = agent.run(request.body(body).unwrap()).unwrap();
+        let headers = answer.headers().iter();
+        let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+        Answer { status: answer.status().as_u16(), headers, body: answer.body_mut().read_to_string().unwrap() }
+    }
+
+    pub(crate) fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        self.send_as(&self.token, method, path, &[], &body)
+    }
+
+    /// Uploads the training data; gives its id.
+    pub(crate) fn upload(&self) -> String {
+        self.client().upload(&self.path("train.csv"), &mut |_, _| {}).unwrap().id
+    }
+
+    /// Starts a run of `mini` with these fields besides.
+    pub(crate) fn submit(&self, name: &str, fields: Value) -> Run {
+        self.client().create_run(&new_run(&self.upload(), name, fields)).unwrap()
+    }
+
+    /// The process ids of a run's workers that may be alive.
+    pub(crate) fn workers(&self, run: &str) -> Vec<u32> {
+        let attempts = std::fs::read_dir(self.path("data/runs").join(run).join("attempts"));
+        let locks = attempts.into_iter().flatten().map(|entry| entry.unwrap().path().join("lock"));
+        let held = locks.filter(|lock| std::fs::File::open(lock).is_ok_and(|file| file.try_lock_shared().is_err()));
+        held.filter_map(|lock| std::fs::read_to_string(lock).ok()?.trim().parse().ok()).collect()
+    }
+}
+
+impl Drop for Server {
+    #[expect(clippy::print_stderr, reason = "what a failed test says beside its panic")]
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // Workers outlive a server that was killed.
+        let runs = std::fs::read_dir(self.path("data/runs")).into_iter().flatten();
+        for run in runs.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+            for worker in self.workers(&run) {
+                signal("-KILL", worker);
+            }
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("the end of the server's log:");
+            lines.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The error's code, after a look at its shape.
+    pub(crate) fn code(&self) -> String {
+        let body = self.json();
+        let error = &body["error"];
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{self:?}");
+        assert!(error["type"].is_string() && error.get("param").is_some(), "{self:?}");
+        error["code"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).unwrap_or_default()
+    }
+}
+
+/// A request for a run of `mini`, short unless `fields` say otherwise.
+pub(crate) fn new_run(file: &str, name: &str, fields: Value) -> NewRun {
+    let mut spec: Map<String, Value> = json!({
+        "model": "mini", "train_data": file, "kind": "labelled", "epochs": 1, "batch_size": 16, "threads": 1,
+        "learning_rate": 1e-4, "val_split": 0.2, "canary": false, "max_length": 8,
+    })
+    .as_object()
+    .unwrap()
+    .clone();
+    spec.extend(fields.as_object().unwrap().clone());
+    NewRun {
+        spec,
+        name: Some(name.to_owned()),
+        experiment: None,
+        description: String::new(),
+        priority: 0,
+        resources: Resources::default(),
+    }
+}
+
+/// A labelled text; those of different numbers differ.
+fn row(number: usize) -> String {
+    let words = ["card", "loan", "train", "bread", "river", "music", "cloud", "tree"];
+    let topic = words[number % words.len()];
+    let mut row = String::new();
+    let _ = writeln!(row, "{topic} {} {},{topic}", words[number / 8 % words.len()], number);
+    row
+}
+
+/// Asks again until there is an answer.
+pub(crate) fn wait<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < DEADLINE, "waited for too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub(crate) fn signal(signal: &str, process: u32) {
+    // It may have ended by itself in the meantime.
+    let _ = Command::new("kill").args([signal, &process.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// Follows a run to its end: every event, which must have no gap and one final state, the last.
+pub(crate) fn follow(client: &Client, run: &str) -> Vec<RunEvent> {
+    let events: Vec<RunEvent> = client.events(run, 0).map(|event| event.unwrap()).collect();
+    let numbers: Vec<i64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(numbers, (1..=events.len() as i64).collect::<Vec<_>>());
+    let last = events.len() - 1;
+    for (place, event) in events.iter().enumerate() {
+        let is_final = matches!(&event.event, Event::State { state } if Status::from_name(state).unwrap().is_final());
+        assert_eq!(is_final, place == last, "{event:?}");
+    }
+    events
+}
+
+/// Names in a folder.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}

@@ -1,0 +1,56 @@
+//! Fine-tuning as a service: one HTTP API, a queue of runs, the workers that train them, and the client of all that.
+//!
+//! Modules in reading order; each uses only those above it:
+//! 1. `status`: the states of a run and what may follow what
+//! 2. `wire`: what goes over HTTP, the same for server and client
+//! 3. `worker`: what a server and its worker processes say to each other, by files
+//! 4. `client`: the API from the other side, blocking and small
+//! 5. `error`: everything that goes wrong, as a status, a code, a field and what to do
+//! 6. `settings`: a file and the environment
+//! 7. `key`: bearer keys, shown once and stored as a keyed hash
+//! 8. `database`: the truth: rows and transactions
+//! 9. `storage`: files, artifacts
+//! 10. `request`: is what was asked for something that may run here?
+//! 11. `runner`: how a run is run: a process
+//! 12. `feed`: who waits for a run's events hears that there are some
+//! 13. `queue`: who runs next and why others wait
+//! 14. `service`: what every part of a server shares
+//! 15. `supervisor`: one run from its claim to its final state
+//! 16. `dispatcher`: desired state to running workers, again and again
+//! 17. `http`: routes
+//! 18. `server`: start, check, shut down
+//!
+//! Without the feature `server` only the first four are built, and nothing asynchronous.
+
+pub mod status;
+pub mod wire;
+pub mod worker;
+pub mod client;
+#[cfg(feature = "server")]
+pub mod error;
+#[cfg(feature = "server")]
+pub mod settings;
+#[cfg(feature = "server")]
+pub(crate) mod key;
+#[cfg(feature = "server")]
+pub(crate) mod database;
+#[cfg(feature = "server")]
+pub(crate) mod storage;
+#[cfg(feature = "server")]
+pub(crate) mod request;
+#[cfg(feature = "server")]
+pub(crate) mod runner;
+#[cfg(feature = "server")]
+pub(crate) mod feed;
+#[cfg(feature = "server")]
+pub(crate) mod queue;
+#[cfg(feature = "server")]
+pub(crate) mod service;
+#[cfg(feature = "server")]
+pub(crate) mod supervisor;
+#[cfg(feature = "server")]
+pub(crate) mod dispatcher;
+#[cfg(feature = "server")]
+pub mod http;
+#[cfg(feature = "server")]
+pub mod server;

@@ -1,0 +1,191 @@
+//! What a server is told: a TOML file, overridden by the environment (`FINETUNER_SERVER_LISTEN` for `listen`).
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use finetuner::error::nearest;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "FINETUNER_SERVER_";
+
+/// Every setting with its default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where to listen. Default `127.0.0.1:7700`, which only this machine reaches; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The folder for everything that is not put elsewhere. Default `finetuner-data`.
+    pub data: PathBuf,
+    /// `sqlite://…` or `postgres://…`. Default: SQLite in `data`.
+    pub database: Secret,
+    /// Runs at once. Default 1.
+    pub runs: usize,
+    /// Runs at once of one key. Default 4.
+    pub runs_per_key: usize,
+    /// Processors that all runs share; 0: those of the machine. Default 0.
+    pub cpus: u32,
+    /// GPUs that all runs share. Default 0.
+    pub gpus: u32,
+    /// Memory in bytes that runs may ask for together; 0: not counted. Default 0.
+    pub memory: u64,
+    /// Bytes of the largest upload. Default 100 GB.
+    pub max_file_bytes: u64,
+    /// Workers of one run that may be lost in a row without a new checkpoint. Default 5.
+    pub max_losses: u32,
+    /// Seconds that a server's claim on a run lasts unless renewed. Default 15.
+    pub lease_seconds: u64,
+    /// Seconds that a worker may be silent, or take to stop, until it is killed. Default 60.
+    pub patience_seconds: u64,
+    /// The log: `text` or `json`. Default `text`.
+    pub log: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            data: PathBuf::from("finetuner-data"),
+            database: Secret(String::new()),
+            runs: 1,
+            runs_per_key: 4,
+            cpus: 0,
+            gpus: 0,
+            memory: 0,
+            max_file_bytes: 100_000_000_000,
+            max_losses: 5,
+            lease_seconds: 15,
+            patience_seconds: 60,
+            log: "text".into(),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the settings: environment over file over default.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] that names the file or variable, the setting and what was expected.
+    pub fn read(file: Option<&Path>, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self> {
+        let wrong = |error: String| Error::Settings(error);
+        let defaults = toml::Table::try_from(Settings::default()).map_err(|error| wrong(error.to_string()))?;
+        let mut table = match file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+                text.parse::<toml::Table>().map_err(|error| wrong(format!("{}: {error}", path.display())))?
+            }
+            None => toml::Table::new(),
+        };
+        for (variable, value) in environment {
+            let Some(name) = variable.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+            let name = name.to_lowercase();
+            let value =
+                value.to_str().ok_or_else(|| wrong(format!("{PREFIX}{}: is not UTF-8", name.to_uppercase())))?;
+            let value = match defaults.get(&name) {
+                Some(toml::Value::Integer(_)) => {
+                    let number = value.parse().map_err(|_| {
+                        wrong(format!("{PREFIX}{}: expected a whole number, got `{value}`", name.to_uppercase()))
+                    })?;
+                    toml::Value::Integer(number)
+                }
+                _ => toml::Value::String(value.to_owned()),
+            };
+            table.insert(name, value);
+        }
+        if let Some(unknown) = table.keys().find(|name| !defaults.contains_key(*name)) {
+            let known = nearest(unknown, defaults.keys().map(String::as_str));
+            return Err(wrong(format!("`{unknown}` is no setting of the server{known}")));
+        }
+        let settings: Settings = table.try_into().map_err(|error| wrong(error.to_string()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Whether the settings make sense; [`Settings::read`] has asked already.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] that names the setting and what was expected.
+    pub fn check(&self) -> Result<()> {
+        for (name, value) in [
+            ("runs", self.runs as u64),
+            ("runs_per_key", self.runs_per_key as u64),
+            ("max_losses", u64::from(self.max_losses)),
+            ("lease_seconds", self.lease_seconds),
+            ("patience_seconds", self.patience_seconds),
+        ] {
+            if value == 0 {
+                return Err(Error::Settings(format!("`{name}`: expected 1 or more, got 0")));
+            }
+        }
+        if !["text", "json"].contains(&self.log.as_str()) {
+            return Err(Error::Settings(format!("`log`: expected `text` or `json`, got `{}`", self.log)));
+        }
+        if !self.listen.ip().is_loopback() {
+            // Keys would cross the network as they are.
+            return Err(Error::Settings(format!(
+                "`listen`: {} is reachable from other machines, and this server speaks no TLS yet; listen on loopback \
+                 and put a proxy that does in front of it",
+                self.listen
+            )));
+        }
+        Ok(())
+    }
+
+    /// Processors that runs share.
+    pub(crate) fn all_cpus(&self) -> u32 {
+        match self.cpus {
+            0 => std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
+            cpus => cpus,
+        }
+    }
+}
+
+/// A text that does not show itself.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub(crate) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.0.is_empty() { "Secret()" } else { "Secret(…)" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, variables: &[(&str, &str)]) -> Result<Settings> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("server.toml");
+        std::fs::write(&file, text).unwrap();
+        Settings::read(Some(&file), variables.iter().map(|(name, value)| (name.into(), value.into())))
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_over_the_default() {
+        let settings = read(
+            "runs = 2\nruns_per_key = 3\n",
+            &[("FINETUNER_SERVER_RUNS", "5"), ("FINETUNER_SERVER_DATABASE", "sqlite://x"), ("FINETUNER_SEED", "1")],
+        )
+        .unwrap();
+        assert_eq!((settings.runs, settings.runs_per_key, settings.max_losses), (5, 3, 5));
+        assert_eq!(settings.database.0, "sqlite://x");
+        assert!(!format!("{settings:?}").contains("sqlite"), "{settings:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, variable, expected) in [
+            ("run = 1", ("A", "1"), "`run` is no setting of the server, did you mean `runs`?"),
+            ("runs = 0", ("A", "1"), "`runs`: expected 1 or more"),
+            ("listen = \"0.0.0.0:80\"", ("A", "1"), "speaks no TLS"),
+            ("", ("FINETUNER_SERVER_RUNS", "many"), "FINETUNER_SERVER_RUNS: expected a whole number, got `many`"),
+        ] {
+            let error = read(text, &[variable]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Files and artifacts as objects; uploads that are under way as files of this machine.
+//!
+//! ```text
+//! files/<file id>                              an uploaded file
+//! runs/<run id>/attempts/<n>/<file>            what an attempt brought
+//! runs/<run id>/artifact.json                  which attempt counts: created once, whoever comes second has lost
+//! ```
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::key::hexadecimal;
+use crate::wire::{Artifact, ArtifactFile};
+
+/// Where objects lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Storage {
+    store: Arc<dyn ObjectStore>,
+    root: PathBuf,
+    uploads: PathBuf,
+}
+
+impl Storage {
+    /// A folder of this machine.
+    pub(crate) fn open(data: &Path) -> Result<Self> {
+        let (root, uploads) = (data.join("objects"), data.join("uploads"));
+        for folder in [&root, &uploads] {
+            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        }
+        let store = LocalFileSystem::new_with_prefix(&root)?.with_automatic_cleanup(true).with_fsync(true);
+        Ok(Storage { store: Arc::new(store), root, uploads })
+    }
+
+    /// Whether objects can be written and read.
+    pub(crate) async fn check(&self) -> Result<()> {
+        let key = Key::from("check");
+        self.store.put(&key, PutPayload::from_static(b"check")).await?;
+        self.store.get(&key).await?.bytes().await?;
+        Ok(self.store.delete(&key).await?)
+    }
+
+    /// The part of an upload that has arrived.
+    pub(crate) fn upload(&self, file: &str) -> PathBuf {
+        self.uploads.join(file)
+    }
+
+    /// Uploads by the ids of their files.
+    pub(crate) fn uploads(&self) -> Result<Vec<String>> {
+        let entries = std::fs::read_dir(&self.uploads).map_err(Error::io("read", &self.uploads))?;
+        Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+    }
+
+    /// Ids of the files that are kept, and of the runs that something is kept of.
+    pub(crate) async fn kept(&self) -> Result<(Vec<String>, Vec<String>)> {
+        let name = |key: &Key| key.parts().next_back().map(|part| part.as_ref().to_owned());
+        let files = self.store.list_with_delimiter(Some(&Key::from("files"))).await?;
+        let runs = self.store.list_with_delimiter(Some(&Key::from("runs"))).await?;
+        let files = files.objects.iter().filter_map(|object| name(&object.location)).collect();
+        Ok((files, runs.common_prefixes.iter().filter_map(name).collect()))
+    }
+
+    /// Makes a whole upload a file.
+    pub(crate) async fn keep(&self, file: &str) -> Result<()> {
+        let (from, to) = (self.upload(file), self.root.join("files").join(file));
+        on_disk(move || {
+            let folder = to.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            std::fs::rename(&from, &to).map_err(Error::io("rename", &from))?;
+            Ok(finetuner::artifact::atomic::sync_folder(folder)?)
+        })
+        .await
+    }
+
+    /// Writes a file's bytes to a path.
+    pub(crate) async fn bring(&self, file: &str, to: &Path) -> Result<()> {
+        let mut stream = self.store.get(&Key::from_iter(["files", file])).await?.into_stream();
+        let mut out = tokio::fs::File::create(to).await.map_err(Error::io("create", to))?;
+        while let Some(chunk) = stream.try_next().await? {
+            tokio::io::AsyncWriteExt::write_all(&mut out, &chunk).await.map_err(Error::io("write", to))?;
+        }
+        tokio::io::AsyncWriteExt::flush(&mut out).await.map_err(Error::io("write", to))
+    }
+
+    /// Removes a file.
+    pub(crate) async fn remove_file(&self, file: &str) -> Result<()> {
+        ignore_missing(self.store.delete(&Key::from_iter(["files", file])).await)?;
+        match tokio::fs::remove_file(self.upload(file)).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", self.upload(file))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores one file of an attempt's artifact.
+    pub(crate) async fn add(&self, run: &str, attempt: u32, name: &str, from: &Path) -> Result<ArtifactFile> {
+        let key = attempt_key(run, attempt, name);
+        let mut upload = object_store::buffered::BufWriter::new(self.store.clone(), key);
+        let mut file = tokio::fs::File::open(from).await.map_err(Error::io("read", from))?;
+        let mut hash = Sha256::new();
+        let (mut bytes, mut buffer) = (0u64, vec![0; 1 << 20]);
+        loop {
+            let read = tokio::io::AsyncReadExt::read(&mut file, &mut buffer).await.map_err(Error::io("read", from))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buffer[..read]);
+            bytes += read as u64;
+            upload.put(Bytes::copy_from_slice(&buffer[..read])).await?;
+        }
+        tokio::io::AsyncWriteExt::shutdown(&mut upload).await.map_err(Error::io("store", from))?;
+        Ok(ArtifactFile { sha256: hexadecimal(&hash.finalize()), bytes })
+    }
+
+    /// Publishes an artifact, once: gives the one that counts, which may be an earlier one.
+    pub(crate) async fn publish(&self, artifact: &Artifact) -> Result<Artifact> {
+        let body = serde_json::to_vec(artifact).map_err(|error| Error::Internal(error.to_string()))?;
+        let key = manifest_key(&artifact.run);
+        let once = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&key, body.into(), once).await {
+            Ok(_) => Ok(artifact.clone()),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                let published = self.published(&artifact.run).await?;
+                published.ok_or_else(|| Error::Internal(format!("{key} is there and is not")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The artifact that counts, if there is one.
+    pub(crate) async fn published(&self, run: &str) -> Result<Option<Artifact>> {
+        let body = match self.store.get(&manifest_key(run)).await {
+            Ok(found) => found.bytes().await?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let damaged = |error| Error::Internal(format!("the manifest of {run} is damaged: {error}"));
+        serde_json::from_slice(&body).map(Some).map_err(damaged)
+    }
+
+    /// Opens a file of an artifact.
+    pub(crate) async fn open_file(
+        &self,
+        artifact: &Artifact,
+        name: &str,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<GetResult> {
+        let options = GetOptions { range: range.map(Into::into), ..GetOptions::default() };
+        Ok(self.store.get_opts(&attempt_key(&artifact.run, artifact.attempt, name), options).await?)
+    }
+
+    /// Removes what attempts brought that do not count, or everything of a run.
+    pub(crate) async fn remove_run(&self, run: &str, except: Option<u32>) -> Result<()> {
+        let folder = Key::from_iter(["runs", run]);
+        let objects: Vec<_> = self.store.list(Some(&folder)).try_collect().await?;
+        let kept = except.map(|attempt| Key::from_iter(["runs", run, "attempts", &attempt.to_string()]));
+        for object in objects {
+            let counts = kept.as_ref().is_some_and(|kept| object.location.prefix_matches(kept))
+                || except.is_some() && object.location == manifest_key(run);
+            if !counts {
+                ignore_missing(self.store.delete(&object.location).await)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn attempt_key(run: &str, attempt: u32, name: &str) -> Key {
+    ["runs", run, "attempts", &attempt.to_string()].into_iter().chain(name.split('/')).collect()
+}
+
+fn manifest_key(run: &str) -> Key {
+    Key::from_iter(["runs", run, "artifact.json"])
+}
+
+fn ignore_missing(result: object_store::Result<()>) -> Result<()> {
+    match result {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// SHA-256 and size of a file of this machine.
+pub(crate) async fn checksum(path: PathBuf) -> Result<ArtifactFile> {
+    on_disk(move || {
+        let mut file = std::fs::File::open(&path).map_err(Error::io("read", &path))?;
+        let mut hash = HashWriter(Sha256::new());
+        let bytes = std::io::copy(&mut file, &mut hash).map_err(Error::io("read", &path))?;
+        Ok(ArtifactFile { sha256: hexadecimal(&hash.0.finalize()), bytes })
+    })
+    .await
+}
+
+/// Runs what blocks on another thread.
+pub(crate) async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Internal(format!("a task ended early: {error}")))?
+}
+
+struct HashWriter(Sha256);
+
+impl Write for HashWriter {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        self.0.update(buffer);
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
