@@ -98,8 +98,7 @@ impl<'a> Prepared<'a> {
         }
         recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name()))?;
         if device.memory().is_some() {
-            let tested =
-                "most kernels were compared with the processor's on an H100, whole runs on an emulated GPU only";
+            let tested = "kernels and small runs were compared with the processor's on one H100";
             recorder.warn(format!("GPUs are new: {tested}; compare with `--device cpu`"))?;
         }
         check::tell(&spec, &data, (&model, &inspection.pictures), recorder)?;
