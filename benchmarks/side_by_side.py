@@ -68,7 +68,7 @@ def our_side(work, given):
         return {"seconds": json.loads(line)["seconds_per_step"]}
     with tempfile.TemporaryDirectory() as folder:
         if work == "encode":
-            command = [f"{given.target}/finetuner", "encode", "--model", given.model, "--threads", given.threads,
+            command = [f"{given.target}/finetuner", "encode", "--model", given.model, "--device", "cpu", "--threads", given.threads,
                        "--input", f"{given.scifact}/corpus.jsonl", "--output", f"{folder}/vectors.npy"]  # fmt: skip
             start = time.perf_counter()
             output(command, environment)
@@ -81,8 +81,8 @@ def our_side(work, given):
                           "--index-data", f"{given.packages}/index.csv"], PACKAGES),
         }[work]  # fmt: skip
         run = f"{folder}/run"
-        output([f"{given.target}/finetuner", "fit", "--model", given.model, "--threads", given.threads, "--seed", given.seed,
-                "--output", run, "--train-data", *data, *recipe], environment)  # fmt: skip
+        output([f"{given.target}/finetuner", "fit", "--model", given.model, "--device", "cpu", "--threads", given.threads,
+                "--seed", given.seed, "--output", run, "--train-data", *data, *recipe], environment)  # fmt: skip
         with open(f"{run}/report.json", encoding="utf-8") as file:
             report = json.load(file)
         metrics = report["metrics"]["finetuned"]
