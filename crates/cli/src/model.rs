@@ -40,14 +40,18 @@ pub(crate) struct DeviceArguments {
     /// `cpu`, `cuda`, a GPU by its number as in `cuda:1`, or `auto`, the first GPU that can be used, else the processor
     #[arg(long, value_name = "DEVICE", default_value = "auto", env = "FINETUNER_DEVICE", hide_env_values = true)]
     device: String,
-    /// `f32`, `bf16` (a GPU only) or `auto`, which is `bf16` on a GPU that has it
+    /// `f32`, `bf16` (a GPU, or a processor with AVX-512 BF16) or `auto`, which is `bf16` on a GPU that has it
     #[arg(long, value_name = "PRECISION", default_value = "auto", env = "FINETUNER_PRECISION", hide_env_values = true)]
     precision: String,
 }
 
 impl DeviceArguments {
-    pub(crate) fn open(&self) -> Result<Box<dyn Device>> {
-        Ok(finetuner::device::open(&self.device, &self.precision)?)
+    pub(crate) fn open(&self, terminal: &Terminal) -> Result<Box<dyn Device>> {
+        let device = finetuner::device::open(&self.device, &self.precision)?;
+        if let Some(remark) = finetuner::device::remark(&*device, &self.precision) {
+            terminal.warn(remark);
+        }
+        Ok(device)
     }
 }
 

@@ -161,7 +161,7 @@ fn products(report: &Report) {
         let product = |kind: &str, a: Operand<'_>, b: Operand<'_>, shape: [usize; 2]| {
             let mut out = Tensor::zeros(&shape);
             let name = format!("matmul_{kind}/{model}");
-            report.time(&name, Work::Flops(2 * rows * hidden * inner), || Cpu.matmul(a, b, 1.0, &mut out, false));
+            report.time(&name, Work::Flops(2 * rows * hidden * inner), || Cpu::F32.matmul(a, b, 1.0, &mut out, false));
         };
         product("nt", Plain(&x), Transposed(&weight), [rows, inner]);
         product("nn", Plain(&dy), Plain(&weight), [rows, hidden]);
@@ -170,12 +170,12 @@ fn products(report: &Report) {
         let (first, second) = ((&weight, &random(4, &[inner])), (&random(5, &[hidden, inner]), &random(6, &[hidden])));
         let flops = 4 * rows * hidden * inner;
         report.time(&format!("feed_forward/{model}"), Work::Flops(flops), || {
-            Cpu.feed_forward(&x, first, second, Activation::Gelu, true)
+            Cpu::F32.feed_forward(&x, first, second, Activation::Gelu, true)
         });
         let middle = &dy;
         // The gradient before the activation alone: the products for weights and input are `matmul`s.
         report.time(&format!("feed_forward_backward/{model}"), Work::Flops(flops / 2), || {
-            Cpu.feed_forward_backward(middle, second.0, &x, Activation::Gelu)
+            Cpu::F32.feed_forward_backward(middle, second.0, &x, Activation::Gelu)
         });
     }
 }
@@ -198,12 +198,12 @@ fn attention(report: &Report) {
             ("_dropout", AttentionOptions { dropout, ..plain }, None),
             ("_bias", plain, Some(&distance)),
         ] {
-            let (y, log_sum_exp) = Cpu.attention(&qkv, &packing, bias, &options);
+            let (y, log_sum_exp) = Cpu::F32.attention(&qkv, &packing, bias, &options);
             report.time(&format!("attention{kind}/{name}"), Work::Flops(flops), || {
-                Cpu.attention(&qkv, &packing, bias, &options)
+                Cpu::F32.attention(&qkv, &packing, bias, &options)
             });
             report.time(&format!("attention{kind}_backward/{name}"), Work::Flops(flops / 2 * 5), || {
-                Cpu.attention_backward(&qkv, &packing, bias, &options, &y, &log_sum_exp, &dy)
+                Cpu::F32.attention_backward(&qkv, &packing, bias, &options, &y, &log_sum_exp, &dy)
             });
         }
     }
@@ -218,21 +218,23 @@ fn passes(report: &Report) {
     let site = Dropout { probability: 0.1, key: Key::new(1) };
     for (name, dropout) in [("add_norm", None), ("add_norm_dropout", Some((&site, &packing)))] {
         report.time(name, Work::Elements(4 * count), || {
-            Cpu.add_norm(&x, Some(&residual), &weight, &bias, 1e-12, dropout)
+            Cpu::F32.add_norm(&x, Some(&residual), &weight, &bias, 1e-12, dropout)
         });
     }
-    let (_, normalised, deviation) = Cpu.add_norm(&x, Some(&residual), &weight, &bias, 1e-12, None);
+    let (_, normalised, deviation) = Cpu::F32.add_norm(&x, Some(&residual), &weight, &bias, 1e-12, None);
     report.time("add_norm_backward", Work::Elements(3 * count), || {
-        Cpu.add_norm_backward(&normalised, &deviation, &weight, &dy, None)
+        Cpu::F32.add_norm_backward(&normalised, &deviation, &weight, &dy, None)
     });
-    report.time("dropout", Work::Elements(2 * count), || Cpu.dropout(&x, &site, &packing));
+    report.time("dropout", Work::Elements(2 * count), || Cpu::F32.dropout(&x, &site, &packing));
     for kind in [Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
         let name = format!("{kind:?}").to_lowercase();
-        report.time(&name, Work::Elements(2 * count), || Cpu.activation(kind, &x));
-        report.time(&format!("{name}_backward"), Work::Elements(3 * count), || Cpu.activation_backward(kind, &x, &dy));
+        report.time(&name, Work::Elements(2 * count), || Cpu::F32.activation(kind, &x));
+        report.time(&format!("{name}_backward"), Work::Elements(3 * count), || {
+            Cpu::F32.activation_backward(kind, &x, &dy)
+        });
     }
     let mut sums = Tensor::zeros(&[columns]);
-    report.time("column_sums", Work::Elements(count), || Cpu.column_sums(&x, &mut sums, true));
+    report.time("column_sums", Work::Elements(count), || Cpu::F32.column_sums(&x, &mut sums, true));
 
     let [word, position, kind] = [30_522, 512, 2].map(|entries| random(6, &[entries, columns]));
     let ids = |entries: u32| -> Vec<u32> {
@@ -240,30 +242,31 @@ fn passes(report: &Report) {
     };
     let (words, positions, kinds) = (ids(30_522), ids(64), vec![0; packing.rows()]);
     report.time("embedding_sum", Work::Elements(4 * count), || {
-        Cpu.embedding_sum(&[(&word, &words), (&position, &positions), (&kind, &kinds)], columns)
+        Cpu::F32.embedding_sum(&[(&word, &words), (&position, &positions), (&kind, &kinds)], columns)
     });
     for (name, table, ids) in [("words", &word, &words), ("positions", &position, &positions), ("kinds", &kind, &kinds)]
     {
         let mut gradient = Tensor::zeros(table.shape());
         report.time(&format!("embedding_backward/{name}"), Work::Elements(3 * count), || {
-            Cpu.embedding_backward(ids, &dy, &mut gradient, true);
+            Cpu::F32.embedding_backward(ids, &dy, &mut gradient, true);
         });
     }
     let mut gradient = Tensor::zeros(word.shape());
     report.time("embedding_backward/words, cleared", Work::Elements(3 * count + gradient.len()), || {
-        Cpu.embedding_backward(&words, &dy, &mut gradient, false);
+        Cpu::F32.embedding_backward(&words, &dy, &mut gradient, false);
     });
     for (name, pooling) in [("mean", Pooling::Mean), ("max", Pooling::Max), ("gem", Pooling::Gem { p: 3.0, eps: 1e-6 })]
     {
-        let pooled = Cpu.pool(pooling, &x, &packing);
-        report.time(&format!("pool/{name}"), Work::Elements(count), || Cpu.pool(pooling, &x, &packing));
+        let pooled = Cpu::F32.pool(pooling, &x, &packing);
+        report.time(&format!("pool/{name}"), Work::Elements(count), || Cpu::F32.pool(pooling, &x, &packing));
         report.time(&format!("pool_backward/{name}"), Work::Elements(count), || {
-            Cpu.pool_backward(pooling, &x, &pooled, &packing, &pooled)
+            Cpu::F32.pool_backward(pooling, &x, &pooled, &packing, &pooled)
         });
     }
-    let (y, norms) = Cpu.normalize(&x, 1e-12);
-    report.time("normalize", Work::Elements(2 * count), || Cpu.normalize(&x, 1e-12));
-    report.time("normalize_backward", Work::Elements(3 * count), || Cpu.normalize_backward(&y, &norms, 1e-12, &dy));
+    let (y, norms) = Cpu::F32.normalize(&x, 1e-12);
+    report.time("normalize", Work::Elements(2 * count), || Cpu::F32.normalize(&x, 1e-12));
+    report
+        .time("normalize_backward", Work::Elements(3 * count), || Cpu::F32.normalize_backward(&y, &norms, 1e-12, &dy));
 }
 
 /// The parameters of MiniLM-L6.
@@ -274,9 +277,9 @@ fn update(report: &Report) {
     let kind = UpdateKind::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, amsgrad: false };
     let adam = UpdateRule { kind, weight_decay: 0.01, decoupled: true, step: 10 };
     report.time("adamw/22M", Work::Elements(7 * COUNT), || {
-        Cpu.update(&adam, 1e-6, 1.0, &mut weight, &gradient, &mut state);
+        Cpu::F32.update(&adam, 1e-6, 1.0, &mut weight, &gradient, &mut state);
     });
-    report.time("sum_of_squares/22M", Work::Elements(COUNT), || Cpu.sum_of_squares(&[&gradient]));
+    report.time("sum_of_squares/22M", Work::Elements(COUNT), || Cpu::F32.sum_of_squares(&[&gradient]));
 }
 
 fn main() {
@@ -293,7 +296,7 @@ fn main() {
     update(&report);
 
     let (arithmetic, memory) = (arithmetic_limits(), memory_limit());
-    println!("\n{}", Cpu.name());
+    println!("\n{}", Cpu::F32.name());
     for (name, rate) in &arithmetic {
         println!("limit {name}: {:.0} GFLOP/s", rate / 1e9);
     }

@@ -159,17 +159,17 @@ fn parts(images: usize) -> Result<()> {
         let map = Map { images, height: side, width: side };
         let options = ConvolutionOptions { stride, padding: Padding::all(kernel / 2), ..Default::default() };
         let (x, weight) = (random(1, &[map.rows(), inputs], 1.0)?, random(2, &[outputs, inputs, kernel, kernel], 0.1)?);
-        let y = Cpu.convolution(&x, map, &weight, None, &options);
+        let y = Cpu::F32.convolution(&x, map, &weight, None, &options);
         let (mut dx, mut dweight) = (x.clone(), weight.clone());
         let flops = 2.0 * (y.len() * inputs * kernel * kernel) as f64;
-        let product = || Cpu.matmul(Plain(&square), Plain(&square), 1.0, &mut out.borrow_mut(), false);
+        let product = || Cpu::F32.matmul(Plain(&square), Plain(&square), 1.0, &mut out.borrow_mut(), false);
         let found = [
-            timed(flops, product, square_flops, || drop(Cpu.convolution(&x, map, &weight, None, &options))),
+            timed(flops, product, square_flops, || drop(Cpu::F32.convolution(&x, map, &weight, None, &options))),
             timed(flops, product, square_flops, || {
-                Cpu.convolution_backward_input(&y, map, &weight, &options, &mut dx, false);
+                Cpu::F32.convolution_backward_input(&y, map, &weight, &options, &mut dx, false);
             }),
             timed(flops, product, square_flops, || {
-                Cpu.convolution_backward_weight(&x, map, &y, &options, &mut dweight, false);
+                Cpu::F32.convolution_backward_weight(&x, map, &y, &options, &mut dweight, false);
             }),
         ];
         let columns = found.map(|(time, share)| format!("{:7.2} ms {:3.0} %", 1e3 * time, 100.0 * share));
@@ -204,7 +204,7 @@ fn main() -> Result<()> {
     for _ in 0..steps + 2 {
         gradients.clear();
         let start = Instant::now();
-        let mut tape = Tape::recording(&Cpu, &parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &parameters);
         let y = network.forward(&mut tape, pictures.clone(), map)?;
         forward.push(start.elapsed().as_secs_f64());
         let upstream = Tensor::full(y.value().shape(), 1.0);

@@ -43,6 +43,18 @@ fn detect(_limit: &str) -> InstructionSet {
     InstructionSet::Plain
 }
 
+/// Whether products of bf16 numbers have an instruction of their own here: AVX-512 BF16, not lowered by `FINETUNER_ISA`.
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        instruction_set() == InstructionSet::Avx512 && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Defines a function whose body is compiled for every [`InstructionSet`] and chosen when called.
 ///
 /// The body is plain safe Rust that the compiler vectorises: fixed-width lane arrays for reductions, no fused

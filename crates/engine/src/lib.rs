@@ -50,7 +50,7 @@ pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use device::Device;
 pub use error::{Error, Result};
-pub use isa::{InstructionSet, instruction_set};
+pub use isa::{InstructionSet, has_bf16, instruction_set};
 pub use map::Map;
 pub use packing::Packing;
 pub use parameter::{Gradients, Parameter, ParameterId, Parameters};

@@ -86,7 +86,7 @@ fn elementwise_functions_of_two_numbers_repeat_the_second() {
             );
         }
     }
-    let (device, parameters) = (Cpu, Parameters::default());
+    let (device, parameters) = (Cpu::F32, Parameters::default());
     let mut tape = Tape::recording(&device, &parameters);
     let (a, b) = (tape.constant(Tensor::zeros(&[4, 6])), tape.constant(Tensor::zeros(&[6])));
     assert!(matches!(tape.add(&a, &b), Err(Error::Shape { .. })));
@@ -201,7 +201,7 @@ fn selections_and_concatenations() {
         |tape, x| tape.side_by_side(&[&x[0], &x[1]]),
         |x| [&x[0][..3], &x[1][..1], &x[0][3..], &x[1][1..]].concat(),
     );
-    let (device, parameters) = (Cpu, Parameters::default());
+    let (device, parameters) = (Cpu::F32, Parameters::default());
     let mut tape = Tape::recording(&device, &parameters);
     let x = tape.constant(Tensor::zeros(&[4, 6]));
     assert!(matches!(tape.gather(&x, Arc::new([[0, 6]])), Err(Error::Index { limit: 6, .. })));
@@ -225,7 +225,7 @@ fn the_inverse_of_a_matrix() {
     };
     let x = vec![0.0, 1.5, 0.2, -0.3, 0.1, 1.25, 2.0, -0.4, 0.5];
     check(&[&[3, 3]], vec![x], |tape, x| tape.inverse(&x[0]), naive);
-    let (device, parameters) = (Cpu, Parameters::default());
+    let (device, parameters) = (Cpu::F32, Parameters::default());
     let mut tape = Tape::recording(&device, &parameters);
     let x = tape.constant(Tensor::zeros(&[4, 6]));
     assert!(matches!(tape.inverse(&x), Err(Error::Shape { operation: "inverse", .. })));

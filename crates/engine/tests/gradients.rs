@@ -162,7 +162,7 @@ fn embedding_sum_and_rows() {
 /// The mask of a dropout site, read off ones.
 fn mask(columns: usize, dropout: Option<Dropout>, packing: &Packing) -> Vec<f64> {
     let parameters = Parameters::default();
-    let mut tape = Tape::inference(&Cpu, &parameters);
+    let mut tape = Tape::inference(&Cpu::F32, &parameters);
     let ones = tape.constant(Tensor::full(&[packing.rows(), columns], 1.0));
     doubles(tape.dropout(&ones, dropout, packing).unwrap().value().data())
 }
@@ -283,7 +283,7 @@ fn probabilities(qkv: &Tensor, packing: &Packing, options: AttentionOptions) -> 
                 values.iter_mut().enumerate().for_each(|(c, v)| *v = if from + c % size == j { 1.0 } else { 0.0 });
             }
         }
-        let mut tape = Tape::inference(&Cpu, &parameters);
+        let mut tape = Tape::inference(&Cpu::F32, &parameters);
         let probe = tape.constant(probe);
         let y = tape.attention(&probe, packing, None, options).unwrap();
         for (sequence, range) in packing.ranges().enumerate() {

@@ -366,7 +366,7 @@ fn bits() -> Vec<u32> {
     let ids: Vec<_> = (0..).zip(shapes).map(|(i, shape)| parameters.add(i.to_string(), random(i, shape))).collect();
     parameters.get_mut(ids[6]).value = Tensor::scalar(2.5);
     let map = Map { images: 3, height: 37, width: 33 };
-    let mut tape = Tape::recording(&Cpu, &parameters);
+    let mut tape = Tape::recording(&Cpu::F32, &parameters);
     let v: Vec<Var> = ids.iter().map(|&id| tape.parameter(id)).collect();
     let x = tape.leaf(random(50, &[map.rows(), 3]));
     let with = |stride, padding, groups| ConvolutionOptions { stride, padding, dilation: 1, groups };

@@ -114,7 +114,7 @@ fn one_two_and_three_threads_compute_the_same_bits() {
     let parameters = parameters();
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| bits(&Cpu, &parameters))
+        pool.install(|| bits(&Cpu::F32, &parameters))
     };
     let one = on(1);
     assert!(one == on(2), "two threads");
@@ -126,7 +126,7 @@ fn bits_without_products() -> Vec<u32> {
     let parameters = parameters();
     let mut gradients = Gradients::new(&parameters);
     let (packing, words, _) = batch(&[0, 1, 2, 3]);
-    let mut tape = Tape::recording(&Cpu, &parameters);
+    let mut tape = Tape::recording(&Cpu::F32, &parameters);
     let [word, weight, bias] =
         ["word", "norm.weight", "norm.bias"].map(|name| tape.parameter(tape.parameters().find(name).unwrap()));
     let dropout = Some(Dropout { probability: 0.2, key: Key::new(1) });
@@ -149,7 +149,7 @@ fn every_instruction_set_computes_the_same_bits() {
         bits.iter()
             .fold(0xcbf2_9ce4_8422_2325u64, |hash, &bits| (hash ^ u64::from(bits)).wrapping_mul(0x0100_0000_01b3))
     };
-    let found = format!("{} {}", hash(bits_without_products()), hash(bits(&Cpu, &parameters())));
+    let found = format!("{} {}", hash(bits_without_products()), hash(bits(&Cpu::F32, &parameters())));
     if let Ok(expected) = std::env::var(EXPECTED) {
         let fused = cfg!(target_arch = "aarch64") || engine::instruction_set() != engine::InstructionSet::Plain;
         let part = |text: &str| text.split(' ').take(if fused { 2 } else { 1 }).collect::<Vec<_>>().join(" ");

@@ -17,7 +17,7 @@ const OPTIONS: AttentionOptions = AttentionOptions { heads: 2, causal: false, wi
 #[track_caller]
 fn refuses(operation: impl Fn(&mut Tape<'_>) -> Result<Var>) -> Error {
     let parameters = Parameters::default();
-    operation(&mut Tape::recording(&Cpu, &parameters)).map(|y| y.value().shape().to_vec()).unwrap_err()
+    operation(&mut Tape::recording(&Cpu::F32, &parameters)).map(|y| y.value().shape().to_vec()).unwrap_err()
 }
 
 #[track_caller]
@@ -198,7 +198,7 @@ fn other_operations_over_maps_of_other_shapes_are_refused() {
 #[test]
 fn an_upstream_gradient_of_another_shape_is_refused() {
     let parameters = Parameters::default();
-    let mut tape = Tape::recording(&Cpu, &parameters);
+    let mut tape = Tape::recording(&Cpu::F32, &parameters);
     let x = tape.leaf(Tensor::zeros(&[2, 3]));
     let y = tape.activation(Activation::Relu, &x).unwrap();
     let error = tape.backward(&y, Tensor::zeros(&[3, 2]), &mut Gradients::new(&parameters)).err().unwrap();
@@ -223,7 +223,7 @@ fn a_batch_of_no_rows_gives_zero_gradients() {
     for (rows, offsets) in [(2, [0, 1, 2]), (0, [0, 0, 0])] {
         gradients.clear();
         let packing = Packing::new(&offsets, &[0, 1]);
-        let mut tape = Tape::recording(&Cpu, &parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &parameters);
         let v: Vec<Var> = ids.iter().map(|&id| tape.parameter(id)).collect();
         let x = tape.rows(&v[0], vec![1; rows].into()).unwrap();
         let qkv = tape.linear(&x, &v[1], Some(&v[2])).unwrap();

@@ -211,7 +211,7 @@ fn similarities_have_the_same_bits_on_any_number_of_threads() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let (device, parameters) = (Cpu, Parameters::default());
+            let (device, parameters) = (Cpu::F32, Parameters::default());
             let mut tape = Tape::recording(&device, &parameters);
             let x = tape.leaf(Tensor::from_vec(numbers(18, 150 * 70), &[150, 70]).unwrap());
             let y = tape.similarities(SIMILARITIES[2], &x, &x).unwrap();

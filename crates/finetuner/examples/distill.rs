@@ -46,7 +46,7 @@ fn main() -> Result<(), Failure> {
     let texts: Vec<&str> = texts.lines().collect();
 
     let started = Instant::now();
-    let (targets, _) = teacher.embed(&Cpu, &texts, (Modality::Text, Role::Plain), |_| Ok(()))?;
+    let (targets, _) = teacher.embed(&Cpu::F32, &texts, (Modality::Text, Role::Plain), |_| Ok(()))?;
     eprintln!("{} texts embedded by the teacher in {:.0} s", texts.len(), started.elapsed().as_secs_f64());
 
     let width = student.encoder.dimension();
@@ -63,7 +63,7 @@ fn main() -> Result<(), Failure> {
             let chosen: Vec<&str> = places.iter().map(|&place| texts[place]).collect();
             let rows: Vec<u32> = (0..chosen.len() as u32).collect();
             let batches = pack(&student.preprocessor.tokenizer()?.encode(&chosen)?, &rows, usize::MAX);
-            let mut tape = Tape::recording(&Cpu, &student.encoder.parameters);
+            let mut tape = Tape::recording(&Cpu::F32, &student.encoder.parameters);
             let embeddings = student.encoder.forward(&mut tape, &Input::Tokens(batches[0].clone()), None::<Key>)?;
             // mean over the batch of |y - t|^2, with gradient 2 (y - t) / batch
             let mut upstream = embeddings.value().clone();
@@ -80,7 +80,7 @@ fn main() -> Result<(), Failure> {
             let upstream: Tensor = upstream;
             tape.backward(&embeddings, upstream, &mut gradients)?;
             let now = rate * schedule.factor(step, rate);
-            optimizer.step(&Cpu as &dyn Device, &mut student.encoder.parameters, &gradients, now, 1.0)?;
+            optimizer.step(&Cpu::F32 as &dyn Device, &mut student.encoder.parameters, &gradients, now, 1.0)?;
             smooth = if smooth.is_nan() { loss } else { 0.98 * smooth + 0.02 * loss };
             step += 1;
             if step % 50 == 0 || step == steps {

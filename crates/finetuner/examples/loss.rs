@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let before = kilobytes("VmRSS:");
     let parameters = Parameters::default();
     let started = Instant::now();
-    let mut tape = Tape::recording(&Cpu, &parameters);
+    let mut tape = Tape::recording(&Cpu::F32, &parameters);
     let leaf = tape.leaf(embeddings);
     let computed = objective.compute(&mut tape, &leaf, &layout)?;
     let value = computed.loss.value().item();

@@ -10,16 +10,16 @@ use crate::spec::DeviceChoice;
 const BF16_CAPABILITY: (u32, u32) = (8, 0);
 
 /// Opens a device by the names of [`crate::spec::RunSpec`]'s fields: `cpu`, `cuda`, `cuda:1`, or `auto`, the first GPU that
-/// can be used, else the processor; and `f32`, `bf16` or `auto`, which is `bf16` on a GPU that has it.
+/// can be used, else the processor; and `f32`, `bf16` or `auto`, which is `bf16` on a GPU that has it. A processor without
+/// the instruction for it computes in f32 under `bf16`, too; [`remark`] says so.
 ///
 /// # Errors
-/// [`Error::Spec`] for another name, for `bf16` on the processor, and for a GPU that cannot be used, with the reason.
+/// [`Error::Spec`] for another name, and for a GPU that cannot be used, with the reason.
 pub fn open(device: &str, precision: &str) -> Result<Box<dyn Device>> {
     let choice: DeviceChoice = device.parse().map_err(|problem: String| Error::spec("device", problem))?;
-    let mut refused = None;
     let gpu = match choice {
         DeviceChoice::Processor => None,
-        DeviceChoice::Auto => first_gpu(precision).map_err(|reason| refused = Some(reason)).ok(),
+        DeviceChoice::Auto => first_gpu(precision).ok(),
         DeviceChoice::Gpu(ordinal) => Some(gpu(ordinal, precision).map_err(|error| match error {
             Error::Engine(reason) => Error::spec("device", reason.to_string()),
             other => other,
@@ -27,13 +27,24 @@ pub fn open(device: &str, precision: &str) -> Result<Box<dyn Device>> {
     };
     match (gpu, precision) {
         (Some(gpu), _) => Ok(Box::new(gpu)),
-        (None, "f32" | "auto") => Ok(Box::new(Cpu)),
-        (None, "bf16") => {
-            let reason = refused.map_or(String::new(), |reason| format!(" ({reason})"));
-            let advice = "take `f32`, or a `device` that has it";
-            Err(Error::spec("precision", format!("`bf16` needs a GPU in this version{reason}; {advice}")))
-        }
+        (None, "f32" | "auto") => Ok(Box::new(Cpu::F32)),
+        (None, "bf16") if engine::has_bf16() => Ok(Box::new(Cpu::Bf16)),
+        (None, "bf16") => Ok(Box::new(Cpu::F32)),
         (None, other) => Err(unknown(other)),
+    }
+}
+
+/// What to know of a device before trusting it: kernels that few have run yet, or a precision that it does not have.
+pub fn remark(device: &dyn Device, precision: &str) -> Option<&'static str> {
+    match (device.memory(), precision) {
+        (Some(_), _) => Some(
+            "GPUs are new: kernels and small runs were compared with the processor's on one H100; compare with `--device cpu`",
+        ),
+        (None, "bf16") if engine::has_bf16() => Some(
+            "`bf16` on the processor is new: its instruction was tried in an emulator only; compare with `--precision f32`",
+        ),
+        (None, "bf16") => Some("this processor has no AVX-512 BF16: it computes in f32 though `precision` is `bf16`"),
+        _ => None,
     }
 }
 
@@ -66,10 +77,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_processor_is_always_there_and_has_no_short_numbers() {
+    fn the_processor_is_always_there_and_says_what_it_multiplies() {
         assert!(open("cpu", "auto").unwrap().name().starts_with("cpu"));
+        let short = open("cpu", "bf16").unwrap();
+        assert_eq!(short.name().contains("bf16 products"), engine::has_bf16());
+        assert!(remark(&*short, "bf16").unwrap().contains(if engine::has_bf16() { "emulator" } else { "in f32" }));
+        assert_eq!(remark(&*open("cpu", "auto").unwrap(), "auto"), None);
         let refused = |device, precision| open(device, precision).err().unwrap().to_string();
-        assert!(refused("cpu", "bf16").contains("`bf16` needs a GPU"));
         assert!(refused("cpu", "f16").contains("expected `f32`, `bf16` or `auto`"));
         assert!(refused("gpu", "f32").contains("`gpu`"));
         assert!(refused("cuda:99", "f32").contains("cannot be used"));

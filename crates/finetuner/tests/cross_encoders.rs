@@ -48,12 +48,12 @@ fn logits_and_scores_equal_transformers() {
             heard = done;
             Ok(())
         };
-        assert_close(&model.logits(&Cpu, &pairs, progress).unwrap(), &golden.logits, family);
+        assert_close(&model.logits(&Cpu::F32, &pairs, progress).unwrap(), &golden.logits, family);
         assert_eq!(heard, pairs.len());
         if model.labels() == 1 {
-            assert_close(&model.scores(&Cpu, &pairs, |_| Ok(())).unwrap(), &golden.scores, family);
+            assert_close(&model.scores(&Cpu::F32, &pairs, |_| Ok(())).unwrap(), &golden.scores, family);
         } else {
-            let error = model.scores(&Cpu, &pairs, |_| Ok(())).unwrap_err().to_string();
+            let error = model.scores(&Cpu::F32, &pairs, |_| Ok(())).unwrap_err().to_string();
             assert!(error.contains("has 3 logits a pair"), "{error}");
         }
     }

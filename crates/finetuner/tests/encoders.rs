@@ -73,7 +73,7 @@ fn token_representations_equal_transformers() {
     for family in FAMILIES {
         let golden = Golden::open(family);
         let encoder = open(family, PoolingMode::Mean);
-        let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+        let mut tape = Tape::inference(&Cpu::F32, &encoder.parameters);
         let tokens = encoder.tokens(&mut tape, &golden.batch()).unwrap();
         let error = difference(tokens.value().data(), &golden.f32s("last_hidden_state"));
         assert!(error < 5e-6, "{family}: {error}");
@@ -94,7 +94,7 @@ fn pooled_embeddings_equal_transformers() {
         let golden = Golden::open(family);
         for (name, mode) in modes {
             let encoder = open(family, mode);
-            let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+            let mut tape = Tape::inference(&Cpu::F32, &encoder.parameters);
             let pooled = encoder.forward(&mut tape, &golden.batch().into(), None).unwrap();
             let error = difference(pooled.value().data(), &golden.f32s(&format!("pooled.{name}")));
             assert!(error < 5e-6, "{family} {name}: {error}");
@@ -108,7 +108,7 @@ fn the_gradient_of_every_parameter_equals_transformers() {
         let golden = Golden::open(family);
         let encoder = open(family, PoolingMode::Mean);
         let mut gradients = Gradients::new(&encoder.parameters);
-        let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
         let pooled = encoder.forward(&mut tape, &golden.batch().into(), None).unwrap();
         let upstream = Tensor::from_vec(golden.f32s("upstream"), pooled.value().shape()).unwrap();
         tape.backward(&pooled, upstream, &mut gradients).unwrap();
@@ -152,7 +152,7 @@ fn a_text_has_the_same_embedding_alone_and_in_a_batch() {
     let golden = Golden::open("mpnet");
     let encoder = open("mpnet", PoolingMode::Mean);
     let batch = golden.batch();
-    let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+    let mut tape = Tape::inference(&Cpu::F32, &encoder.parameters);
     let together = encoder.forward(&mut tape, &batch.clone().into(), None).unwrap();
     for sequence in 0..batch.len() {
         let range = batch.offsets[sequence] as usize..batch.offsets[sequence + 1] as usize;

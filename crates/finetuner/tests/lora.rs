@@ -63,7 +63,7 @@ fn difference(got: &[f32], expected: &[f32]) -> f32 {
 }
 
 fn pooled(encoder: &Encoder, batch: &PackedBatch) -> Vec<f32> {
-    let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+    let mut tape = Tape::inference(&Cpu::F32, &encoder.parameters);
     encoder.forward(&mut tape, &batch.clone().into(), None).unwrap().value().data().to_vec()
 }
 
@@ -89,7 +89,7 @@ fn values_and_gradients_equal_peft() {
         let expected = std::fs::read(golden(&format!("lora/{case}/golden.safetensors"))).unwrap();
         let mut encoder = adapted(case, family, options);
         let mut gradients = Gradients::new(&encoder.parameters);
-        let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
         let embeddings = encoder.forward(&mut tape, &batch.clone().into(), None).unwrap();
         let error = difference(embeddings.value().data(), &f32s(&expected, "pooled.mean"));
         assert!(error < 5e-6, "{case}: {error}");
@@ -184,7 +184,7 @@ impl Place {
 
     fn embeddings(&self, name: &str) -> Vec<f32> {
         let texts = ["my card", "wire transfer please", "identity"];
-        self.open(name).embed(&Cpu, &texts, (Modality::Text, Role::Plain), |_| Ok(())).unwrap().0
+        self.open(name).embed(&Cpu::F32, &texts, (Modality::Text, Role::Plain), |_| Ok(())).unwrap().0
     }
 }
 

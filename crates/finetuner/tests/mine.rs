@@ -82,7 +82,7 @@ fn rows_equal_those_of_sentence_transformers() {
             _ => Format::Triplet,
         };
         let cross = (options["cross_encoder"] == true).then_some(&cross_encoder);
-        let (mined, _) = mine(&pool, &model, cross, &Cpu, &asked, &mut |_, _, _| Ok(())).unwrap();
+        let (mined, _) = mine(&pool, &model, cross, &Cpu::F32, &asked, &mut |_, _, _| Ok(())).unwrap();
         let table = table(&pool, &mined, format, asked.num_negatives, options["output_scores"] == true);
         let expected = case["rows"].as_array().unwrap();
         assert_eq!(table.rows.len(), expected.len(), "{options}");
@@ -98,7 +98,7 @@ fn random_negatives_pass_the_same_filters_and_follow_the_seed() {
     let (pool, model) = (pool(&file), model());
     let of = |seed: u64, sampling| {
         let options = MineOptions { max_score: Some(0.9), num_negatives: 2, seed, sampling, ..MineOptions::default() };
-        mine(&pool, &model, None, &Cpu, &options, &mut |_, _, _| Ok(())).unwrap().0
+        mine(&pool, &model, None, &Cpu::F32, &options, &mut |_, _, _| Ok(())).unwrap().0
     };
     use finetuner::mine::Sampling::{Random, Top};
     assert_eq!(of(1, Random), of(1, Random));
@@ -123,7 +123,7 @@ fn what_the_pairs_connect_is_never_a_negative() {
     let data = read(&path, None).unwrap();
     let pool = Pool::from_dataset(&data, ["river bank", "freeze my card"]).unwrap();
     let options = MineOptions { num_negatives: 5, ..MineOptions::default() };
-    let (mined, skipped) = mine(&pool, &model(), None, &Cpu, &options, &mut |_, _, _| Ok(())).unwrap();
+    let (mined, skipped) = mine(&pool, &model(), None, &Cpu::F32, &options, &mut |_, _, _| Ok(())).unwrap();
     for mined in &mined[..2] {
         let mut found: Vec<&str> =
             mined.negatives.iter().map(|hit| pool.documents[hit.document as usize].as_str()).collect();
@@ -143,7 +143,7 @@ fn options_that_contradict_each_other_are_refused() {
     assert!(refused(MineOptions::default(), true).contains("cross_encoder"));
     let file = file();
     let narrow = MineOptions { range_min: 5, range_max: Some(7), ..MineOptions::default() };
-    let error = mine(&pool(&file), &model(), None, &Cpu, &narrow, &mut |_, _, _| Ok(())).unwrap_err().to_string();
+    let error = mine(&pool(&file), &model(), None, &Cpu::F32, &narrow, &mut |_, _, _| Ok(())).unwrap_err().to_string();
     assert!(error.contains("`range_max`: is 7"), "{error}");
 }
 
@@ -161,7 +161,7 @@ fn synthesis_gives_margins_of_the_cross_encoder() {
     let encoders = [model(), model()];
     let cross_encoder = cross_encoder();
     let of = |options: &SynthesisOptions| {
-        synthesize(&queries, &corpus, &encoders, &cross_encoder, &Cpu, options, &mut |_, _, _| Ok(()))
+        synthesize(&queries, &corpus, &encoders, &cross_encoder, &Cpu::F32, options, &mut |_, _, _| Ok(()))
     };
     let relations = of(&options).unwrap();
     assert_eq!(relations.len(), queries.len() * 3);
@@ -169,7 +169,7 @@ fn synthesis_gives_margins_of_the_cross_encoder() {
         let (query, positive) = (queries[relation.query as usize], corpus[relation.positive as usize]);
         let negative = corpus[relation.negative as usize];
         assert!(query != positive && query != negative && positive != negative);
-        let scores = cross_encoder.scores(&Cpu, &[(query, positive), (query, negative)], |_| Ok(())).unwrap();
+        let scores = cross_encoder.scores(&Cpu::F32, &[(query, positive), (query, negative)], |_| Ok(())).unwrap();
         assert!((relation.margin - (scores[0] - scores[1])).abs() < 1e-6);
     }
     let table = relations_table(&queries, &corpus, &relations);

@@ -119,7 +119,7 @@ fn miners_choose_what_the_reference_implementation_chooses() {
         let rows = set["rows"].as_u64().unwrap() as usize;
         let x = Tensor::from_vec(x.clone(), &[rows, x.len() / rows]).unwrap();
         let (miner, options) = miner_of(&case["miner"]);
-        let mined = miner::new(&miner, &options).unwrap().mine_embeddings(&Cpu, &x, &labels);
+        let mined = miner::new(&miner, &options).unwrap().mine_embeddings(&Cpu::F32, &x, &labels);
         let check = |side: &str, got: Vec<Vec<u32>>| {
             assert_eq!(got.len() as u64, case["counts"][side].as_u64().unwrap(), "{name}: number of {side}");
             if let Some(listed) = case.get(side) {
@@ -130,7 +130,7 @@ fn miners_choose_what_the_reference_implementation_chooses() {
         if case["kind"] == "triplets" {
             check("triplets", mined.list_triplets(&labels).iter().map(|t| t.to_vec()).collect());
         } else {
-            let pairs = mined.pairs(&Cpu, &labels);
+            let pairs = mined.pairs(&Cpu::F32, &labels);
             let listed = |mask: &Tensor| -> Vec<Vec<u32>> {
                 let marked = (0..rows * rows).filter(|&i| mask.data()[i] != 0.0);
                 marked.map(|i| vec![(i / rows) as u32, (i % rows) as u32]).collect()
@@ -338,7 +338,7 @@ fn an_objective_says_what_it_needs() {
 
 #[test]
 fn a_layout_that_does_not_fit_is_refused() {
-    let (device, parameters) = (Cpu, Parameters::default());
+    let (device, parameters) = (Cpu::F32, Parameters::default());
     let refused = |loss: &str, columns: Vec<usize>, labels: usize, scores: Option<Vec<f32>>| {
         let mut tape = Tape::recording(&device, &parameters);
         let x = tape.leaf(Tensor::full(&[4, 2], 1.0));

@@ -64,7 +64,7 @@ fn objective(loss: &str, options: &Value, sizes: (usize, usize)) -> Objective {
 /// Value, gradient of the embeddings and of the loss's own parameters; memories are kept if asked for.
 fn evaluate(objective: &mut Objective, x: &Tensor, layout: &BatchLayout, step: bool) -> (f64, Vec<f32>, Vec<Vec<f32>>) {
     let parameters = Parameters::default();
-    let mut tape = Tape::recording(&Cpu, &parameters);
+    let mut tape = Tape::recording(&Cpu::F32, &parameters);
     let leaf = tape.leaf(x.clone());
     let computed = objective.compute(&mut tape, &leaf, layout).unwrap();
     assert_eq!(computed.loss.value().shape(), [1]);
@@ -414,11 +414,11 @@ fn items_far_from_their_class_are_found() {
     let loss = SubCenterArcFaceLoss { sub_centers: 2, ..Default::default() };
     let labels = golden.labels("random");
     let (x, vectors) = (golden.tensor("input.random.x"), golden.tensor("input.random.w2"));
-    let found = loss.outliers(&Cpu, &x, &labels, &vectors, 60.0).unwrap();
+    let found = loss.outliers(&Cpu::F32, &x, &labels, &vectors, 60.0).unwrap();
     let expected: Vec<usize> = serde_json::from_value(golden.document["outliers"].clone()).unwrap();
     assert_eq!(found.rows, expected);
     assert!(golden.difference("outliers.dominant", found.dominant.data()) == 0.0);
-    assert!(loss.outliers(&Cpu, &x, &labels[1..], &vectors, 60.0).is_err());
+    assert!(loss.outliers(&Cpu::F32, &x, &labels[1..], &vectors, 60.0).is_err());
 }
 
 #[test]
@@ -573,7 +573,7 @@ fn what_does_not_fit_is_refused_with_a_sentence() {
 fn labels_beyond_the_classes_are_refused() {
     let objective = objective("ArcFaceLoss", &json!({"num_classes": 4}), (4, 3));
     let parameters = Parameters::default();
-    let mut tape = Tape::recording(&Cpu, &parameters);
+    let mut tape = Tape::recording(&Cpu::F32, &parameters);
     let x = tape.leaf(waves(2, |i, j| (i * j).sin()));
     let error = objective.compute(&mut tape, &x, &labelled(vec![0, 4])).unwrap_err().to_string();
     assert!(error.contains("labels below 4 classes"), "{error}");

@@ -86,7 +86,7 @@ fn miners_choose_what_the_reference_implementation_chooses() {
         let x = &columns[&format!("input.{}.x", case["input"].as_str().unwrap())];
         let x = Tensor::from_vec(x.iter().map(|&x| x as f32).collect(), &[rows, x.len() / rows]).unwrap();
         let miner = miner::new(case["miner"]["name"].as_str().unwrap(), &object(&case["miner"]["options"])).unwrap();
-        let mined = miner.mine_embeddings(&Cpu, &x, &labels);
+        let mined = miner.mine_embeddings(&Cpu::F32, &x, &labels);
         let listed = |mask: &Tensor| -> Value {
             let marked = (0..rows * rows).filter(|&i| mask.data()[i] != 0.0);
             marked.map(|i| json!([i / rows, i % rows])).collect()
@@ -95,7 +95,7 @@ fn miners_choose_what_the_reference_implementation_chooses() {
             let triplets: Value = mined.list_triplets(&labels).iter().map(|t| json!(t)).collect();
             assert_eq!(triplets, case["triplets"], "{name}");
         } else {
-            let pairs = mined.pairs(&Cpu, &labels);
+            let pairs = mined.pairs(&Cpu::F32, &labels);
             assert_eq!(listed(&pairs.positives), case["positives"], "{name}");
             assert_eq!(listed(&pairs.negatives), case["negatives"], "{name}");
         }
@@ -279,8 +279,8 @@ fn random_miners_repeat_their_draws_and_keep_to_their_rules() {
     let labels = Masks::new(&[0, 0, 1, 1, 2, 2, 0, 1]);
     let x = Tensor::from_vec(waves(), &[8, 4]).unwrap();
     for name in ["DistanceWeightedMiner", "UniformHistogramMiner"] {
-        let mine = || miner::new(name, &Options::new()).unwrap().mine_embeddings(&Cpu, &x, &labels);
-        let (one, other) = (mine().pairs(&Cpu, &labels), mine().pairs(&Cpu, &labels));
+        let mine = || miner::new(name, &Options::new()).unwrap().mine_embeddings(&Cpu::F32, &x, &labels);
+        let (one, other) = (mine().pairs(&Cpu::F32, &labels), mine().pairs(&Cpu::F32, &labels));
         assert_eq!(one.positives.data(), other.positives.data());
         assert_eq!(one.negatives.data(), other.negatives.data());
         let allowed =
@@ -289,10 +289,10 @@ fn random_miners_repeat_their_draws_and_keep_to_their_rules() {
         assert!(one.positives.data().iter().sum::<f32>() > 0.0, "{name}");
     }
     // Only the two positives of a class of three can be drawn, as often as the class has rows.
-    let drawn = miner::new("DistanceWeightedMiner", &Options::new()).unwrap().mine_embeddings(&Cpu, &x, &labels);
+    let drawn = miner::new("DistanceWeightedMiner", &Options::new()).unwrap().mine_embeddings(&Cpu::F32, &x, &labels);
     assert!(drawn.list_triplets(&labels).iter().filter(|[a, ..]| *a == 0).all(|[_, p, _]| [1, 6].contains(p)));
-    let upper = miner::new("SiameseEasyHardMiner", &Options::new()).unwrap().mine_embeddings(&Cpu, &x, &labels);
-    let pairs = upper.pairs(&Cpu, &labels);
+    let upper = miner::new("SiameseEasyHardMiner", &Options::new()).unwrap().mine_embeddings(&Cpu::F32, &x, &labels);
+    let pairs = upper.pairs(&Cpu::F32, &labels);
     assert!((0..64).all(|at| at % 8 > at / 8 || pairs.positives.data()[at] + pairs.negatives.data()[at] == 0.0));
 }
 
@@ -308,7 +308,7 @@ fn a_learned_boundary_has_the_gradient_of_its_differences() {
             }
             let mut objective = objective("MarginLoss", options);
             objective.prepare(Sizes { dimension: 4, classes: 3, ..Sizes::default() }, 1).unwrap();
-            let (device, parameters) = (Cpu, Parameters::default());
+            let (device, parameters) = (Cpu::F32, Parameters::default());
             let mut tape = Tape::recording(&device, &parameters);
             let x = tape.leaf(Tensor::from_vec(waves(), &[8, 4]).unwrap());
             let computed = objective.compute(&mut tape, &x, &layout).unwrap();
@@ -357,7 +357,7 @@ fn options_that_contradict_a_loss_are_refused_with_the_reason() {
 #[test]
 fn class_weights_have_to_cover_every_class() {
     let few = objective("CircleLoss", json!({"reducer": {"name": "class_weighted", "weights": [1.0, 2.0]}}));
-    let (device, parameters) = (Cpu, Parameters::default());
+    let (device, parameters) = (Cpu::F32, Parameters::default());
     let mut tape = Tape::recording(&device, &parameters);
     let x = tape.leaf(Tensor::from_vec(waves(), &[8, 4]).unwrap());
     let error = few.loss(&mut tape, &x, &items(vec![0, 0, 1, 1, 2, 2, 0, 1])).unwrap_err().to_string();

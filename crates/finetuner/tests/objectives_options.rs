@@ -60,7 +60,7 @@ fn objective(loss: &str, options: &Options, sizes: Sizes) -> Objective {
 /// Value, gradient of the embeddings, gradients of the loss's own tensors.
 fn evaluate(objective: &mut Objective, rows: &[f32], layout: &BatchLayout) -> (f64, Vec<f64>, Vec<Vec<f64>>) {
     let parameters = Parameters::default();
-    let mut tape = Tape::recording(&Cpu, &parameters);
+    let mut tape = Tape::recording(&Cpu::F32, &parameters);
     let count = layout.rows();
     let leaf = tape.leaf(Tensor::from_vec(rows.to_vec(), &[count, rows.len() / count]).unwrap());
     let computed = objective.compute(&mut tape, &leaf, layout).unwrap();
@@ -180,7 +180,7 @@ fn losses_over_layers_equal_the_reference_through_a_model() {
         let objective = objective(case["loss"].as_str().unwrap(), case["loss_options"].as_object().unwrap(), sizes);
         let layers = objective.draw_layers(Key::new(1));
         assert_eq!(layers, [0, 1]);
-        let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
         let embeddings = encoder.forward_layers(&mut tape, &batch().into(), None, &layers).unwrap();
         let layout = BatchLayout { columns: vec![2, 2], labels: vec![0, 1, 0, 1], layers, ..Default::default() };
         let loss = objective.loss(&mut tape, &embeddings, &layout).unwrap();

@@ -222,7 +222,7 @@ fn the_angle_of_an_odd_width_is_that_with_a_zero_added() {
 #[test]
 fn what_does_not_fit_is_refused_in_words() {
     let refused = |loss: &str, layout: &BatchLayout| {
-        let (device, parameters) = (Cpu, Parameters::default());
+        let (device, parameters) = (Cpu::F32, Parameters::default());
         let mut tape = Tape::recording(&device, &parameters);
         let leaf = tape.leaf(Tensor::full(&[layout.rows(), 4], 1.0));
         objective(loss, json!({})).loss(&mut tape, &leaf, layout).unwrap_err().to_string()

@@ -48,7 +48,7 @@ fn classes(
 ) -> Vec<Vec<usize>> {
     let matrix = weights.tensor(&format!("{classifier}.weight"), shape).unwrap();
     let bias = weights.tensor(&format!("{classifier}.bias"), &shape[..1]).unwrap();
-    let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+    let mut tape = Tape::inference(&Cpu::F32, &encoder.parameters);
     let features = encoder.forward(&mut tape, &batch.clone().into(), None).unwrap();
     let rows = features.value().data().chunks_exact(shape[1]);
     let classify = |row: &[f32]| {

@@ -74,7 +74,7 @@ fn open(folder: &Path) -> Model {
 }
 
 fn embed(model: &Model, modality: Modality, items: &[String]) -> Vec<f32> {
-    model.embed(&Cpu, items, (modality, Role::Plain), |_| Ok(())).unwrap().0
+    model.embed(&Cpu::F32, items, (modality, Role::Plain), |_| Ok(())).unwrap().0
 }
 
 /// Whether every element of a page is closed where it must be, and nothing is fetched from elsewhere.
@@ -134,7 +134,7 @@ fn photos_are_learnt_by_class_and_the_artifact_embeds_as_it_was_measured() {
     let metrics = report.metrics.unwrap();
     let evaluated = finetuner::train::read_target(Path::new(&photos), None, None).unwrap();
     let tuned = open(&folder.path().join("run"));
-    let again = evaluated.measure(&tuned, &Cpu, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
+    let again = evaluated.measure(&tuned, &Cpu::F32, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
     assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}, {metrics:?}");
 }
 

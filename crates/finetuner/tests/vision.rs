@@ -94,7 +94,7 @@ fn difference(got: &[f32], expected: &[f32]) -> f32 {
 }
 
 fn embed(encoder: &Encoder, input: &Input) -> Vec<f32> {
-    let mut tape = Tape::inference(&Cpu, &encoder.parameters);
+    let mut tape = Tape::inference(&Cpu::F32, &encoder.parameters);
     encoder.forward(&mut tape, input, None).unwrap().value().data().to_vec()
 }
 
@@ -131,7 +131,7 @@ fn check(name: &str, encoder: &Encoder, golden: &Golden, outputs: &[(&str, &str,
 fn vision_transformers_equal_their_libraries() {
     for name in TRANSFORMERS {
         let (golden, encoder) = (Golden::open(name), open(name));
-        let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
         let image = encoder.forward(&mut tape, &golden.pixels("pixels"), None).unwrap();
         check(name, &encoder, &golden, &[("image", "upstream.image", image)], tape);
     }
@@ -150,7 +150,7 @@ fn positions_are_resized_for_pictures_of_another_size() {
 fn both_towers_of_clip_equal_their_libraries() {
     for name in PAIRS {
         let (golden, encoder) = (Golden::open(name), open(name));
-        let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
         let image = encoder.forward(&mut tape, &golden.pixels("pixels"), None).unwrap();
         let text = encoder.forward(&mut tape, &golden.texts(), None).unwrap();
         let outputs = [("image", "upstream.image", image), ("text", "upstream.text", text)];
@@ -168,11 +168,11 @@ fn convolutional_networks_equal_their_libraries() {
         // In training mode only ResNets are conditioned well enough for gradients of single precision.
         let resnet = name.starts_with("resnet");
         let (mode, expected) = if resnet { (Some(Key::new(0)), "training") } else { (None, "image") };
-        let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
         let image = encoder.forward(&mut tape, &golden.pixels("pixels"), mode).unwrap();
         check(name, &encoder, &golden, &[(expected, "upstream.image", image)], tape);
 
-        let mut tape = Tape::recording(&Cpu, &encoder.parameters);
+        let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
         let image = encoder.forward(&mut tape, &golden.pixels("pixels"), Some(Key::new(0))).unwrap();
         let error = difference(image.value().data(), &golden.f32s("training"));
         assert!(error < if resnet { 1e-5 } else { 1e-4 }, "{name} training: {error}");

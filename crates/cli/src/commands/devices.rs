@@ -35,7 +35,7 @@ impl Gpu {
 
 /// Lists devices.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let processor = Cpu.name();
+    let processor = Cpu::F32.name();
     let (gpus, problem) = match cuda::found() {
         Ok(found) if found.is_empty() => (Vec::new(), Some("the driver finds no GPU".to_owned())),
         Ok(found) => (found.into_iter().map(Gpu::open).collect(), None),
@@ -43,10 +43,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     };
     if arguments.json {
         let cuda: Vec<Value> = gpus.iter().map(of_gpu).collect();
-        let all = json!({"cpu": {"name": processor}, "cuda": cuda, "problem": problem});
+        let all = json!({"cpu": {"name": processor, "bf16": engine::has_bf16()}, "cuda": cuda, "problem": problem});
         return terminal::print(&(serde_json::to_string_pretty(&all)? + "\n"));
     }
-    let mut text = format!("cpu      {processor}\n");
+    let bf16 = if engine::has_bf16() { "has bf16 products" } else { "no AVX-512 BF16, `--precision bf16` takes f32" };
+    let mut text = format!("cpu      {processor}; {bf16}\n");
     for Gpu { found, free_bytes, problem } in &gpus {
         let ((major, minor), (driver, update)) = (found.capability, found.driver);
         let gigabytes = |bytes: u64| bytes as f64 / 1e9;

@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
         Some(TextRole::Document) => Role::Document,
         None => Role::Plain,
     };
-    let (embeddings, dimension) = texts.embed(&model, &*arguments.model.device.open()?, role, terminal)?;
+    let (embeddings, dimension) = texts.embed(&model, &*arguments.model.device.open(terminal)?, role, terminal)?;
     target.write(&Vectors { texts: &texts, embeddings: &embeddings, dimension })?;
     if let Target::File(path, _) = target {
         terminal.info(&format!("{} embeddings of {dimension} in `{}`", texts.texts.len(), path.display()));

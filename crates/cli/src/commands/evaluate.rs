@@ -56,13 +56,12 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
         return tell(measurement, arguments.json, terminal);
     }
     let model = arguments.model.open(terminal)?;
-    let total = target.items();
+    let (device, total) = (arguments.model.device.open(terminal)?, target.items());
     let progress = |done: usize| {
         terminal.progress("evaluate", done, total, None);
         Ok(())
     };
-    let measurement =
-        target.measure(&model, &*arguments.model.device.open()?, Similarity::Cosine, arguments.k, progress)?;
+    let measurement = target.measure(&model, &*device, Similarity::Cosine, arguments.k, progress)?;
     tell(measurement, arguments.json, terminal)
 }
 
@@ -77,12 +76,12 @@ fn cross_encoder(arguments: &Arguments, target: &Target, terminal: &mut Terminal
             None => return Ok(None),
         },
     };
+    let device = arguments.model.device.open(terminal)?;
     let progress = &mut |phase: &str, done: usize, total: usize| {
         terminal.progress(phase, done, total, None);
         Ok(())
     };
     let (k, rerank) = (arguments.k, arguments.rerank);
-    let device = arguments.model.device.open()?;
     Ok(Some(target.measure_cross_encoder(&cross_encoder, first.as_ref(), &*device, k, rerank, progress)?))
 }
 

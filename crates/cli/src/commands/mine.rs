@@ -131,7 +131,7 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
     let cross_encoder =
         arguments.cross_encoder.as_deref().map(|name| model::open_cross_encoder(name, None, terminal)).transpose()?;
     let encoder = arguments.model.open(terminal)?;
-    let device = arguments.model.device.open()?;
+    let device = arguments.model.device.open(terminal)?;
     let (mined, skipped) =
         mine(&pool, &encoder, cross_encoder.as_ref(), &*device, &options, &mut |phase, done, total| {
             terminal.progress(phase, done, total, None);

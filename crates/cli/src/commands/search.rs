@@ -45,7 +45,7 @@ Examples:
 pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
     let corpus = Texts::read(&arguments.input, terminal)?;
     let model = arguments.model.open(terminal)?;
-    let device = arguments.model.device.open()?;
+    let device = arguments.model.device.open(terminal)?;
     let (documents, _) = corpus.embed(&model, &*device, Role::Document, terminal)?;
     let index = Index { corpus, documents, model, device };
     let answer = |query: &str| {

@@ -75,7 +75,7 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
         candidates: arguments.candidates.max(arguments.num_relations),
         seed: arguments.seed,
     };
-    let device = arguments.device.open()?;
+    let device = arguments.device.open(terminal)?;
     let relations =
         synthesize(&queries, &corpus, &encoders, &cross_encoder, &*device, &options, &mut |phase, done, total| {
             terminal.progress(phase, done, total, None);

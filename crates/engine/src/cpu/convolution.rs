@@ -118,12 +118,12 @@ pub(super) fn forward(convolution: &Convolution<'_>, x: &[f32], weight: &[f32], 
         if convolution.is_pointwise() {
             let x = Matrix::new(x, convolution.map.rows(), inputs);
             let weight = Matrix::new(weight, outputs, inputs).transposed();
-            product(x.into(), weight, 1.0, to, false, Threads::All, &mut [], finish);
+            product::<f32>(x.into(), weight, 1.0, to, false, Threads::All, &mut [], finish);
         } else {
             let patches = convolution.patches(x, group);
             let weight = convolution.weight_by_tap(weight, group);
             let weight = Matrix::of(&weight).transposed();
-            product(Source::Patches(&patches), weight, 1.0, to, false, Threads::All, &mut [], finish);
+            product::<f32>(Source::Patches(&patches), weight, 1.0, to, false, Threads::All, &mut [], finish);
         }
     }
 }
@@ -182,7 +182,7 @@ pub(super) fn backward_input(
                 None => (&mut *dx, accumulate),
             };
             let to = (&mut to[group * group_inputs..], inputs);
-            product(
+            product::<f32>(
                 Source::Patches(&patches),
                 Matrix::of(&weight),
                 1.0,
@@ -235,7 +235,7 @@ pub(super) fn backward_weight(
         };
         let dy = Matrix::strided(&dy[(group * group_outputs).min(dy.len())..], output.rows(), group_outputs, outputs);
         let to = (transposed.data_mut(), group_outputs);
-        product(source, dy, 1.0, to, false, Threads::All, &mut [], |_, _, _| {});
+        product::<f32>(source, dy, 1.0, to, false, Threads::All, &mut [], |_, _, _| {});
         let transposed = transposed.data();
         let dweight = &mut dweight[group * group_outputs * size..(group + 1) * group_outputs * size];
         // Some output channels at a time, which lie side by side in what is read.

@@ -26,15 +26,24 @@ mod windows;
 
 use rayon::prelude::*;
 
-use self::gemm::{Matrix, Packed, Scratch, Threads, matmul, matmul_then, task_rows};
+use self::gemm::{Bf16, Format, Matrix, Packed, Scratch, Threads, matmul, matmul_then, product, task_rows};
 use crate::device::{Activation, AttentionOptions, Device, NormGradients, Operand, Pooling, UpdateRule};
 use crate::packing::Packing;
 use crate::random::Dropout;
 use crate::tensor::Tensor;
 
-/// The processor as a [`Device`]. It has no state: threads are those of the rayon pool it is called in.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Cpu;
+/// The processor as a [`Device`], by the numbers that the products of linear layers are made of. It has no state: threads
+/// are those of the rayon pool it is called in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cpu {
+    /// Everything in f32.
+    #[default]
+    F32,
+    /// Operands of the products of linear layers and their gradients are rounded to bf16, to nearest, ties to even, and
+    /// summed in f32; tensors, attention, norms, losses and updates stay f32. Faster than [`Cpu::F32`] only where
+    /// [`crate::has_bf16`]; elsewhere the same numbers come slowly.
+    Bf16,
+}
 
 /// The inner products of all rows of `left [m, dimension]` with all rows of `right [n, dimension]`, into `products
 /// [m, n]`, on the calling thread: the heavy part of an exact search.
@@ -56,7 +65,9 @@ const FEED_FORWARD_TASK: usize = 1 << 16;
 
 impl Device for Cpu {
     fn name(&self) -> String {
-        format!("cpu ({:?}, {} threads)", crate::instruction_set(), rayon::current_num_threads()).to_lowercase()
+        let precision = if *self == Cpu::Bf16 { ", bf16 products" } else { "" };
+        let instructions = format!("{:?}", crate::instruction_set()).to_lowercase();
+        format!("cpu ({instructions}{precision}, {} threads)", rayon::current_num_threads())
     }
 
     fn matmul(&self, a: Operand<'_>, b: Operand<'_>, alpha: f32, out: &mut Tensor, accumulate: bool) {
@@ -64,8 +75,15 @@ impl Device for Cpu {
             Operand::Plain(tensor) => Matrix::of(tensor),
             Operand::Transposed(tensor) => Matrix::of(tensor).transposed(),
         };
+        let (a, b) = (view(a), view(b));
         let columns = out.columns();
-        matmul(view(a), view(b), alpha, out.data_mut(), columns, accumulate, Threads::All);
+        match self {
+            Cpu::F32 => matmul(a, b, alpha, out.data_mut(), columns, accumulate, Threads::All),
+            Cpu::Bf16 => {
+                let out = (out.data_mut(), columns);
+                product::<Bf16>(a.into(), b, alpha, out, accumulate, Threads::All, &mut [], |_, _, _| {});
+            }
+        }
     }
 
     fn add_assign(&self, sum: &mut Tensor, x: &Tensor) {
@@ -97,11 +115,16 @@ impl Device for Cpu {
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         let mut y = Tensor::stale(&[x.rows(), weight.rows()]);
-        matmul_then(Matrix::of(x), Matrix::of(weight).transposed(), y.data_mut(), &mut [], |_, y, _| {
+        let add_bias = |_: usize, y: &mut [f32], _: &mut [f32]| {
             if let Some(bias) = bias {
                 y.chunks_exact_mut(bias.len()).for_each(|row| rows::add(row, bias.data()));
             }
-        });
+        };
+        let (x, weight) = (Matrix::of(x), Matrix::of(weight).transposed());
+        match self {
+            Cpu::F32 => matmul_then::<f32>(x, weight, y.data_mut(), &mut [], add_bias),
+            Cpu::Bf16 => matmul_then::<Bf16>(x, weight, y.data_mut(), &mut [], add_bias),
+        }
         y
     }
 
@@ -130,25 +153,11 @@ impl Device for Cpu {
         activation: Activation,
         keep_middle: bool,
     ) -> (Tensor, Tensor) {
-        let (count, inputs, inner, outputs) = (x.rows(), x.columns(), first_weight.rows(), second_weight.rows());
-        let mut y = Tensor::stale(&[count, outputs]);
-        let mut middle = Tensor::stale(&[if keep_middle { count } else { 0 }, inner]);
-        let first = Packed::new(Matrix::of(first_weight).transposed(), Threads::All);
-        let second = Packed::new(Matrix::of(second_weight).transposed(), Threads::All);
-        // The rows between the two layers stay in the cache.
-        let rows = task_rows(count, FEED_FORWARD_TASK / inner);
-        let middles = middle.data_mut().chunks_mut(rows * inner).chain(std::iter::repeat_with(Default::default));
-        let tasks = y.data_mut().chunks_mut(rows * outputs).zip(x.data().chunks(rows * inputs)).zip(middles);
-        tasks.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(|((y, x), middle)| {
-            let len = x.len() / inputs * inner;
-            let (mut scratch, mut active) = (Scratch::stale(len - middle.len()), Scratch::stale(len));
-            let middle = if keep_middle { middle } else { scratch.as_mut_slice() };
-            first.apply(x, middle);
-            activation::bias_forward(activation, middle, first_bias.data(), active.as_mut_slice());
-            second.apply(active.as_slice(), y);
-            y.chunks_exact_mut(outputs).for_each(|row| self::rows::add(row, second_bias.data()));
-        });
-        (y, middle)
+        let (first, second) = ((first_weight, first_bias), (second_weight, second_bias));
+        match self {
+            Cpu::F32 => feed_forward::<f32>(x, first, second, activation, keep_middle),
+            Cpu::Bf16 => feed_forward::<Bf16>(x, first, second, activation, keep_middle),
+        }
     }
 
     fn feed_forward_backward(
@@ -161,10 +170,14 @@ impl Device for Cpu {
         let inner = middle.columns();
         let (mut active, mut dmiddle) = (Tensor::stale(middle.shape()), Tensor::stale(middle.shape()));
         let (dy, weight) = (Matrix::of(dy), Matrix::of(second_weight));
-        matmul_then(dy, weight, dmiddle.data_mut(), active.data_mut(), |first, dmiddle, active| {
+        let through_activation = |first: usize, dmiddle: &mut [f32], active: &mut [f32]| {
             let middle = &middle.data()[first * inner..][..dmiddle.len()];
             activation::backward(activation, middle, active, dmiddle);
-        });
+        };
+        match self {
+            Cpu::F32 => matmul_then::<f32>(dy, weight, dmiddle.data_mut(), active.data_mut(), through_activation),
+            Cpu::Bf16 => matmul_then::<Bf16>(dy, weight, dmiddle.data_mut(), active.data_mut(), through_activation),
+        }
         let mut sums = Tensor::stale(&[inner]);
         self.column_sums(&dmiddle, &mut sums, false);
         (active, dmiddle, sums)
@@ -336,4 +349,33 @@ impl Device for Cpu {
         let mut state: Vec<&mut [f32]> = state.iter_mut().map(Tensor::data_mut).collect();
         update::update(rule, learning_rate, gradient_scale, weight.data_mut(), gradient.data(), &mut state);
     }
+}
+
+/// [`Device::feed_forward`] with products in one format.
+fn feed_forward<F: Format<Number = f32>>(
+    x: &Tensor,
+    (first_weight, first_bias): (&Tensor, &Tensor),
+    (second_weight, second_bias): (&Tensor, &Tensor),
+    activation: Activation,
+    keep_middle: bool,
+) -> (Tensor, Tensor) {
+    let (count, inputs, inner, outputs) = (x.rows(), x.columns(), first_weight.rows(), second_weight.rows());
+    let mut y = Tensor::stale(&[count, outputs]);
+    let mut middle = Tensor::stale(&[if keep_middle { count } else { 0 }, inner]);
+    let first = Packed::<F>::new(Matrix::of(first_weight).transposed(), Threads::All);
+    let second = Packed::<F>::new(Matrix::of(second_weight).transposed(), Threads::All);
+    // The rows between the two layers stay in the cache.
+    let task = task_rows(count, FEED_FORWARD_TASK / inner);
+    let middles = middle.data_mut().chunks_mut(task * inner).chain(std::iter::repeat_with(Default::default));
+    let tasks = y.data_mut().chunks_mut(task * outputs).zip(x.data().chunks(task * inputs)).zip(middles);
+    tasks.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(|((y, x), middle)| {
+        let len = x.len() / inputs * inner;
+        let (mut scratch, mut active) = (Scratch::<f32>::stale(len - middle.len()), Scratch::<f32>::stale(len));
+        let middle = if keep_middle { middle } else { scratch.as_mut_slice() };
+        first.apply(x, middle);
+        activation::bias_forward(activation, middle, first_bias.data(), active.as_mut_slice());
+        second.apply(active.as_slice(), y);
+        y.chunks_exact_mut(outputs).for_each(|row| rows::add(row, second_bias.data()));
+    });
+    (y, middle)
 }

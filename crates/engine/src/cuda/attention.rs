@@ -144,7 +144,7 @@ pub(super) fn attention(
     options: &AttentionOptions,
 ) -> (Tensor, Tensor) {
     let Some(problem) = Attention::new(cuda, qkv, packing, bias, options) else {
-        return Cpu.attention(qkv, packing, bias, options);
+        return Cpu::F32.attention(qkv, packing, bias, options);
     };
     let (rows, hidden, heads) = (qkv.rows(), qkv.columns() / 3, options.heads);
     let (output, log_sum_exp) = (cuda.stale(rows * hidden, cuda.format()), cuda.stale(rows * heads, Format::Float));
@@ -170,7 +170,7 @@ pub(super) fn attention_backward(
     dy: &Tensor,
 ) -> (Tensor, Option<Tensor>) {
     let Some(problem) = Attention::new(cuda, qkv, packing, bias, options) else {
-        return Cpu.attention_backward(qkv, packing, bias, options, output, log_sum_exp, dy);
+        return Cpu::F32.attention_backward(qkv, packing, bias, options, output, log_sum_exp, dy);
     };
     let layout = problem.layout;
     let dqkv = cuda.stale(qkv.len(), cuda.format());

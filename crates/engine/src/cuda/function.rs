@@ -294,7 +294,7 @@ impl Functions for Cuda {
     fn similarities(&self, similarity: Similarity, a: &Tensor, b: &Tensor) -> Tensor {
         match similarity::Rule::of(similarity) {
             Some(rule) => self.similarity_matrix(rule, a, b),
-            None => Cpu.similarities(similarity, a, b),
+            None => Cpu::F32.similarities(similarity, a, b),
         }
     }
 
@@ -308,14 +308,14 @@ impl Functions for Cuda {
     ) -> (Tensor, Tensor) {
         match similarity::Rule::of(similarity) {
             Some(rule) => self.similarity_matrix_backward(rule, a, b, y, dy),
-            None => Cpu.similarities_backward(similarity, a, b, y, dy),
+            None => Cpu::F32.similarities_backward(similarity, a, b, y, dy),
         }
     }
 
     fn paired_similarities(&self, similarity: Similarity, a: &Tensor, b: &Tensor) -> Tensor {
         match similarity::Rule::of(similarity) {
             Some(rule) => self.similarity_pairs(rule, a, b),
-            None => Cpu.paired_similarities(similarity, a, b),
+            None => Cpu::F32.paired_similarities(similarity, a, b),
         }
     }
 
@@ -329,7 +329,7 @@ impl Functions for Cuda {
     ) -> (Tensor, Tensor) {
         match similarity::Rule::of(similarity) {
             Some(rule) => self.similarity_pairs_backward(rule, a, b, y, dy),
-            None => Cpu.paired_similarities_backward(similarity, a, b, y, dy),
+            None => Cpu::F32.paired_similarities_backward(similarity, a, b, y, dy),
         }
     }
 
@@ -341,7 +341,7 @@ impl Functions for Cuda {
         positives: &Tensor,
         negatives: &Tensor,
     ) -> (Tensor, Tensor) {
-        Cpu.triplets(rule, distances, mining, positives, negatives)
+        Cpu::F32.triplets(rule, distances, mining, positives, negatives)
     }
 
     fn triplets_backward(
@@ -353,7 +353,7 @@ impl Functions for Cuda {
         negatives: &Tensor,
         dy: &Tensor,
     ) -> Tensor {
-        Cpu.triplets_backward(rule, distances, mining, positives, negatives, dy)
+        Cpu::F32.triplets_backward(rule, distances, mining, positives, negatives, dy)
     }
 
     fn transpose(&self, x: &Tensor) -> Tensor {
@@ -376,7 +376,7 @@ impl Functions for Cuda {
         b: &Tensor,
         function: &dyn RowFunction,
     ) -> (Tensor, Tensor) {
-        Cpu.similarity_rows(similarity, scale, a, b, function)
+        Cpu::F32.similarity_rows(similarity, scale, a, b, function)
     }
 
     fn similarity_rows_backward(
@@ -388,26 +388,26 @@ impl Functions for Cuda {
         function: &dyn RowFunction,
         dy: &Tensor,
     ) -> (Tensor, Tensor) {
-        Cpu.similarity_rows_backward(similarity, scale, a, b, function, dy)
+        Cpu::F32.similarity_rows_backward(similarity, scale, a, b, function, dy)
     }
 
     fn matrix_rows(&self, x: &Tensor, function: &dyn MatrixFunction) -> (Tensor, Tensor) {
-        Cpu.matrix_rows(x, function)
+        Cpu::F32.matrix_rows(x, function)
     }
 
     fn matrix_rows_backward(&self, x: &Tensor, function: &dyn MatrixFunction, dy: &Tensor) -> Tensor {
-        Cpu.matrix_rows_backward(x, function, dy)
+        Cpu::F32.matrix_rows_backward(x, function, dy)
     }
 
     fn inverse(&self, x: &Tensor) -> Tensor {
-        Cpu.inverse(x)
+        Cpu::F32.inverse(x)
     }
 
     fn inverse_backward(&self, y: &Tensor, dy: &Tensor) -> Tensor {
-        Cpu.inverse_backward(y, dy)
+        Cpu::F32.inverse_backward(y, dy)
     }
 
     fn ranked_pairs(&self, x: &Tensor, targets: &[f32], scale: f64) -> (Tensor, Tensor) {
-        Cpu.ranked_pairs(x, targets, scale)
+        Cpu::F32.ranked_pairs(x, targets, scale)
     }
 }

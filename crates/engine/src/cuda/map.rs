@@ -16,7 +16,7 @@ impl Maps for Cuda {
         bias: Option<&Tensor>,
         options: &ConvolutionOptions,
     ) -> Tensor {
-        Cpu.convolution(x, map, weight, bias, options)
+        Cpu::F32.convolution(x, map, weight, bias, options)
     }
 
     fn convolution_backward_input(
@@ -28,7 +28,7 @@ impl Maps for Cuda {
         dx: &mut Tensor,
         accumulate: bool,
     ) {
-        Cpu.convolution_backward_input(dy, map, weight, options, dx, accumulate)
+        Cpu::F32.convolution_backward_input(dy, map, weight, options, dx, accumulate)
     }
 
     fn convolution_backward_weight(
@@ -40,11 +40,11 @@ impl Maps for Cuda {
         dweight: &mut Tensor,
         accumulate: bool,
     ) {
-        Cpu.convolution_backward_weight(x, map, dy, options, dweight, accumulate)
+        Cpu::F32.convolution_backward_weight(x, map, dy, options, dweight, accumulate)
     }
 
     fn column_statistics(&self, x: &Tensor) -> (Tensor, Tensor) {
-        Cpu.column_statistics(x)
+        Cpu::F32.column_statistics(x)
     }
 
     fn batch_norm(
@@ -56,7 +56,7 @@ impl Maps for Cuda {
         residual: Option<&Tensor>,
         activation: Activation,
     ) -> Tensor {
-        Cpu.batch_norm(x, normalisation, weight, bias, residual, activation)
+        Cpu::F32.batch_norm(x, normalisation, weight, bias, residual, activation)
     }
 
     fn batch_norm_backward(
@@ -71,11 +71,11 @@ impl Maps for Cuda {
         batch: bool,
         dy: Tensor,
     ) -> BatchNormGradients {
-        Cpu.batch_norm_backward(x, y, normalisation, weight, bias, residual, activation, batch, dy)
+        Cpu::F32.batch_norm_backward(x, y, normalisation, weight, bias, residual, activation, batch, dy)
     }
 
     fn window_pool(&self, pooling: WindowPooling, x: &Tensor, map: Map, windows: &Windows) -> Tensor {
-        Cpu.window_pool(pooling, x, map, windows)
+        Cpu::F32.window_pool(pooling, x, map, windows)
     }
 
     fn window_pool_backward(
@@ -87,19 +87,19 @@ impl Maps for Cuda {
         windows: &Windows,
         dy: &Tensor,
     ) -> Tensor {
-        Cpu.window_pool_backward(pooling, x, y, map, windows, dy)
+        Cpu::F32.window_pool_backward(pooling, x, y, map, windows, dy)
     }
 
     fn channel_scale(&self, x: &Tensor, map: Map, factors: &Tensor) -> Tensor {
-        Cpu.channel_scale(x, map, factors)
+        Cpu::F32.channel_scale(x, map, factors)
     }
 
     fn channel_products(&self, x: &Tensor, map: Map, dy: &Tensor) -> Tensor {
-        Cpu.channel_products(x, map, dy)
+        Cpu::F32.channel_products(x, map, dy)
     }
 
     fn gem(&self, x: &Tensor, power: &Tensor, eps: f32, packing: &Packing) -> Tensor {
-        Cpu.gem(x, power, eps, packing)
+        Cpu::F32.gem(x, power, eps, packing)
     }
 
     fn gem_backward(
@@ -111,6 +111,6 @@ impl Maps for Cuda {
         y: &Tensor,
         dy: &Tensor,
     ) -> (Tensor, Tensor) {
-        Cpu.gem_backward(x, power, eps, packing, y, dy)
+        Cpu::F32.gem_backward(x, power, eps, packing, y, dy)
     }
 }

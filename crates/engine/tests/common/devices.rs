@@ -20,5 +20,5 @@ pub(crate) fn devices() -> Vec<&'static dyn Device> {
     let open = || gpu(Precision::F32);
     let limited = std::env::var_os("FINETUNER_ISA").is_some();
     let gpu = if limited { None } else { GPU.get_or_init(open).as_ref() };
-    std::iter::once(&Cpu as &dyn Device).chain(gpu.map(|gpu| gpu as &dyn Device)).collect()
+    std::iter::once(&Cpu::F32 as &dyn Device).chain(gpu.map(|gpu| gpu as &dyn Device)).collect()
 }

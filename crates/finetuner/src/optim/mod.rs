@@ -169,7 +169,7 @@ mod tests {
     /// One parameter of these values, and its gradient after `tape`'s backward pass.
     fn gradient(parameters: &Parameters, values: &[f32]) -> Gradients {
         let mut gradients = Gradients::new(parameters);
-        let mut tape = engine::Tape::recording(&Cpu, parameters);
+        let mut tape = engine::Tape::recording(&Cpu::F32, parameters);
         let weight = tape.parameter(parameters.ids().next().unwrap());
         let weights = Tensor::from_vec(values.to_vec(), weight.value().shape()).unwrap();
         let sum = tape.sum(&weight, Some(&weights)).unwrap();
@@ -197,7 +197,7 @@ mod tests {
                 let values: Vec<f32> = (0..6).map(|place| of(place) as f32).collect();
                 let gradients = gradient(&parameters, &values);
                 let rate = case["learning_rate"].as_f64().unwrap();
-                optimizer.step(&Cpu, &mut parameters, &gradients, rate, 0.0).unwrap();
+                optimizer.step(&Cpu::F32, &mut parameters, &gradients, rate, 0.0).unwrap();
                 let got = parameters.iter().next().unwrap().value.data().to_vec();
                 for (got, expected) in got.iter().zip(expected.as_array().unwrap()) {
                     let error = (f64::from(*got) - expected.as_f64().unwrap()).abs();
@@ -216,7 +216,7 @@ mod tests {
         let mut parameters = Parameters::default();
         let ids: Vec<_> = (0..3).map(|i| parameters.add(format!("p{i}"), Tensor::scalar(1.0))).collect();
         let mut gradients = Gradients::new(&parameters);
-        let mut tape = engine::Tape::recording(&Cpu, &parameters);
+        let mut tape = engine::Tape::recording(&Cpu::F32, &parameters);
         let one = tape.constant(Tensor::full(&[1, 1], 1.0));
         let all: Vec<_> = ids.iter().map(|&id| tape.parameter(id)).collect();
         let y = tape.linear(&one, &all[0], None).unwrap();
@@ -224,7 +224,7 @@ mod tests {
         let y = tape.linear(&y, &all[2], None).unwrap();
         tape.backward(&y, Tensor::full(&[1, 1], 1.0), &mut gradients).unwrap();
         let mut sgd = Optimizer::new("SGD", &options(json!({"layer_wise_lr_decay": 0.5})), &[0, 1, 2]).unwrap();
-        sgd.step(&Cpu, &mut parameters, &gradients, 0.1, 0.0).unwrap();
+        sgd.step(&Cpu::F32, &mut parameters, &gradients, 0.1, 0.0).unwrap();
         let moved: Vec<f32> = parameters.iter().map(|parameter| 1.0 - parameter.value.item()).collect();
         for (moved, expected) in moved.iter().zip([0.025, 0.05, 0.1]) {
             assert!((moved - expected).abs() < 1e-6, "{moved} {expected}");

@@ -97,9 +97,8 @@ impl<'a> Prepared<'a> {
             objective.prepare(sizes, spec.seed)?;
         }
         recorder.info(format!("model: `{}`, {}, on {}", spec.model, model.description(), device.name()))?;
-        if device.memory().is_some() {
-            let tested = "kernels and small runs were compared with the processor's on one H100";
-            recorder.warn(format!("GPUs are new: {tested}; compare with `--device cpu`"))?;
+        if let Some(remark) = crate::device::remark(device, &spec.precision) {
+            recorder.warn(remark)?;
         }
         check::tell(&spec, &data, (&model, &inspection.pictures), recorder)?;
 

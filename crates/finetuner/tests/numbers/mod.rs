@@ -17,7 +17,7 @@ pub(crate) fn tensors(name: &str) -> BTreeMap<String, Vec<f64>> {
 /// Value and gradient.
 #[allow(dead_code, reason = "not every test that reads numbers evaluates this way")]
 pub(crate) fn evaluate(objective: &Objective, embeddings: &[f32], layout: &BatchLayout) -> (f64, Vec<f64>) {
-    let (device, parameters) = (Cpu, Parameters::default());
+    let (device, parameters) = (Cpu::F32, Parameters::default());
     let mut tape = Tape::recording(&device, &parameters);
     let rows = layout.rows();
     let leaf = tape.leaf(Tensor::from_vec(embeddings.to_vec(), &[rows, embeddings.len() / rows]).unwrap());

@@ -9,17 +9,17 @@
 
 mod pack;
 mod scratch;
+mod short;
 
-use std::cell::RefCell;
 use std::ops::{Add, Mul};
-use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
 pub(super) use self::pack::interleave;
 pub(crate) use self::pack::{Matrix, Part, Source};
 use self::pack::{pack, prefetch};
-pub(crate) use self::scratch::Scratch;
+pub(crate) use self::scratch::{Scratch, Spare};
+pub(crate) use self::short::Bf16;
 use crate::isa::{InstructionSet, instruction_set};
 
 /// The inner extent that a tile of the result stays in registers for; a panel of it fits the first-level cache.
@@ -41,22 +41,28 @@ pub(crate) enum Threads {
     All,
 }
 
-/// A number that products are made of: f32 or f64.
-pub(crate) trait Scalar:
-    Copy + Default + Send + Sync + Mul<Output = Self> + Add<Output = Self> + 'static
-{
+/// A number that operands and results are made of: f32 or f64.
+pub(crate) trait Scalar: Format<Number = Self> + Spare + Mul<Output = Self> + Add<Output = Self> {
     /// `self factor + addend`, rounded once.
     fn multiply_add(self, factor: Self, addend: Self) -> Self;
+}
+
+/// What operands are packed as: their own numbers, or shorter ones. Sums are numbers of the result in any case.
+pub(crate) trait Format: 'static {
+    /// What operands and results are made of.
+    type Number: Scalar;
+    /// What panels are made of.
+    type Element: Spare;
+    /// Numbers along the inner extent that one element holds.
+    const GROUP: usize;
     /// Rows and columns of the tile of sums that stays in registers, chosen so that all but a few registers hold sums.
     fn tile() -> (usize, usize);
     /// Packs rows of the left operand into panels as wide as the tile is high.
-    fn pack_left(part: Part<'_, Self>, panels: &mut [Self]);
+    fn pack_left(part: Part<'_, Self::Number>, panels: &mut [Self::Element]);
     /// Packs columns of the right operand (rows of its transpose) into panels as wide as the tile.
-    fn pack_right(part: Part<'_, Self>, panels: &mut [Self]);
+    fn pack_right(part: Part<'_, Self::Number>, panels: &mut [Self::Element]);
     /// Adds the product of packed operands to rows of the result, or overwrites them.
-    fn multiply(left: &[Self], right: &[Self], to: Destination<'_, Self>);
-    /// Buffers that this thread packed into before.
-    fn spare() -> &'static LocalKey<RefCell<Vec<Vec<Self>>>>;
+    fn multiply(left: &[Self::Element], right: &[Self::Element], to: Destination<'_, Self::Number>);
 }
 
 /// Tiles of the plain instruction set: 16 registers of four f32 on x86-64, 32 on 64-bit ARM.
@@ -67,6 +73,12 @@ impl Scalar for f32 {
     fn multiply_add(self, factor: f32, addend: f32) -> f32 {
         self.mul_add(factor, addend)
     }
+}
+
+impl Format for f32 {
+    type Number = f32;
+    type Element = f32;
+    const GROUP: usize = 1;
 
     fn tile() -> (usize, usize) {
         choose(PLAIN, (6, 16), (12, 32))
@@ -83,11 +95,6 @@ impl Scalar for f32 {
     fn multiply(left: &[f32], right: &[f32], to: Destination<'_, f32>) {
         multiply_for_isa::<f32, { PLAIN.0 }, { PLAIN.1 }, 6, 16, 12, 32>(left, right, to);
     }
-
-    fn spare() -> &'static LocalKey<RefCell<Vec<Vec<f32>>>> {
-        thread_local!(static SPARE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
-        &SPARE
-    }
 }
 
 impl Scalar for f64 {
@@ -95,6 +102,12 @@ impl Scalar for f64 {
     fn multiply_add(self, factor: f64, addend: f64) -> f64 {
         self.mul_add(factor, addend)
     }
+}
+
+impl Format for f64 {
+    type Number = f64;
+    type Element = f64;
+    const GROUP: usize = 1;
 
     fn tile() -> (usize, usize) {
         choose((PLAIN.0, PLAIN.1 / 2), (6, 8), (12, 16))
@@ -110,11 +123,6 @@ impl Scalar for f64 {
 
     fn multiply(left: &[f64], right: &[f64], to: Destination<'_, f64>) {
         multiply_for_isa::<f64, { PLAIN.0 }, { PLAIN.1 / 2 }, 6, 8, 12, 16>(left, right, to);
-    }
-
-    fn spare() -> &'static LocalKey<RefCell<Vec<Vec<f64>>>> {
-        thread_local!(static SPARE: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) });
-        &SPARE
     }
 }
 
@@ -168,11 +176,11 @@ fn multiply_for_isa<
     {
         #[target_feature(enable = "avx2,fma")]
         fn avx2<T: Scalar, const ROWS: usize, const COLUMNS: usize>(left: &[T], right: &[T], to: Destination<'_, T>) {
-            multiply::<T, ROWS, COLUMNS, true>(left, right, to);
+            multiply(left, right, to, tile::<T, ROWS, COLUMNS, true>);
         }
         #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
         fn avx512<T: Scalar, const ROWS: usize, const COLUMNS: usize>(left: &[T], right: &[T], to: Destination<'_, T>) {
-            multiply::<T, ROWS, COLUMNS, true>(left, right, to);
+            multiply(left, right, to, tile::<T, ROWS, COLUMNS, true>);
         }
         match instruction_set() {
             // SAFETY: `instruction_set` has checked that this processor has the enabled features.
@@ -184,13 +192,14 @@ fn multiply_for_isa<
     }
     // Where the baseline has no fused multiply-add, asking for one would call a function per number.
     if cfg!(target_arch = "aarch64") {
-        multiply::<T, PLAIN_ROWS, PLAIN_COLUMNS, true>(left, right, to);
+        multiply(left, right, to, tile::<T, PLAIN_ROWS, PLAIN_COLUMNS, true>);
     } else {
-        multiply::<T, PLAIN_ROWS, PLAIN_COLUMNS, false>(left, right, to);
+        multiply(left, right, to, tile::<T, PLAIN_ROWS, PLAIN_COLUMNS, false>);
     }
 }
 
-/// Where a packed product goes: rows of `columns` numbers, `stride` apart, each a sum of `inner` products times `alpha`.
+/// Where a packed product goes: rows of `columns` numbers, `stride` apart, each a sum over `inner` elements of two panels,
+/// times `alpha`.
 pub(crate) struct Destination<'a, T> {
     out: &'a mut [T],
     columns: usize,
@@ -201,10 +210,11 @@ pub(crate) struct Destination<'a, T> {
 }
 
 #[inline(always)]
-fn multiply<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: bool>(
-    left: &[T],
-    right: &[T],
+fn multiply<T: Scalar, E, const ROWS: usize, const COLUMNS: usize>(
+    left: &[E],
+    right: &[E],
     to: Destination<'_, T>,
+    tile: impl Fn(&[E], &[E]) -> [[T; COLUMNS]; ROWS],
 ) {
     let Destination { out, columns, stride, inner, alpha, accumulate } = to;
     let rows = out.len().div_ceil(stride);
@@ -216,7 +226,7 @@ fn multiply<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: boo
         let mut next = next.chunks((COLUMNS * inner).div_ceil(rows.div_ceil(ROWS)));
         for (block, left_panel) in left.chunks_exact(ROWS * inner).enumerate() {
             prefetch(next.next().unwrap_or_default());
-            let sums = tile::<T, ROWS, COLUMNS, FUSED>(left_panel, right_panel);
+            let sums = tile(left_panel, right_panel);
             let height = ROWS.min(rows - block * ROWS);
             let out = &mut out[block * ROWS * stride + from..];
             if height == ROWS && width == COLUMNS {
@@ -261,48 +271,59 @@ fn tile<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: bool>(
 }
 
 /// Rows of a right operand, packed for [`Packed::multiply`].
-pub(crate) struct Packed<T: Scalar> {
-    panels: Scratch<T>,
+pub(crate) struct Packed<F: Format> {
+    panels: Scratch<F::Element>,
+    /// Inner extent, in numbers.
     inner: usize,
     columns: usize,
     /// Columns up to the end of the last panel.
     padded: usize,
-    /// Inner extent of all blocks but perhaps the last.
+    /// Inner extent of all blocks but perhaps the last, in elements.
     block: usize,
 }
 
-impl<T: Scalar> Packed<T> {
+impl<F: Format> Packed<F> {
     /// Packs all of a matrix `[inner, columns]`.
-    pub(crate) fn new(matrix: Matrix<'_, T>, threads: Threads) -> Self {
+    pub(crate) fn new(matrix: Matrix<'_, F::Number>, threads: Threads) -> Self {
         Packed::rows(matrix, 0, matrix.rows, threads)
     }
 
     /// Packs `inner` rows from `first` on.
-    fn rows(matrix: Matrix<'_, T>, first: usize, inner: usize, threads: Threads) -> Self {
-        let (_, width) = T::tile();
+    fn rows(matrix: Matrix<'_, F::Number>, first: usize, inner: usize, threads: Threads) -> Self {
+        let (_, width) = F::tile();
         let columns = matrix.columns;
         let padded = columns.next_multiple_of(width);
+        let elements = inner.div_ceil(F::GROUP);
         // Blocks of equal length: a short last one would waste its tiles.
-        let block = inner.div_ceil(inner.div_ceil(BLOCK).max(1)).max(1);
-        let mut panels = Scratch::stale(padded * inner);
+        let block = elements.div_ceil(elements.div_ceil(BLOCK).max(1)).max(1);
+        let mut panels = Scratch::stale(padded * elements);
         for (index, panels) in panels.as_mut_slice().chunks_mut(padded * block).enumerate() {
-            let inner = panels.len() / padded;
+            let elements = panels.len() / padded;
+            let skipped = index * block * F::GROUP;
             let part = |task: usize| {
                 let from = task * PACK_PANELS * width;
                 let to = (from + PACK_PANELS * width).min(columns);
-                Part { source: matrix.transposed().into(), from, to, first: first + index * block, inner }
+                let inner = (elements * F::GROUP).min(inner - skipped);
+                Part { source: matrix.transposed().into(), from, to, first: first + skipped, inner }
             };
-            let task = PACK_PANELS * width * inner;
+            let task = PACK_PANELS * width * elements;
             match threads {
-                Threads::One => panels.chunks_mut(task).enumerate().for_each(|(i, p)| T::pack_right(part(i), p)),
-                Threads::All => panels.par_chunks_mut(task).enumerate().for_each(|(i, p)| T::pack_right(part(i), p)),
+                Threads::One => panels.chunks_mut(task).enumerate().for_each(|(i, p)| F::pack_right(part(i), p)),
+                Threads::All => panels.par_chunks_mut(task).enumerate().for_each(|(i, p)| F::pack_right(part(i), p)),
             }
         }
         Packed { panels, inner, columns, padded, block }
     }
 
     /// `out = alpha left self (+ out)` on the calling thread; rows of `out` are `stride` apart.
-    pub(crate) fn multiply(&self, left: Matrix<'_, T>, alpha: T, accumulate: bool, out: &mut [T], stride: usize) {
+    pub(crate) fn multiply(
+        &self,
+        left: Matrix<'_, F::Number>,
+        alpha: F::Number,
+        accumulate: bool,
+        out: &mut [F::Number],
+        stride: usize,
+    ) {
         assert_eq!(left.columns, self.inner, "inner extents of a product");
         self.multiply_rows((left.into(), 0, 0), left.rows, alpha, accumulate, out, stride);
     }
@@ -310,34 +331,36 @@ impl<T: Scalar> Packed<T> {
     /// The same for `rows` rows of `left` from a row on, and its columns from a column on.
     fn multiply_rows(
         &self,
-        (left, from, first): (Source<'_, T>, usize, usize),
+        (left, from, first): (Source<'_, F::Number>, usize, usize),
         rows: usize,
-        alpha: T,
+        alpha: F::Number,
         accumulate: bool,
-        out: &mut [T],
+        out: &mut [F::Number],
         stride: usize,
     ) {
-        let (height, _) = T::tile();
+        let (height, _) = F::tile();
         assert!(stride >= self.columns, "rows of a result do not overlap");
         let out = &mut out[..(rows - 1) * stride + self.columns];
         let mut panels = Scratch::stale(rows.next_multiple_of(height) * self.block);
         for (index, right) in self.panels.as_slice().chunks(self.padded * self.block).enumerate() {
-            let inner = right.len() / self.padded;
-            let panels = &mut panels.as_mut_slice()[..rows.next_multiple_of(height) * inner];
-            let part = Part { source: left, from, to: from + rows, first: first + index * self.block, inner };
-            T::pack_left(part, panels);
+            let elements = right.len() / self.padded;
+            let skipped = index * self.block * F::GROUP;
+            let inner = (elements * F::GROUP).min(self.inner - skipped);
+            let panels = &mut panels.as_mut_slice()[..rows.next_multiple_of(height) * elements];
+            F::pack_left(Part { source: left, from, to: from + rows, first: first + skipped, inner }, panels);
             let accumulate = accumulate || index > 0;
-            T::multiply(panels, right, Destination { out, columns: self.columns, stride, inner, alpha, accumulate });
+            let to = Destination { out, columns: self.columns, stride, inner: elements, alpha, accumulate };
+            F::multiply(panels, right, to);
         }
     }
 
     /// `out = left self` for dense rows on the calling thread.
-    pub(crate) fn apply(&self, left: &[T], out: &mut [T])
+    pub(crate) fn apply(&self, left: &[F::Number], out: &mut [F::Number])
     where
-        T: From<f32>,
+        F::Number: From<f32>,
     {
         let left = Matrix::new(left, out.len() / self.columns, self.inner);
-        self.multiply(left, T::from(1.0), false, out, self.columns);
+        self.multiply(left, F::Number::from(1.0), false, out, self.columns);
     }
 }
 
@@ -357,31 +380,31 @@ pub(crate) fn matmul<T: Scalar>(
     accumulate: bool,
     threads: Threads,
 ) {
-    product(a.into(), b, alpha, (out, row_stride), accumulate, threads, &mut [], |_, _, _| {});
+    product::<T>(a.into(), b, alpha, (out, row_stride), accumulate, threads, &mut [], |_, _, _| {});
 }
 
 /// `out = a b` for dense `out`; each task calls `finish` with the number of its first row, its rows of the result and
 /// its rows of `side`, a second result of the same shape (or empty), while they are in the cache.
-pub(crate) fn matmul_then(
+pub(crate) fn matmul_then<F: Format<Number = f32>>(
     a: Matrix<'_>,
     b: Matrix<'_>,
     out: &mut [f32],
     side: &mut [f32],
     finish: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) {
-    product(a.into(), b, 1.0, (out, b.columns), false, Threads::All, side, finish);
+    product::<F>(a.into(), b, 1.0, (out, b.columns), false, Threads::All, side, finish);
 }
 
-/// [`matmul`] and [`matmul_then`] of anything that can be packed.
-pub(crate) fn product<T: Scalar>(
-    a: Source<'_, T>,
-    b: Matrix<'_, T>,
-    alpha: T,
-    (out, row_stride): (&mut [T], usize),
+/// [`matmul`] and [`matmul_then`] of anything that can be packed, in any format.
+pub(crate) fn product<F: Format>(
+    a: Source<'_, F::Number>,
+    b: Matrix<'_, F::Number>,
+    alpha: F::Number,
+    (out, row_stride): (&mut [F::Number], usize),
     accumulate: bool,
     threads: Threads,
-    side: &mut [T],
-    finish: impl Fn(usize, &mut [T], &mut [T]) + Sync,
+    side: &mut [F::Number],
+    finish: impl Fn(usize, &mut [F::Number], &mut [F::Number]) + Sync,
 ) {
     let (m, k, n) = (a.rows(), a.columns(), b.columns);
     assert_eq!(k, b.rows, "inner extents of a product");
@@ -397,14 +420,14 @@ pub(crate) fn product<T: Scalar>(
         Threads::All => task_rows(m, TASK_ROWS),
     };
     if k == 0 && !accumulate {
-        out.chunks_mut(row_stride).for_each(|row| row[..n].fill(T::default()));
+        out.chunks_mut(row_stride).for_each(|row| row[..n].fill(F::Number::default()));
     }
-    let slab = (SLAB / n).next_multiple_of(BLOCK);
+    let slab = (SLAB / n).next_multiple_of(BLOCK) * F::GROUP;
     for first in (0..k.max(1)).step_by(slab) {
         let inner = slab.min(k - first);
-        let packed = Packed::rows(b, first, inner, threads);
+        let packed = Packed::<F>::rows(b, first, inner, threads);
         let (accumulate, last) = (accumulate || first > 0, first + slab >= k);
-        let run = |(task, (out, side)): (usize, (&mut [T], &mut [T]))| {
+        let run = |(task, (out, side)): (usize, (&mut [F::Number], &mut [F::Number]))| {
             let from = task * rows;
             packed.multiply_rows((a, from, first), rows.min(m - from), alpha, accumulate, out, row_stride);
             if last {

@@ -1,15 +1,35 @@
 //! Memory that a thread packs into again and again.
 
-use super::Scalar;
+use std::cell::RefCell;
+use std::thread::LocalKey;
+
+/// What a buffer is made of.
+pub(crate) trait Spare: Copy + Default + Send + Sync + 'static {
+    /// Buffers that this thread packed into before.
+    fn spare() -> &'static LocalKey<RefCell<Vec<Vec<Self>>>>;
+}
+
+macro_rules! spare {
+    ($($element:ty),*) => {$(
+        impl Spare for $element {
+            fn spare() -> &'static LocalKey<RefCell<Vec<Vec<$element>>>> {
+                thread_local!(static SPARE: RefCell<Vec<Vec<$element>>> = const { RefCell::new(Vec::new()) });
+                &SPARE
+            }
+        }
+    )*};
+}
+
+spare!(f32, f64, u32);
 
 /// A buffer for packed operands and intermediate rows, taken from those of this thread and given back to them.
-pub(crate) struct Scratch<T: Scalar> {
+pub(crate) struct Scratch<T: Spare> {
     data: Vec<T>,
     start: usize,
     len: usize,
 }
 
-impl<T: Scalar> Scratch<T> {
+impl<T: Spare> Scratch<T> {
     /// `len` unspecified numbers that start on a cache line.
     pub(crate) fn stale(len: usize) -> Self {
         let line = 64 / size_of::<T>();
@@ -30,7 +50,7 @@ impl<T: Scalar> Scratch<T> {
     }
 }
 
-impl<T: Scalar> Drop for Scratch<T> {
+impl<T: Spare> Drop for Scratch<T> {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
         T::spare().with_borrow_mut(|spare| spare.push(data));

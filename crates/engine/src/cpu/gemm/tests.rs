@@ -23,26 +23,32 @@ fn view<T>(data: &[T], rows: usize, columns: usize, gap: usize, transposed: bool
     }
 }
 
-/// Sizes around the edges of tiles, blocks and slabs; both operands plain and transposed; rows apart in all three.
+/// Sizes around the edges of tiles, blocks and slabs.
+const SIZES: [(usize, usize, usize); 10] = [
+    (1, 1, 1),
+    (1, 500, 3),
+    (5, 7, 17),
+    (12, 8, 32),
+    (13, 449, 33),
+    (64, 32, 64),
+    (97, 900, 65),
+    (193, 64, 300),
+    (3, 1350, 4700),
+    (2, 0, 3),
+];
+
+/// Both operands plain and transposed, whether the product is added, and how far rows are apart in all three.
+const LAYOUTS: [(bool, bool, bool, usize); 4] =
+    [(false, false, false, 0), (true, false, true, 5), (false, true, true, 0), (true, true, false, 3)];
+
+fn narrow(x: &[f64]) -> Vec<f32> {
+    x.iter().map(|&x| x as f32).collect()
+}
+
 #[test]
 fn products_of_every_shape_equal_the_naive_sum() {
-    let sizes = [
-        (1, 1, 1),
-        (1, 500, 3),
-        (5, 7, 17),
-        (12, 8, 32),
-        (13, 449, 33),
-        (64, 32, 64),
-        (97, 900, 65),
-        (193, 64, 300),
-        (3, 1350, 4700),
-        (2, 0, 3),
-    ];
-    for (m, k, n) in sizes {
-        for (a_transposed, b_transposed, accumulate, gap) in
-            [(false, false, false, 0), (true, false, true, 5), (false, true, true, 0), (true, true, false, 3)]
-        {
-            let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+    for (m, k, n) in SIZES {
+        for (a_transposed, b_transposed, accumulate, gap) in LAYOUTS {
             let a = numbers((m + gap) * (k + gap), 1);
             let b = numbers((k + gap) * (n + gap), 2);
             let mut expected = numbers(m * (n + gap), 3);
@@ -63,6 +69,29 @@ fn products_of_every_shape_equal_the_naive_sum() {
     }
 }
 
+/// Rounded operands, exact terms, sums in f32: by the instruction where the processor has it, else as tests see it.
+#[test]
+fn products_of_bf16_equal_the_naive_sum_of_rounded_numbers() {
+    for (m, k, n) in SIZES {
+        for (a_transposed, b_transposed, accumulate, gap) in LAYOUTS {
+            let a = narrow(&numbers((m + gap) * (k + gap), 1));
+            let b = narrow(&numbers((k + gap) * (n + gap), 2));
+            let round = |x: &[f32]| x.iter().map(|&x| half::bf16::from_f32(x).to_f64()).collect::<Vec<_>>();
+            let (rounded_a, rounded_b) = (round(&a), round(&b));
+            let mut expected = numbers(m * (n + gap), 3);
+            let mut out = narrow(&expected);
+            let (x, y) = (view(&rounded_a, m, k, gap, a_transposed), view(&rounded_b, k, n, gap, b_transposed));
+            naive(x, y, 0.5, &mut expected, n + gap, accumulate);
+            let (x, y) = (view(&a, m, k, gap, a_transposed), view(&b, k, n, gap, b_transposed));
+            product::<Bf16>(x.into(), y, 0.5, (&mut out, n + gap), accumulate, Threads::All, &mut [], |_, _, _| {});
+            for (i, &expected) in expected.iter().enumerate() {
+                let off = (f64::from(out[i]) - expected).abs();
+                assert!(off < 1e-6 * (k as f64).max(1.0), "{m} {k} {n} [{i}]: {} {expected}", out[i]);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_follows_a_product_sees_each_row_once() {
     let (m, k, n) = (201, 40, 50);
@@ -70,7 +99,7 @@ fn what_follows_a_product_sees_each_row_once() {
     let (mut out, mut side) = (vec![0.0; m * n], vec![-1.0; m * n]);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
     pool.install(|| {
-        matmul_then(Matrix::new(&a, m, k), Matrix::new(&b, k, n), &mut out, &mut side, |first, out, side| {
+        matmul_then::<f32>(Matrix::new(&a, m, k), Matrix::new(&b, k, n), &mut out, &mut side, |first, out, side| {
             for (i, (out, side)) in out.iter_mut().zip(side).enumerate() {
                 *side = *out;
                 *out += (first * n + i) as f32;

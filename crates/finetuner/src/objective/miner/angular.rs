@@ -36,7 +36,7 @@ impl Miner for AngularMiner {
 
     fn mine(&self, seen: &Seen<'_>) -> Mined {
         let squared = Similarity::Euclidean { normalize: false, squared: true };
-        let among = Cpu.similarities(squared, seen.others, seen.others);
+        let among = Cpu::F32.similarities(squared, seen.others, seen.others);
         Mined::Angles { tangent: self.angle.to_radians().tan(), squares: seen.distances.clone(), among }
     }
 

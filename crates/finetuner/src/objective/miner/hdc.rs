@@ -70,8 +70,8 @@ impl Miner for HDCMiner {
     fn mine(&self, seen: &Seen<'_>) -> Mined {
         let distances = seen.distances;
         let before = self.before.as_ref().map(|before| {
-            let own = before.distance().measure(&Cpu, seen.rows, seen.others);
-            before.mine(&Seen { distances: &own, ..*seen }).present(&Cpu, seen.labels)
+            let own = before.distance().measure(&Cpu::F32, seen.rows, seen.others);
+            before.mine(&Seen { distances: &own, ..*seen }).present(&Cpu::F32, seen.labels)
         });
         let labels = before.as_ref().unwrap_or(seen.labels);
         let hardest = |mask: &Tensor, sign: f32| -> Tensor {
