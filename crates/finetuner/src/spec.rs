@@ -130,8 +130,10 @@ run_spec! {
     max_grad_norm: f64 = 1.0,
     /// Tokens a text is cut to; default: the model's own limit.
     max_length: Option<usize> = None,
-    /// `mean`, `cls`, `max`, `last` or `gem`; default: what the model says, else `mean`.
+    /// `mean`, `cls`, `max`, `last` or `gem`, a generalised mean whose power is learnt; of the texts where two models are joined. Default: what the model says, else `mean`.
     pooling: Option<String> = None,
+    /// Options of `gem`: the power `p` it starts with (3) and `eps`, what smaller numbers are raised to (1e-6).
+    pooling_options: Options = Options::new(),
     /// Adds a projection head of this width.
     output_dim: Option<usize> = None,
     /// `embeddings`, `layers:0-3`, `all`, `statistics` (of batch norms), or several joined by commas; of one of two towers `text` or `image`, or a part of it as in `text:embeddings`.

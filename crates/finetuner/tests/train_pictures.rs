@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::Cpu;
-use finetuner::artifact::Weights;
+use finetuner::artifact::{PoolingMode, Weights};
 use finetuner::data::Modality;
 use finetuner::encoder::{Model, ModelOptions, Role, source};
 use finetuner::event::Event;
@@ -134,6 +134,36 @@ fn photos_are_learnt_by_class_and_the_artifact_embeds_as_it_was_measured() {
     let metrics = report.metrics.unwrap();
     let evaluated = finetuner::train::read_target(Path::new(&photos), None, None).unwrap();
     let tuned = open(&folder.path().join("run"));
+    let again = evaluated.measure(&tuned, &Cpu, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
+    assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}, {metrics:?}");
+}
+
+#[test]
+fn the_power_of_gem_is_learnt_from_pictures_and_the_artifact_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(folder.path().join(name));
+    write_photos(folder.path());
+    write_network(&folder.path().join("network"));
+    // At 32 pixels the last map is one position, whose mean no power changes.
+    let larger =
+        r#"{"image_processor_type": "ViTImageProcessor", "do_resize": true, "size": {"height": 64, "width": 64}}"#;
+    std::fs::write(folder.path().join("network/preprocessor_config.json"), larger).unwrap();
+    let (model, photos) = (place("network"), place("photos"));
+    let fields = [
+        ("model", model.as_str()),
+        ("train_data", &photos),
+        ("query_data", &photos),
+        ("pooling", "GeM"),
+        ("loss", "SupConLoss"),
+        ("learning_rate", "1e-3"),
+        ("batch_size", "12"),
+        ("epochs", "2"),
+    ];
+    let metrics = finish(&spec(folder.path(), &fields)).metrics.unwrap();
+    let tuned = open(&folder.path().join("run"));
+    let PoolingMode::Gem { p, eps } = tuned.folder.layout.pooling else { panic!("{:?}", tuned.folder.layout) };
+    assert!((p - 3.0).abs() > 1e-4 && eps == 1e-6, "{p} {eps}");
+    let evaluated = finetuner::train::read_target(Path::new(&photos), None, None).unwrap();
     let again = evaluated.measure(&tuned, &Cpu, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
     assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}, {metrics:?}");
 }

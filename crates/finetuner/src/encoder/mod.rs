@@ -41,7 +41,7 @@ use self::shape::Shape;
 pub use self::tower::Tower;
 pub use self::transformer::Transformer;
 use self::weights::{Loader, Origin, Stored};
-use crate::artifact::{ModelFolder, PoolingMode, Step, Weights};
+use crate::artifact::{Layout, ModelFolder, PoolingMode, Step, Weights};
 use crate::data::Modality;
 use crate::error::{Error, Result};
 use crate::tokens::PackedBatch;
@@ -260,6 +260,19 @@ impl Encoder {
         &self.modalities
     }
 
+    /// Pooling and what follows in a tower, with the power of `gem` as it was learnt.
+    pub fn layout(&self, tower: &Tower) -> Layout {
+        let mut layout = tower.layout().clone();
+        if let (PoolingMode::Gem { p, .. }, Some(power)) = (&mut layout.pooling, tower.power) {
+            *p = self.parameters.get(power).value.data()[0];
+        }
+        layout
+    }
+
+    fn is_head(&self, id: ParameterId) -> bool {
+        self.towers.iter().any(|tower| tower.is_head(id))
+    }
+
     fn is_dense(&self, id: ParameterId) -> bool {
         self.towers.iter().any(|tower| tower.is_dense(id))
     }
@@ -294,6 +307,10 @@ impl<'a> Files<'a> {
 
     fn towers<'f>(&'f self, options: &EncoderOptions, key: Key, loader: &mut Loader<'f>) -> Result<Vec<Tower>> {
         let parts = self.shape.clone().load(loader)?;
+        if parts.len() > 1 && options.pooling.is_some() {
+            let problem = "both towers of `MODEL` pool in their own ways; leave it out";
+            return Err(Error::spec("pooling", problem.replace("MODEL", &self.model.files.name())));
+        }
         if parts.len() > 1 && (options.output_dim.is_some() || !self.dense.is_empty()) {
             let problem =
                 "both towers embed into one space by projections of their own; they take no further dense layers";

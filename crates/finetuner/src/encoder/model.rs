@@ -218,7 +218,7 @@ impl Model {
             writer.json(folder.config_file(), &folder.config)?;
         }
         match towers {
-            [tower] => writer.layout(tower.layout(), tower.backbone().width())?,
+            [tower] => writer.layout(&self.encoder.layout(tower), tower.backbone().width())?,
             _ => writer.json("modules.json", &Layout::of_clip())?,
         }
         for tower in towers {

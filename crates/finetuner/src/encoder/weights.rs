@@ -182,6 +182,14 @@ impl<'a> Loader<'a> {
         id
     }
 
+    /// A number that learns and that no checkpoint holds: the layout does.
+    pub(crate) fn number(&mut self, name: &str, value: f32) -> Result<ParameterId> {
+        let id = self.parameters.add(name.to_owned(), Tensor::from_vec(vec![value], &[1])?);
+        self.depths.push(self.depth);
+        self.modalities.push(self.modality);
+        Ok(id)
+    }
+
     /// A vector that learns without a gradient, such as a running mean.
     pub(crate) fn statistic(&mut self, name: &str, length: usize, constant: f32) -> Result<ParameterId> {
         let id = self.add(&[name.to_owned()], &[length], &[length], Some(constant))?;

@@ -98,7 +98,11 @@ impl RunSpec {
             format!("expected 0 (off) or a number above, got {}", self.max_grad_norm)
         });
         found.at_least_one("max_length", self.max_length);
-        found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "lasttoken", "gem"]);
+        found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "lasttoken", "gem", "GeM"]);
+        let gem = matches!(self.pooling.as_deref(), Some("gem" | "GeM"));
+        found.unless(gem || self.pooling_options.is_empty(), "pooling_options", || {
+            "is for `pooling` of `gem`, which is not given".into()
+        });
         found.at_least_one("output_dim", self.output_dim);
         found.name("init", Some(&self.init), &["pretrained", "random", "random:image"]);
         found.unless(self.init != "random:image" || self.image_model.is_some(), "init", || {

@@ -150,6 +150,8 @@ impl<'a> Prepared<'a> {
 fn model_options(spec: &RunSpec, sources: Sources) -> Result<ModelOptions> {
     let pooling = spec.pooling.as_deref().map(PoolingMode::from_name);
     let pooling = pooling.transpose().map_err(|problem| Error::spec("pooling", problem))?;
+    let pooling = pooling.map(|pooling| pooling.with_options(&spec.pooling_options)).transpose();
+    let pooling = pooling.map_err(|(option, problem)| Error::spec(format!("pooling_options.{option}"), problem))?;
     let encoder = EncoderOptions {
         pooling,
         output_dim: spec.output_dim,
