@@ -57,11 +57,13 @@ macro_rules! run_spec {
 }
 
 run_spec! {
-    /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, or `mini`. Default `mini`.
+    /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, `mlp` for vectors, or `mini`. Default `mini`.
     model: String = "mini".into(),
+    /// Options of `mlp`, a perceptron over vectors from random weights: `hidden_sizes` (one layer as wide as the vectors), `bias` (true), `activation` between layers (`identity`; `relu`, `gelu`, `tanh`, `sigmoid`), `l2` (false), which gives embeddings the length 1, and `input_size`, which is the data's.
+    model_options: Options = Options::new(),
     /// A model of pictures joined with `model`, which then is one of texts: both embed into the space of the texts, the pictures through a new projection.
     image_model: Option<String> = None,
-    /// The examples to learn from: CSV, JSONL, Parquet, lines of text, or a BEIR folder as `DIR:split`.
+    /// The examples to learn from: CSV, JSONL, Parquet, lines of text, vectors (`.npy`, lists of numbers), or a BEIR folder as `DIR:split`.
     train_data: PathBuf = PathBuf::new(),
     /// Several data sets at once in place of `train_data`: a table each, with `train_data` and whatever of `eval_data`, `kind`, `loss`, `batch_size` … is its own.
     datasets: Vec<Options> = Vec::new(),

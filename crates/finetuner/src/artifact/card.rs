@@ -19,7 +19,7 @@ pub struct RunRecord {
     pub base_licence: Option<String>,
     /// Width of the embeddings.
     pub dimension: usize,
-    /// `texts`, `pictures` or `texts and pictures`.
+    /// `texts`, `pictures`, `texts and pictures` or `vectors`.
     pub reads: String,
     /// Tokens a text is cut to, where it reads texts.
     pub max_length: Option<usize>,
@@ -72,6 +72,14 @@ impl RunRecord {
                  name of its `pooling_mode`; transformers loads the network below it. Finetuner reads all of it:\n"
             )?;
         }
+        if self.reads == "vectors" {
+            writeln!(
+                card,
+                "It is a perceptron over vectors that another model computed: `config.json` is its shape, `model.safetensors` its \
+                 layers (`layers.N.weight`, `layers.N.bias`; `x W^T + b`, the activation between layers). \
+                 sentence-transformers and transformers do not know it:\n"
+            )?;
+        }
         if self.is_of_sentence_transformers() {
             writeln!(card, "```python\nfrom sentence_transformers import SentenceTransformer\n")?;
             writeln!(card, "model = SentenceTransformer(\"path/to/this/folder\")")?;
@@ -80,7 +88,11 @@ impl RunRecord {
             writeln!(
                 card,
                 "```\nfinetuner encode --model path/to/this/folder --input {} --output vectors.npy\n```",
-                if self.reads == "texts" { "texts.txt" } else { "photos/" }
+                match self.reads.as_str() {
+                    "texts" => "texts.txt",
+                    "vectors" => "vectors.jsonl",
+                    _ => "photos/",
+                }
             )?;
         }
         if self.spec["lora"]["save"] == "adapter" {
@@ -98,19 +110,20 @@ impl RunRecord {
         }
     }
 
-    fn is_gem(&self) -> bool {
-        matches!(self.pooling, PoolingMode::Gem { .. })
+    /// Whether nothing but Finetuner reads the folder.
+    fn is_ours(&self) -> bool {
+        self.reads == "vectors" || matches!(self.pooling, PoolingMode::Gem { .. })
     }
 
     /// Whether sentence-transformers loads the folder as it is.
     fn is_of_sentence_transformers(&self) -> bool {
-        self.reads == "texts" && !self.is_gem()
+        self.reads == "texts" && !self.is_ours()
     }
 
     fn metadata(&self, card: &mut String) -> std::fmt::Result {
-        let library = if self.is_gem() { "finetuner" } else { "sentence-transformers" };
+        let library = if self.is_ours() { "finetuner" } else { "sentence-transformers" };
         writeln!(card, "---\nlibrary_name: {library}\npipeline_tag: sentence-similarity\ntags:")?;
-        if !self.is_gem() {
+        if !self.is_ours() {
             writeln!(card, "- sentence-transformers")?;
         }
         writeln!(card, "- sentence-similarity\n- feature-extraction\n- finetuner")?;

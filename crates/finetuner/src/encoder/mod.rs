@@ -15,6 +15,7 @@ mod layers;
 mod lora;
 mod mini;
 mod model;
+mod perceptron;
 mod preprocessor;
 mod projection;
 mod shape;
@@ -36,6 +37,8 @@ pub use self::input::Input;
 use self::lora::Lora;
 pub use self::lora::{LoraOptions, Save, Targets};
 pub use self::model::{Model, ModelOptions, Prompts, Role};
+pub(crate) use self::perceptron::untrained;
+pub use self::perceptron::{Perceptron, VectorBatch};
 pub use self::preprocessor::{Prepared, Preprocessor, Wanted};
 use self::shape::Shape;
 pub use self::tower::Tower;
@@ -290,11 +293,12 @@ struct Files<'a> {
 
 impl<'a> Files<'a> {
     fn open(model: &'a ModelFolder, options: &EncoderOptions) -> Result<Self> {
-        let weights = if options.random { None } else { Some(model.weights()?) };
+        let random = options.random || model.untrained;
+        let weights = if random { None } else { Some(model.weights()?) };
         let shape = Shape::read(model, weights.as_ref())?;
         let folders = model.layout.steps.iter();
         let folders = folders.filter_map(|step| if let Step::Dense(_, folder) = step { Some(folder) } else { None });
-        let dense = folders.map(|folder| if options.random { Ok(None) } else { model.files.weights(folder).map(Some) });
+        let dense = folders.map(|folder| if random { Ok(None) } else { model.files.weights(folder).map(Some) });
         Ok(Files { model, shape, dense: dense.collect::<Result<_>>()?, weights })
     }
 

@@ -44,6 +44,9 @@ impl RunSpec {
         found.unless(!missing(&self.model), "model", || {
             "expected a model: a folder, a repository id or an alias".into()
         });
+        found.unless(self.model == "mlp" || self.model_options.is_empty(), "model_options", || {
+            format!("is for `mlp`, not for `{}`", self.model)
+        });
         let several = !self.datasets.is_empty();
         found.unless(several || !self.train_data.as_os_str().is_empty(), "train_data", || {
             "expected the examples to learn from: a CSV, JSONL or Parquet file, lines of text, or a BEIR folder".into()

@@ -44,7 +44,7 @@ use self::canary::Canary;
 pub use self::canary::Forgetting;
 pub use self::check::{Check, check};
 use self::clock::{Clock, taken};
-pub use self::data::read_target;
+pub use self::data::{read_target, read_vector_target};
 use self::finish::{Trained, finish};
 pub use self::measure::{Measurement, Target};
 use self::prepare::Prepared;

@@ -21,7 +21,8 @@ use super::report::Skipped;
 use super::watch::Watch;
 use super::{adapt, check, views};
 use crate::artifact::{AdapterRecord, Output, PoolingMode};
-use crate::encoder::{EncoderOptions, Model, ModelOptions, source};
+use crate::encoder::source::{self, ModelSource};
+use crate::encoder::{EncoderOptions, Model, ModelOptions};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Sizes};
 use crate::optim::Schedule;
@@ -71,7 +72,10 @@ impl<'a> Prepared<'a> {
             _ => spec.clone(),
         };
         let source = source::resolve(&spec.model)?;
-        let mut folder = source.open()?;
+        let mut folder = match source {
+            ModelSource::Mlp => data.perceptron(&spec.model_options)?,
+            _ => source.open()?,
+        };
         if let Some(pictures) = &spec.image_model {
             folder = folder.with_pictures(source::resolve(pictures)?.open()?);
         }
