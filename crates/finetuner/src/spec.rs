@@ -11,6 +11,7 @@ mod datasets;
 mod device;
 mod duration;
 mod field;
+mod preset;
 mod read;
 mod value;
 
@@ -59,6 +60,8 @@ macro_rules! run_spec {
 run_spec! {
     /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, `mlp` for vectors, or `mini`. Default `mini`.
     model: String = "mini".into(),
+    /// `small`: for a few hundred examples. A low rate, lower in lower layers, early stopping on a held-out part and weights mixed with the pretrained ones; of two models that are joined only the projection learns. It fills only what is not set, and says what and why.
+    preset: Option<String> = None,
     /// Options of `mlp`, a perceptron over vectors from random weights: `hidden_sizes` (one layer as wide as the vectors), `bias` (true), `activation` between layers (`identity`; `relu`, `gelu`, `tanh`, `sigmoid`), `l2` (false), which gives embeddings the length 1, and `input_size`, which is the data's.
     model_options: Options = Options::new(),
     /// A model of pictures joined with `model`, which then is one of texts: both embed into the space of the texts, the pictures through a new projection.

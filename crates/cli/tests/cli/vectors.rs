@@ -57,3 +57,17 @@ fn what_is_no_vector_is_refused_where_one_is_asked_for() {
     let fit = "fit --model mlp --output none --train-data";
     folder.fail(&format!("{fit} nan.csv"), 1, &["nan.csv:3", "expected finite numbers in column `vector`, got NaN"]);
 }
+
+#[test]
+fn a_preset_says_what_it_fills_and_why() {
+    let folder = Folder::with_model();
+    let fit = "fit --model model --preset small --train-data train.csv --query-data test.csv --epochs 1 --output run";
+    let shown = folder.succeed(&format!("{fit} --show-spec"));
+    assert!(shown.contains("learning_rate = 0.000005") || shown.contains("learning_rate = 5e-6"), "{shown}");
+    assert!(shown.contains("epochs = 1\n") && shown.contains("preset = \"small:"), "{shown}");
+    let ran = folder.run(fit);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains("preset `small`: `val_split` is 0.15, as "), "{ran:?}");
+    assert!(!ran.err.contains("`epochs` is"), "{ran:?}");
+    folder.fail("fit --preset large --train-data train.csv", 2, &["`preset`", "unknown preset `large`"]);
+}

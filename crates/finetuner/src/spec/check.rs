@@ -44,6 +44,9 @@ impl RunSpec {
         found.unless(!missing(&self.model), "model", || {
             "expected a model: a folder, a repository id or an alias".into()
         });
+        if let Err(problem) = self.check_preset() {
+            found.add("preset", problem);
+        }
         found.unless(self.model == "mlp" || self.model_options.is_empty(), "model_options", || {
             format!("is for `mlp`, not for `{}`", self.model)
         });
