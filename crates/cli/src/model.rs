@@ -62,6 +62,11 @@ impl ModelArguments {
         Ok(folder.is_cross_encoder().then(|| CrossEncoder::open(&folder, self.max_length)).transpose()?)
     }
 
+    /// Whether it is a model over vectors.
+    pub(crate) fn reads_vectors(&self) -> bool {
+        source::reads_vectors(&self.model)
+    }
+
     /// Opens the model, downloading it if need be.
     pub(crate) fn open(&self, terminal: &mut Terminal) -> Result<Model> {
         let source = find(&self.model, terminal)?;

@@ -1,4 +1,4 @@
-//! Items to embed or to search: texts, one a line, a row or an object; or pictures of a folder.
+//! Items to embed or to search: texts, one a line, a row or an object; pictures of a folder; or vectors.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,33 +11,57 @@ use finetuner::encoder::{Model, Role};
 
 use crate::terminal::Terminal;
 
-/// Texts, or addresses of pictures, in their order, equal ones kept apart.
+/// Texts, addresses of pictures or vectors, in their order, equal ones kept apart.
 pub(crate) struct Texts {
     pub(crate) texts: Vec<String>,
     pub(crate) modality: Modality,
     /// The data's own ids, or none.
     pub(crate) ids: Option<Vec<String>>,
+    /// The class of each, where it was asked for and the data has classes.
+    pub(crate) labels: Option<Vec<String>>,
 }
 
 impl Texts {
-    /// Reads `.txt`, `.csv`, `.jsonl`, `.parquet` or a folder of pictures, or lines from standard input where the path is `-`.
-    pub(crate) fn read(input: &Path, terminal: &Terminal) -> Result<Self> {
+    /// Reads `.txt`, `.csv`, `.jsonl`, `.parquet`, `.npy` or a folder of pictures, or lines from standard input where the path
+    /// is `-`. With `vectors` those beside texts are taken in place of
+    /// these.
+    pub(crate) fn read(input: &Path, vectors: bool, terminal: &Terminal) -> Result<Self> {
+        Self::read_as(input, (vectors, false), terminal)
+    }
+
+    /// The same with the classes of labelled data.
+    pub(crate) fn read_labelled(input: &Path, vectors: bool, terminal: &Terminal) -> Result<Self> {
+        Self::read_as(input, (vectors, true), terminal)
+    }
+
+    fn read_as(input: &Path, (vectors, labelled): (bool, bool), terminal: &Terminal) -> Result<Self> {
         if input == Path::new("-") {
-            return Ok(Texts { texts: standard_input()?, modality: Modality::Text, ids: None });
+            return Ok(Texts { texts: standard_input()?, modality: Modality::Text, ids: None, labels: None });
         }
-        let data = read(input, Some(Kind::Single))?;
+        let classes = if labelled { read(input, None).ok().filter(|data| data.kind == Kind::Labelled) } else { None };
+        let data = match classes {
+            Some(data) => data,
+            None => read(input, Some(Kind::Single))?,
+        };
+        let data = if vectors { data.into_vectors()? } else { data };
         terminal.info(&data.decision);
         let texts = data.examples.iter().filter_map(|example| match example {
-            Example::Single { item } => Some(data.items.get(*item).to_owned()),
+            Example::Single { item } | Example::Labelled { item, .. } => Some(data.items.get(*item).to_owned()),
             _ => None,
         });
         let texts = texts.collect();
-        let modality = match Modality::ALL.map(|modality| data.items.has(modality)) {
-            [true, true] => return Err(Error::data(input, None, "expected texts or pictures, got both").into()),
-            [_, true] => Modality::Image,
-            [_, false] => Modality::Text,
+        let modalities: Vec<Modality> =
+            Modality::ALL.into_iter().filter(|modality| data.items.has(*modality)).collect();
+        let [modality] = modalities[..] else {
+            let problem = "expected texts, pictures or vectors, got several of them";
+            return Err(Error::data(input, None, problem).into());
         };
-        Ok(Texts { texts, modality, ids: (!data.ids.is_empty()).then_some(data.ids) })
+        let label = |example: &Example| match example {
+            Example::Labelled { label, .. } => Some(data.label_names[*label as usize].clone()),
+            _ => None,
+        };
+        let labels = data.examples.iter().map(label).collect();
+        Ok(Texts { texts, modality, ids: (!data.ids.is_empty()).then_some(data.ids), labels })
     }
 
     /// Embeddings `[texts, dimension]`, and the dimension.

@@ -112,7 +112,7 @@ fn cut(teacher: &Model, layers: &[usize], output: &Output, options: &ModelOption
     writer.json("config.json", &config)?;
     writer.tokenizer(&teacher.folder)?;
     let tower = teacher.encoder.main_tower();
-    writer.layout(tower.layout(), tower.backbone().width())?;
+    writer.layout(&teacher.encoder.layout(tower), tower.backbone().width())?;
     writer.limits_and_prompts(teacher.folder.max_length, false, &Default::default(), None)?;
     let named: Vec<_> = tensors.iter().map(|(name, shape, values)| NamedTensor::f32(name, shape, values)).collect();
     writer.tensors("model.safetensors", &named)?;

@@ -11,6 +11,7 @@ mod datasets;
 mod device;
 mod duration;
 mod field;
+mod preset;
 mod read;
 mod value;
 
@@ -57,11 +58,15 @@ macro_rules! run_spec {
 }
 
 run_spec! {
-    /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, or `mini`. Default `mini`.
+    /// A folder, a Hugging Face repository id, an alias, an earlier run's artifact, `mlp` for vectors, or `mini`. Default `mini`.
     model: String = "mini".into(),
+    /// `small`: for a few hundred examples. A low rate, lower in lower layers, early stopping on a held-out part and weights mixed with the pretrained ones; of two models that are joined only the projection learns. It fills only what is not set, and says what and why.
+    preset: Option<String> = None,
+    /// Options of `mlp`, a perceptron over vectors from random weights: `hidden_sizes` (one layer as wide as the vectors), `bias` (true), `activation` between layers (`identity`; `relu`, `gelu`, `tanh`, `sigmoid`), `l2` (false), which gives embeddings the length 1, and `input_size`, which is the data's.
+    model_options: Options = Options::new(),
     /// A model of pictures joined with `model`, which then is one of texts: both embed into the space of the texts, the pictures through a new projection.
     image_model: Option<String> = None,
-    /// The examples to learn from: CSV, JSONL, Parquet, lines of text, or a BEIR folder as `DIR:split`.
+    /// The examples to learn from: CSV, JSONL, Parquet, lines of text, vectors (`.npy`, lists of numbers), or a BEIR folder as `DIR:split`.
     train_data: PathBuf = PathBuf::new(),
     /// Several data sets at once in place of `train_data`: a table each, with `train_data` and whatever of `eval_data`, `kind`, `loss`, `batch_size` … is its own.
     datasets: Vec<Options> = Vec::new(),
@@ -130,8 +135,10 @@ run_spec! {
     max_grad_norm: f64 = 1.0,
     /// Tokens a text is cut to; default: the model's own limit.
     max_length: Option<usize> = None,
-    /// `mean`, `cls`, `max`, `last` or `gem`; default: what the model says, else `mean`.
+    /// `mean`, `cls`, `max`, `last` or `gem`, a generalised mean whose power is learnt; of the texts where two models are joined. Default: what the model says, else `mean`.
     pooling: Option<String> = None,
+    /// Options of `gem`: the power `p` it starts with (3) and `eps`, what smaller numbers are raised to (1e-6).
+    pooling_options: Options = Options::new(),
     /// Adds a projection head of this width.
     output_dim: Option<usize> = None,
     /// `embeddings`, `layers:0-3`, `all`, `statistics` (of batch norms), or several joined by commas; of one of two towers `text` or `image`, or a part of it as in `text:embeddings`.

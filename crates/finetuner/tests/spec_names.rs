@@ -26,7 +26,7 @@ fn kinds_of_data_are_known_to_both() {
 
 #[test]
 fn poolings_are_known_to_both() {
-    for name in ["mean", "cls", "max", "last", "lasttoken", "gem", "unknown"] {
+    for name in ["mean", "cls", "max", "last", "lasttoken", "gem", "GeM", "unknown"] {
         let by_spec = !refused("pooling", |spec| spec.pooling = Some(name.into()));
         assert_eq!(by_spec, PoolingMode::from_name(name).is_ok(), "{name}");
     }

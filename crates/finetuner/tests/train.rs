@@ -8,7 +8,10 @@ mod tiny;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use finetuner::artifact::{Manifest, Weights};
+use engine::Cpu;
+use finetuner::artifact::{Manifest, ModelFolder, PoolingMode, Weights};
+use finetuner::data::Modality;
+use finetuner::encoder::{Model, ModelOptions, Role};
 use finetuner::event::{Event, Level};
 use finetuner::spec::RunSpec;
 use finetuner::train::{Outcome, Report, train};
@@ -264,6 +267,73 @@ fn frozen_parts_stay_as_they_are_and_a_new_head_has_its_width() {
     }
     let head = Weights::open(&place.path("second/2_Dense")).unwrap();
     assert_eq!(head.info("linear.weight").unwrap().shape, [8, 32]);
+}
+
+#[test]
+fn the_power_of_gem_is_learnt_saved_and_read_back() {
+    let place = Place::new();
+    let gem = [("pooling", "gem"), ("pooling_options", "p=2.4,eps=1e-5"), ("keep", "last")];
+    finish(&place.spec("run", &gem));
+    let open =
+        |name: &str| Model::open(ModelFolder::open(&place.path(name)).unwrap(), &ModelOptions::default()).unwrap();
+    let tuned = open("run");
+    let PoolingMode::Gem { p, eps } = tuned.encoder.layout(tuned.encoder.main_tower()).pooling else {
+        panic!("{:?}", tuned.folder.layout)
+    };
+    assert_eq!(eps, 1e-5);
+    assert!((p - 2.4).abs() > 1e-4 && p > 1.0 && p < 4.0, "{p}");
+    let card = std::fs::read_to_string(place.path("run/README.md")).unwrap();
+    assert!(card.contains(&format!("p = {p:.4}")), "{card}");
+
+    // A run that goes on from there without a step that moves anything leaves every bit as it was.
+    let again = place.path("run").display().to_string();
+    let still = [("model", again.as_str()), ("init", "pretrained"), ("learning_rate", "1e-30"), ("epochs", "1")];
+    finish(&place.spec("still", &still));
+    let embed = |model: &Model| {
+        let texts = ["b c d", "a", "c c a b"];
+        model.embed(&Cpu, &texts, (Modality::Text, Role::Plain), |_| Ok(())).unwrap().0
+    };
+    assert_eq!(embed(&tuned), embed(&open("still")));
+    // The mean of the same weights is another embedding.
+    let mut plain = ModelFolder::open(&place.path("run")).unwrap();
+    plain.layout.pooling = PoolingMode::Mean;
+    assert_ne!(embed(&tuned), embed(&Model::open(plain, &ModelOptions::default()).unwrap()));
+}
+
+#[test]
+fn the_power_learns_alone_and_beside_adapters_and_survives_a_stop() {
+    let place = Place::new();
+    let power = |output: &str| match ModelFolder::open(&place.path(output)).unwrap().layout.pooling {
+        PoolingMode::Gem { p, .. } => p,
+        other => panic!("{other:?}"),
+    };
+    let gem = [("pooling", "gem"), ("keep", "last")];
+    let with = |more: &[(&'static str, &'static str)]| [&gem[..], more].concat();
+    finish(&place.spec("alone", &with(&[("freeze", "all")])));
+    assert!((power("alone") - 3.0).abs() > 1e-4, "{}", power("alone"));
+    finish(&place.spec("lora", &with(&[("lora", "rank=2")])));
+    assert!((power("lora") - 3.0).abs() > 1e-4, "{}", power("lora"));
+
+    let spec = place.spec("stops", &gem);
+    let (outcome, _) =
+        stopped(&spec, |event| matches!(event, Event::Metric { name, step: 1, .. } if name == "train_loss"));
+    assert!(matches!(outcome, Outcome::Stopped { step: 1 }), "{outcome:?}");
+    finish(&RunSpec { resume: true, ..spec });
+    finish(&place.spec("whole", &gem));
+    assert_eq!(power("stops").to_bits(), power("whole").to_bits());
+    assert_eq!(bits(&place.weights("stops")), bits(&place.weights("whole")));
+}
+
+#[test]
+fn options_of_a_pooling_that_has_none_are_refused() {
+    let place = Place::new();
+    let problem = |fields: &[(&str, &str)]| failure(&place.spec("run", fields));
+    let without = problem(&[("pooling_options", "p=2")]);
+    assert!(without.contains("`pooling_options`: is for `pooling` of `gem`"), "{without}");
+    let unknown = problem(&[("pooling", "gem"), ("pooling_options", "q=2")]);
+    assert!(unknown.contains("`pooling_options.q`: unknown option"), "{unknown}");
+    let negative = problem(&[("pooling", "gem"), ("pooling_options", "p=-1")]);
+    assert!(negative.contains("`pooling_options.p`: expected a number above 0, got -1"), "{negative}");
 }
 
 #[test]

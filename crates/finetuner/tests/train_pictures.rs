@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::Cpu;
-use finetuner::artifact::Weights;
+use finetuner::artifact::{PoolingMode, Weights};
 use finetuner::data::Modality;
 use finetuner::encoder::{Model, ModelOptions, Role, source};
 use finetuner::event::Event;
@@ -79,6 +79,11 @@ fn embed(model: &Model, modality: Modality, items: &[String]) -> Vec<f32> {
 
 /// Whether every element of a page is closed where it must be, and nothing is fetched from elsewhere.
 fn check_page(page: &str) {
+    check_elements(page, 6..=usize::MAX);
+}
+
+/// The same, with so many pictures.
+fn check_elements(page: &str, expected: std::ops::RangeInclusive<usize>) {
     let (mut open, mut rest) = (Vec::new(), page.strip_prefix("<!DOCTYPE html>").unwrap());
     let mut pictures = 0;
     while let Some(at) = rest.find('<') {
@@ -110,7 +115,7 @@ fn check_page(page: &str) {
     for part in ["pretrained</th>", "<polyline", "train_loss", "mrr", "class=\"right\""] {
         assert!(page.contains(part), "{part}");
     }
-    assert!(pictures >= 6, "the pictures that were found are on it");
+    assert!(expected.contains(&pictures), "{pictures} pictures are on it");
 }
 
 #[test]
@@ -135,6 +140,36 @@ fn photos_are_learnt_by_class_and_the_artifact_embeds_as_it_was_measured() {
     let evaluated = finetuner::train::read_target(Path::new(&photos), None, None).unwrap();
     let tuned = open(&folder.path().join("run"));
     let again = evaluated.measure(&tuned, &Cpu::F32, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
+    assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}, {metrics:?}");
+}
+
+#[test]
+fn the_power_of_gem_is_learnt_from_pictures_and_the_artifact_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(folder.path().join(name));
+    write_photos(folder.path());
+    write_network(&folder.path().join("network"));
+    // At 32 pixels the last map is one position, whose mean no power changes.
+    let larger =
+        r#"{"image_processor_type": "ViTImageProcessor", "do_resize": true, "size": {"height": 64, "width": 64}}"#;
+    std::fs::write(folder.path().join("network/preprocessor_config.json"), larger).unwrap();
+    let (model, photos) = (place("network"), place("photos"));
+    let fields = [
+        ("model", model.as_str()),
+        ("train_data", &photos),
+        ("query_data", &photos),
+        ("pooling", "GeM"),
+        ("loss", "SupConLoss"),
+        ("learning_rate", "1e-3"),
+        ("batch_size", "12"),
+        ("epochs", "2"),
+    ];
+    let metrics = finish(&spec(folder.path(), &fields)).metrics.unwrap();
+    let tuned = open(&folder.path().join("run"));
+    let PoolingMode::Gem { p, eps } = tuned.folder.layout.pooling else { panic!("{:?}", tuned.folder.layout) };
+    assert!((p - 3.0).abs() > 1e-4 && eps == 1e-6, "{p} {eps}");
+    let evaluated = finetuner::train::read_target(Path::new(&photos), None, None).unwrap();
+    let again = evaluated.measure(&tuned, &Cpu, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
     assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}, {metrics:?}");
 }
 
@@ -331,4 +366,114 @@ fn a_tower_stays_or_learns_at_its_own_rate() {
     base.callbacks = vec![base.callbacks[0].replace("clip-vision", "clip-text")];
     let error = train(&base, &mut |_: &Event| {}, &AtomicBool::new(false)).unwrap_err().to_string();
     assert!(error.contains("`index_model`: `clip-text` reads texts, but the documents of"), "{error}");
+}
+
+/// A joined pair: `mini` and a small ResNet from random weights.
+fn joined<'a>(pictures: &'a str, pairs: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("model", "mini"),
+        ("image_model", pictures),
+        ("init", "random:image"),
+        ("train_data", pairs),
+        ("loss", "CLIPLoss"),
+        ("batch_size", "6"),
+        ("epochs", "1"),
+        ("canary", "false"),
+        ("optimizer", "SGD"),
+        ("max_grad_norm", "0"),
+        ("learning_rate", "1e-2"),
+    ]
+}
+
+#[test]
+fn freezing_all_of_two_towers_leaves_the_new_projection_to_learn() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(folder.path().join(name));
+    write_photos(folder.path());
+    write_network(&folder.path().join("network"));
+    let (pictures, pairs) = (place("network"), place("pairs.csv"));
+    let run = |name: &str, change: &[(&str, &str)]| {
+        let mut spec = spec(folder.path(), &[&joined(&pictures, &pairs)[..], change].concat());
+        spec.output = Some(folder.path().join(name));
+        finish(&spec);
+        ["text", "image", "image/2_Dense"].map(|part| weights(&folder.path().join(name).join(part)))
+    };
+    let start = run("start", &[("learning_rate", "1e-30"), ("freeze", "statistics")]);
+    // The deeper tower has more layers than the other, whose projection must not count as one of them.
+    for (name, freeze) in [("all", "all"), ("both", "text,image")] {
+        let frozen = run(name, &[("freeze", freeze)]);
+        assert!(apart(&start[0], &frozen[0]) < 1e-20, "{freeze}: the texts stay");
+        assert!(apart(&start[1], &frozen[1]) < 1e-20, "{freeze}: the pictures stay, their statistics too");
+        assert!(apart(&start[2], &frozen[2]) > 1e-4, "{freeze}: the projection learns");
+    }
+}
+
+#[test]
+fn layer_wise_decay_counts_from_the_top_of_each_tower() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(folder.path().join(name));
+    write_photos(folder.path());
+    write_network(&folder.path().join("network"));
+    let (pictures, pairs) = (place("network"), place("pairs.csv"));
+    let run = |name: &str, change: &[(&str, &str)]| {
+        let fields = [&joined(&pictures, &pairs)[..], &[("freeze", "statistics")], change].concat();
+        let mut spec = spec(folder.path(), &fields);
+        spec.output = Some(folder.path().join(name));
+        finish(&spec);
+        ["text", "image", "image/2_Dense"].map(|part| weights(&folder.path().join(name).join(part)))
+    };
+    let moved = |start: &[(String, Vec<f32>)], end: &[(String, Vec<f32>)], wanted: &str| {
+        let of = |weights: &[(String, Vec<f32>)]| -> Vec<(String, Vec<f32>)> {
+            weights.iter().filter(|(name, _)| name.contains(wanted) && name.ends_with("weight")).cloned().collect()
+        };
+        let (start, end) = (of(start), of(end));
+        assert!(!start.is_empty(), "{wanted}");
+        apart(&start, &end)
+    };
+    let start = run("start", &[("learning_rate", "1e-30")]);
+    // One step of SGD moves a weight by its rate times its gradient, which is the same in all of these runs.
+    let plain = run("plain", &[]);
+    let decayed = run("decayed", &[("optimizer_options", "layer_wise_lr_decay=0.5")]);
+    let ratio = |part: usize, wanted: &str| {
+        moved(&start[part], &decayed[part], wanted) / moved(&start[part], &plain[part], wanted)
+    };
+    let near = |ratio: f64, expected: f64, what: &str| {
+        assert!((ratio / expected - 1.0).abs() < 0.02, "{what}: {ratio}, expected {expected}");
+    };
+    near(ratio(2, "linear"), 1.0, "the projection, at the top of the pictures");
+    // The last layer of the texts is the top of their tower, as high as the projection, however many layers lie below.
+    near(ratio(1, "layer4."), 0.5, "the last stage");
+    near(ratio(1, "layer3."), 0.25, "the stage before");
+    let layers =
+        start[0].iter().filter_map(|(name, _)| name.split_once("layer.")?.1.split('.').next()?.parse::<i32>().ok());
+    let last = layers.max().unwrap();
+    near(ratio(0, &format!("layer.{last}.output.dense")), 1.0, "the last layer of the texts");
+    near(ratio(0, &format!("layer.{}.output.dense", last - 1)), 0.5, "the layer before");
+}
+
+#[test]
+fn a_run_on_texts_leaves_a_page_without_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rows = "anchor,positive\n".to_owned();
+    for (name, _) in COLOURS {
+        for word in ["dark", "light", "bold"] {
+            writeln!(rows, "{word} <mark>{name}</mark>,the colour {name} & {word}").unwrap();
+        }
+    }
+    std::fs::write(folder.path().join("texts.csv"), rows).unwrap();
+    let texts = text(folder.path().join("texts.csv"));
+    let fields = [
+        ("model", "mini"),
+        ("train_data", texts.as_str()),
+        ("query_data", &texts),
+        ("loss", "MultipleNegativesRankingLoss"),
+        ("batch_size", "6"),
+        ("epochs", "1"),
+        ("canary", "false"),
+    ];
+    finish(&spec(folder.path(), &fields));
+    let page = std::fs::read_to_string(folder.path().join("run/report.html")).unwrap();
+    check_elements(&page, 0..=0);
+    assert!(page.contains("&lt;mark&gt;") && !page.contains("<mark>"), "texts are escaped");
+    assert!(page.contains("the colour") && page.contains("class=\"sample\""), "queries and what was found stand on it");
 }

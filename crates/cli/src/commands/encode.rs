@@ -1,4 +1,4 @@
-//! `finetuner encode`: texts or pictures to embeddings.
+//! `finetuner encode`: texts, pictures or vectors to embeddings.
 
 use std::path::PathBuf;
 
@@ -17,10 +17,10 @@ use crate::vectors::{Target, Vectors};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Texts: one a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`); a folder of pictures; `-` reads lines from standard input
+    /// Texts: one a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`); a folder of pictures; vectors (`.npy`, `embedding`); `-` reads lines from standard input
     #[arg(short, long, value_name = "PATH")]
     input: PathBuf,
-    /// `.npy` (float32, without the texts), `.jsonl` or `.parquet`; `-` prints JSON lines
+    /// `.npy` (float32, without the texts), `.jsonl` or `.parquet`, with labels where the input has them; `-` prints JSON lines
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// What the texts are for, where the model puts a prompt before them. Default: neither
@@ -31,6 +31,7 @@ pub(crate) struct Arguments {
 const AFTER_HELP: &str = "\
 Examples:
   finetuner encode --model runs/first --input texts.txt --output vectors.npy
+  finetuner encode --input train.csv --output train.jsonl && finetuner fit --model mlp --train-data train.jsonl
   finetuner encode --model e5-small-v2 --role query --input - --output - < questions.txt";
 
 /// What texts are for.
@@ -45,7 +46,7 @@ enum TextRole {
 /// Embeds texts.
 pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
     let target = Target::of(&arguments.output)?;
-    let texts = Texts::read(&arguments.input, terminal)?;
+    let texts = Texts::read_labelled(&arguments.input, arguments.model.reads_vectors(), terminal)?;
     let model = arguments.model.open(terminal)?;
     let role = match arguments.role {
         Some(TextRole::Query) => Role::Query,

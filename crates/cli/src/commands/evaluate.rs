@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use finetuner::data::Kind;
 use finetuner::evaluate::{K, Metrics, Similarity, Summary};
-use finetuner::train::{Measurement, Target, read_target};
+use finetuner::train::{Measurement, Target, read_target, read_vector_target};
 use serde_json::json;
 
 use super::at_least_one;
@@ -50,7 +50,8 @@ Examples:
 
 /// Measures a model.
 pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
-    let target = read_target(&arguments.data, arguments.index_data.as_deref(), arguments.kind)?;
+    let read = if arguments.model.reads_vectors() { read_vector_target } else { read_target };
+    let target = read(&arguments.data, arguments.index_data.as_deref(), arguments.kind)?;
     terminal.info(&format!("measured on: {}", target.description()));
     if let Some(measurement) = cross_encoder(arguments, &target, terminal)? {
         return tell(measurement, arguments.json, terminal);

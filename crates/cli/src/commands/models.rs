@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use finetuner::encoder::alias::ALIASES;
-use finetuner::encoder::source::MINI;
+use finetuner::encoder::source::{MINI, MLP};
 use serde_json::{Value, json};
 
 use crate::terminal;
@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
 
 const INSIDE: &str = "English; inside this program, needs no download";
 
+const PERCEPTRON: &str = "vectors; a perceptron made by `finetuner fit` from random weights";
+
 /// Lists models.
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
@@ -27,11 +29,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             json!({"name": alias.name, "repository": alias.repository, "family": alias.family,
                    "dimension": alias.dimension, "description": alias.description})
         });
-        let all: Vec<Value> = std::iter::once(mini).chain(others).collect();
+        let mlp = json!({"name": MLP, "repository": Value::Null, "description": PERCEPTRON});
+        let all: Vec<Value> = [mini, mlp].into_iter().chain(others).collect();
         return terminal::print(&(serde_json::to_string_pretty(&all)? + "\n"));
     }
     let widest = ALIASES.iter().map(|alias| alias.name.len()).max().unwrap_or(0);
-    let mut table = format!("{MINI:widest$}  {:11}  {:>4}  {INSIDE}\n", "", "");
+    let mut table = String::new();
+    for (name, description) in [(MINI, INSIDE), (MLP, PERCEPTRON)] {
+        let _ = writeln!(table, "{name:widest$}  {:11}  {:>4}  {description}", "", "");
+    }
     for alias in ALIASES {
         let _ = writeln!(
             table,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use engine::Device;
 use finetuner::Error;
-use finetuner::data::{Modality, is_picture};
+use finetuner::data::{Modality, is_picture, read_vector};
 use finetuner::encoder::{Model, Role};
 use finetuner::evaluate::{Hit, Similarity};
 use serde_json::{Value, json};
@@ -23,10 +23,10 @@ use crate::texts::Texts;
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`, BEIR corpora too), or a folder of pictures
+    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`, BEIR corpora too), a folder of pictures, or vectors (`.npy`, `embedding`)
     #[arg(short, long, value_name = "PATH")]
     input: PathBuf,
-    /// What to look for: a text, or the path of a picture. Default: each line of standard input
+    /// What to look for: a text, the path of a picture, or a vector as in `[0.5, -1]`. Default: each line of standard input
     queries: Vec<String>,
     /// Hits to show for each query
     #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
@@ -43,11 +43,12 @@ Examples:
 
 /// Embeds the corpus once, then answers query after query.
 pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
-    let corpus = Texts::read(&arguments.input, terminal)?;
+    let corpus = Texts::read(&arguments.input, arguments.model.reads_vectors(), terminal)?;
     let model = arguments.model.open(terminal)?;
     let device = arguments.model.device.open(terminal)?;
     let (documents, _) = corpus.embed(&model, &*device, Role::Document, terminal)?;
-    let index = Index { corpus, documents, model, device };
+    let name = arguments.input.display().to_string();
+    let index = Index { name, corpus, documents, model, device };
     let answer = |query: &str| {
         let hits = index.search(query, arguments.top)?;
         terminal::print(&if arguments.json { index.json(query, &hits) } else { index.table(query, &hits) })
@@ -66,6 +67,8 @@ pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> 
 
 /// Texts and their embeddings.
 struct Index {
+    /// Where the corpus is from.
+    name: String,
     corpus: Texts,
     documents: Vec<f32>,
     model: Model,
@@ -74,17 +77,34 @@ struct Index {
 
 impl Index {
     fn search(&self, query: &str, top: usize) -> Result<Vec<Hit>> {
-        let picture = is_picture(query) && Path::new(query).is_file();
-        let modality = if picture { Modality::Image } else { Modality::Text };
+        let modality = match self.corpus.modality {
+            Modality::Vector => Modality::Vector,
+            _ if is_picture(query) && Path::new(query).is_file() => Modality::Image,
+            _ => Modality::Text,
+        };
+        if modality == Modality::Vector && read_vector(query).is_none() {
+            let problem =
+                format!("expected a vector as in `[0.5, -1]`, as `{}` holds vectors, got `{query}`", self.name);
+            return Err(Error::spec("queries", problem).into());
+        }
         let (query, _) = self.model.embed(&*self.device, &[query], (modality, Role::Query), |_| Ok(()))?;
         let hits = Similarity::Cosine.top_k(&query, &self.documents, self.model.encoder.dimension(), top, None)?;
         Ok(hits.into_iter().flatten().collect())
     }
 
+    /// What was found as it is shown; a vector says nothing that its id does not.
+    fn text(&self, place: usize) -> Option<&str> {
+        (self.corpus.modality != Modality::Vector).then_some(&self.corpus.texts[place])
+    }
+
     fn json(&self, query: &str, hits: &[Hit]) -> String {
         let hit = |(rank, hit): (usize, &Hit)| {
             let place = hit.document as usize;
-            json!({"rank": rank, "score": hit.score, "id": self.corpus.id(place), "text": self.corpus.texts[place]})
+            let mut hit = json!({"rank": rank, "score": hit.score, "id": self.corpus.id(place)});
+            if let Some(text) = self.text(place) {
+                hit["text"] = text.into();
+            }
+            hit
         };
         let hits: Vec<Value> = (1..).zip(hits).map(hit).collect();
         json!({"query": query, "hits": hits}).to_string() + "\n"
@@ -96,7 +116,8 @@ impl Index {
         let widest = ids.iter().map(|id| console::measure_text_width(id)).max().unwrap_or(0);
         let mut table = format!("{query}\n");
         for ((rank, hit), id) in (1..).zip(hits).zip(&ids) {
-            let text = self.corpus.texts[hit.document as usize].split_whitespace().collect::<Vec<_>>().join(" ");
+            let text = self.text(hit.document as usize).unwrap_or_default();
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
             let text: String = text.chars().filter(|character| !character.is_control()).collect();
             let id = console::pad_str(id, widest, console::Alignment::Left, None);
             let line = format!("{rank:>3}  {:>7.4}  {id}  {text}", hit.score);

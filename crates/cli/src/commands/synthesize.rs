@@ -56,10 +56,10 @@ Examples:
 /// Relates, scores and writes.
 pub(super) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<()> {
     let rows = Rows::of(&arguments.output)?;
-    let queries = Texts::read(&arguments.query_data, terminal)?.texts;
+    let queries = Texts::read(&arguments.query_data, false, terminal)?.texts;
     let corpus = match read_corpus(&arguments.corpus_data)? {
         Some(documents) => documents,
-        None => Texts::read(&arguments.corpus_data, terminal)?.texts,
+        None => Texts::read(&arguments.corpus_data, false, terminal)?.texts,
     };
     let distinct = |texts: &[String]| {
         let mut seen = std::collections::HashSet::new();

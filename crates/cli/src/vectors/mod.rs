@@ -35,9 +35,9 @@ pub(crate) enum Target {
 pub(crate) enum Format {
     /// NumPy: float32 `[texts, dimension]`, without the texts.
     Npy,
-    /// An object a line: `text`, `embedding`, and `id` where the input has ids.
+    /// An object a line: `text`, `embedding`, and `id` and `label` where the input has them; of vectors without `text`.
     Jsonl,
-    /// Columns `text` and `embedding` (a list of floats).
+    /// Columns `text` (of vectors: their ids), `embedding` (a list of floats), and `label` where the input has classes.
     Parquet,
 }
 

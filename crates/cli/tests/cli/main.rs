@@ -14,3 +14,4 @@ mod mine;
 mod pictures;
 mod search;
 mod support;
+mod vectors;

@@ -4,8 +4,10 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::layout::PoolingMode;
+
 /// What a card is written from. Everything here is also in the manifest and the report, so a card can be made again.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RunRecord {
     /// The model's title.
     pub name: String,
@@ -17,12 +19,12 @@ pub struct RunRecord {
     pub base_licence: Option<String>,
     /// Width of the embeddings.
     pub dimension: usize,
-    /// `texts`, `pictures` or `texts and pictures`.
+    /// `texts`, `pictures`, `texts and pictures` or `vectors`.
     pub reads: String,
     /// Tokens a text is cut to, where it reads texts.
     pub max_length: Option<usize>,
-    /// Pooling, by name.
-    pub pooling: String,
+    /// Pooling.
+    pub pooling: PoolingMode,
     /// Whether embeddings have length one.
     pub normalised: bool,
     /// How the data was understood, one sentence a file.
@@ -55,21 +57,42 @@ impl RunRecord {
              fine-tuned from `{}` with Finetuner.",
             self.reads,
             self.dimension,
-            self.pooling,
+            self.pooling.name(),
             if self.normalised { ", length one" } else { "" },
             self.max_length.map_or(String::new(), |limit| format!(" Texts are cut to {limit} tokens.")),
             self.base_model,
         )?;
         self.results(card)?;
         writeln!(card, "\n## Use\n")?;
-        if self.reads == "texts" {
+        if let PoolingMode::Gem { p, eps } = self.pooling {
+            writeln!(
+                card,
+                "Its pooling is the generalised mean `(mean of max(x, eps)^p)^(1/p)` with p = {p:.4}, which was learnt, and \
+                 eps = {eps:e}. sentence-transformers and text-embeddings-inference do not have it and refuse this folder by the \
+                 name of its `pooling_mode`; transformers loads the network below it. Finetuner reads all of it:\n"
+            )?;
+        }
+        if self.reads == "vectors" {
+            writeln!(
+                card,
+                "It is a perceptron over vectors that another model computed: `config.json` is its shape, `model.safetensors` its \
+                 layers (`layers.N.weight`, `layers.N.bias`; `x W^T + b`, the activation between layers). \
+                 sentence-transformers and transformers do not know it:\n"
+            )?;
+        }
+        if self.is_of_sentence_transformers() {
             writeln!(card, "```python\nfrom sentence_transformers import SentenceTransformer\n")?;
             writeln!(card, "model = SentenceTransformer(\"path/to/this/folder\")")?;
             writeln!(card, "embeddings = model.encode([\"a text\", \"another one\"])\n```")?;
         } else {
             writeln!(
                 card,
-                "```\nfinetuner encode --model path/to/this/folder --input photos/ --output vectors.npy\n```"
+                "```\nfinetuner encode --model path/to/this/folder --input {} --output vectors.npy\n```",
+                match self.reads.as_str() {
+                    "texts" => "texts.txt",
+                    "vectors" => "vectors.jsonl",
+                    _ => "photos/",
+                }
             )?;
         }
         if self.spec["lora"]["save"] == "adapter" {
@@ -87,9 +110,23 @@ impl RunRecord {
         }
     }
 
+    /// Whether nothing but Finetuner reads the folder.
+    fn is_ours(&self) -> bool {
+        self.reads == "vectors" || matches!(self.pooling, PoolingMode::Gem { .. })
+    }
+
+    /// Whether sentence-transformers loads the folder as it is.
+    fn is_of_sentence_transformers(&self) -> bool {
+        self.reads == "texts" && !self.is_ours()
+    }
+
     fn metadata(&self, card: &mut String) -> std::fmt::Result {
-        writeln!(card, "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity")?;
-        writeln!(card, "tags:\n- sentence-transformers\n- sentence-similarity\n- feature-extraction\n- finetuner")?;
+        let library = if self.is_ours() { "finetuner" } else { "sentence-transformers" };
+        writeln!(card, "---\nlibrary_name: {library}\npipeline_tag: sentence-similarity\ntags:")?;
+        if !self.is_ours() {
+            writeln!(card, "- sentence-transformers")?;
+        }
+        writeln!(card, "- sentence-similarity\n- feature-extraction\n- finetuner")?;
         if let Some(id) = &self.base_model_id {
             writeln!(card, "base_model: {}", Value::from(id.as_str()))?; // a JSON string is a YAML string
         }
@@ -165,7 +202,7 @@ mod tests {
             dimension: 384,
             reads: "texts".into(),
             max_length: Some(256),
-            pooling: "mean".into(),
+            pooling: PoolingMode::Mean,
             normalised: true,
             data: vec!["pairs.csv: 10 pairs".into()],
             spec: json!({"loss": "NTXentLoss", "query_prompt": "a|b", "miner": null, "callbacks": [], "output": "/home/x"}),
@@ -199,6 +236,15 @@ mod tests {
             assert!(card.lines().any(|found| found == line), "`{line}` is not in\n{card}");
         }
         assert!(!card.contains("/home/x") && !card.contains("miner") && !card.contains("callbacks"));
+    }
+
+    #[test]
+    fn a_pooling_that_others_lack_is_named_and_nobody_else_is_told_to_load_it() {
+        let card = RunRecord { pooling: PoolingMode::Gem { p: 3.25, eps: 1e-6 }, ..record() }.card();
+        assert!(card.contains("(gem pooling, length one)") && card.contains("p = 3.2500"), "{card}");
+        assert!(card.contains("eps = 1e-6") && card.contains("--input texts.txt"), "{card}");
+        assert!(card.starts_with("---\nlibrary_name: finetuner\n"), "{card}");
+        assert!(!card.contains("from sentence_transformers") && !card.contains("- sentence-transformers"), "{card}");
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct ModelFolder {
     pub adapters: Vec<AdapterFolder>,
     /// The model of pictures that this model of texts is joined with.
     pub pictures: Option<Box<ModelFolder>>,
+    /// Whether there are no weights, so that training begins with random ones.
+    pub untrained: bool,
     /// Where the transformer's weights are, if not in `files`: with the base of an adapter.
     weights: Option<(ModelFiles, String)>,
 }
@@ -64,6 +66,26 @@ impl ModelFolder {
             return Ok(joined.with_pictures(Self::read(pictures.as_path().into())?));
         }
         Self::read(folder.into())
+    }
+
+    /// A model that is only a shape.
+    pub fn untrained(name: &'static str, config: Value, layout: Layout) -> Self {
+        ModelFolder {
+            files: ModelFiles::Embedded { name, files: &[] },
+            transformer: String::new(),
+            config,
+            layout,
+            names_pooling: true,
+            max_length: DEFAULT_MAX_LENGTH,
+            lowercase: false,
+            prompts: BTreeMap::new(),
+            default_prompt: None,
+            manifest: None,
+            adapters: Vec::new(),
+            pictures: None,
+            untrained: true,
+            weights: None,
+        }
     }
 
     /// This model of texts joined with a model of pictures.
@@ -112,6 +134,7 @@ impl ModelFolder {
             manifest,
             adapters: Vec::new(),
             pictures: None,
+            untrained: false,
             weights: None,
             files,
         })

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::files::{ModelFiles, join};
 use crate::error::{Error, Result, nearest};
+use crate::spec::Options;
 
 /// How token embeddings become one embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,10 +20,13 @@ pub enum PoolingMode {
     Max,
     /// The last token's.
     Last,
-    /// Generalised mean `(mean of max(x, 1e-6)^p)^(1/p)`. sentence-transformers does not have it and says so on loading.
+    /// Generalised mean `(mean of max(x, eps)^p)^(1/p)`, whose power is learnt (Radenovic et al. 2018).
+    /// sentence-transformers does not have it and says so on loading.
     Gem {
-        /// The exponent; 1 is the mean, large ones approach the maximum. Default 3.
+        /// The power; 1 is the mean, large ones approach the maximum. Default 3.
         p: f32,
+        /// What smaller values are raised to. Default 1e-6.
+        eps: f32,
     },
 }
 
@@ -95,7 +99,11 @@ impl PoolingMode {
     /// The names, as the `pooling` field takes them.
     pub const NAMES: [&str; 5] = ["mean", "cls", "max", "last", "gem"];
 
-    /// The mode of a name; GeM with p = 3. sentence-transformers' `lasttoken` is understood.
+    /// GeM as its authors start it.
+    pub const GEM: PoolingMode = PoolingMode::Gem { p: 3.0, eps: 1e-6 };
+
+    /// The mode of a name; of `gem` [`PoolingMode::GEM`]. sentence-transformers' `lasttoken` and the original's `GeM` are
+    /// understood.
     ///
     /// # Errors
     /// A sentence with the nearest name.
@@ -105,9 +113,32 @@ impl PoolingMode {
             "cls" => Ok(PoolingMode::Cls),
             "max" => Ok(PoolingMode::Max),
             "last" | "lasttoken" => Ok(PoolingMode::Last),
-            "gem" => Ok(PoolingMode::Gem { p: 3.0 }),
+            "gem" | "GeM" => Ok(Self::GEM),
             _ => Err(format!("unknown pooling `{name}`{}", nearest(name, Self::NAMES))),
         }
+    }
+
+    /// The same with options: `p` and `eps` of `gem`, both above 0.
+    ///
+    /// # Errors
+    /// The name of the option, where it is one, and a sentence.
+    pub fn with_options(self, options: &Options) -> std::result::Result<Self, (String, String)> {
+        let mut mode = self;
+        for (name, value) in options {
+            let PoolingMode::Gem { p, eps } = &mut mode else {
+                return Err((name.clone(), format!("`{}` pooling has no options", self.name())));
+            };
+            let option = match name.as_str() {
+                "p" => p,
+                "eps" => eps,
+                _ => return Err((name.clone(), format!("unknown option{}", nearest(name, ["p", "eps"])))),
+            };
+            *option = match value.as_f64().map(|value| value as f32) {
+                Some(value) if value > 0.0 && value.is_finite() => value,
+                _ => return Err((name.clone(), format!("expected a number above 0, got {value}"))),
+            };
+        }
+        Ok(mode)
     }
 
     /// The name, as [`PoolingMode::from_name`] takes it.
@@ -132,8 +163,8 @@ impl PoolingMode {
             };
             return match names[..] {
                 [name] => match name.strip_prefix("gem:").map(str::parse) {
-                    Some(Ok(p)) => Ok(PoolingMode::Gem { p }),
-                    _ => Self::from_name(name),
+                    Some(power) => Self::read_gem(power.ok(), &config["gem_eps"]),
+                    None => Self::from_name(name),
                 },
                 _ => Err(format!("has pooling_mode {mode}, expected one of {}", Self::NAMES.join(", "))),
             };
@@ -149,10 +180,21 @@ impl PoolingMode {
         }
     }
 
+    /// GeM with what was learnt; a power of 0 has no mean.
+    fn read_gem(power: Option<f32>, eps: &Value) -> std::result::Result<Self, String> {
+        let PoolingMode::Gem { eps: default, .. } = Self::GEM else { return Ok(Self::GEM) };
+        let p = power.filter(|power| power.is_finite() && *power != 0.0);
+        let p = p.ok_or("has a power of `gem` that is no number other than 0")?;
+        let given = if eps.is_null() { Some(default) } else { eps.as_f64().map(|eps| eps as f32) };
+        let eps = given.filter(|eps| *eps > 0.0 && eps.is_finite());
+        Ok(PoolingMode::Gem { p, eps: eps.ok_or("has a `gem_eps` that is no number above 0")? })
+    }
+
     fn write(&self, width: usize) -> Value {
         let mut config = json!({"word_embedding_dimension": width});
-        if let PoolingMode::Gem { p } = self {
+        if let PoolingMode::Gem { p, eps } = self {
             config["pooling_mode"] = format!("gem:{p}").into(); // in the name, so that others refuse it by name
+            config["gem_eps"] = (*eps).into();
             return config;
         }
         for (flag, mode) in POOLING_FLAGS {
@@ -342,7 +384,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for pooling in PoolingMode::NAMES.map(|name| PoolingMode::from_name(name).unwrap()) {
+        let named = PoolingMode::NAMES.map(|name| PoolingMode::from_name(name).unwrap());
+        for pooling in named.into_iter().chain([PoolingMode::Gem { p: 2.412_345_6, eps: 3e-5 }]) {
             let layout = Layout { pooling, ..full() };
             let written = layout.write(8);
             let files: Vec<_> = written.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
@@ -359,7 +402,8 @@ mod tests {
             (json!({"pooling_mode_lasttoken": true}), PoolingMode::Last),
             (json!({"pooling_mode": "lasttoken", "embedding_dimension": 8}), PoolingMode::Last),
             (json!({"pooling_mode": ["max"]}), PoolingMode::Max),
-            (json!({"pooling_mode": "gem:2.5"}), PoolingMode::Gem { p: 2.5 }),
+            (json!({"pooling_mode": "gem:2.5"}), PoolingMode::Gem { p: 2.5, eps: 1e-6 }),
+            (json!({"pooling_mode": "gem"}), PoolingMode::GEM),
             (json!({}), PoolingMode::Mean),
         ] {
             assert_eq!(PoolingMode::read(&config).unwrap(), mode, "{config}");
@@ -369,9 +413,30 @@ mod tests {
             json!({"pooling_mode_weightedmean_tokens": true}),
             json!({"pooling_mode": ["max", "mean"]}),
             json!({"pooling_mode": "men"}),
+            json!({"pooling_mode": "gem:0"}),
+            json!({"pooling_mode": "gem:NaN"}),
+            json!({"pooling_mode": "gem:many"}),
+            json!({"pooling_mode": "gem:3", "gem_eps": 0}),
             json!({"include_prompt": false}),
         ] {
             PoolingMode::read(&config).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn only_gem_has_options_and_both_are_above_0() {
+        let with = |mode: PoolingMode, options: Value| mode.with_options(options.as_object().unwrap());
+        let both = with(PoolingMode::GEM, json!({"p": 2.4, "eps": 1e-5}));
+        assert_eq!(both, Ok(PoolingMode::Gem { p: 2.4, eps: 1e-5 }));
+        assert_eq!(with(PoolingMode::Mean, json!({})), Ok(PoolingMode::Mean));
+        for (mode, options, field, expected) in [
+            (PoolingMode::Mean, json!({"p": 2}), "p", "`mean` pooling has no options"),
+            (PoolingMode::GEM, json!({"power": 2}), "power", "known are p, eps"),
+            (PoolingMode::GEM, json!({"p": 0}), "p", "above 0, got 0"),
+            (PoolingMode::GEM, json!({"eps": "small"}), "eps", "above 0, got \"small\""),
+        ] {
+            let (name, problem) = with(mode, options).unwrap_err();
+            assert!(name == field && problem.contains(expected), "{name}: {problem}");
         }
     }
 

@@ -137,6 +137,7 @@ pub(super) fn read_pairs(folder: &Path, split: Option<&str>) -> Result<Dataset> 
         lines,
         empty: Vec::new(),
         label_names: Vec::new(),
+        beside: None,
     })
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use super::columns::Role;
+use super::npy::Array;
 use super::picture::is_url;
-use super::{Dataset, EmptyRow, Example, ItemId, Items, Kind, Modality, is_picture};
+use super::vector::{is_vector, npy_row, read_vector, write_vector};
+use super::{Dataset, EmptyRow, Example, ItemId, Items, Kind, Modality, VectorColumn, is_picture};
 use crate::error::{Error, Result};
 
 /// One value of a row.
@@ -24,6 +27,13 @@ pub(super) struct Collector<'a> {
     folder: &'a Path,
     kind: Kind,
     items: Items,
+    /// Arrays that rows name, by their files.
+    arrays: HashMap<String, Array>,
+    /// The vectors beside items of another sort, and their column.
+    beside: Vec<Arc<str>>,
+    beside_column: String,
+    /// How many numbers the vectors have.
+    width: Option<usize>,
     /// What the columns hold, as their first value says.
     columns: Vec<(Role, Modality, String)>,
     examples: Vec<Example>,
@@ -47,6 +57,10 @@ impl<'a> Collector<'a> {
             folder,
             kind,
             items: Items::default(),
+            arrays: HashMap::new(),
+            beside: Vec::new(),
+            beside_column: String::new(),
+            width: None,
             columns: Vec::new(),
             examples: Vec::new(),
             ids: Vec::new(),
@@ -64,6 +78,7 @@ impl<'a> Collector<'a> {
         match self.add(line, cells) {
             Err(Error::Data { problem, .. }) if cells.iter().any(|cell| cell.value.trim().is_empty()) => {
                 self.examples.truncate(before);
+                self.beside.truncate(before);
                 self.empty.push(EmptyRow { line, problem });
             }
             added => added?,
@@ -178,15 +193,25 @@ impl<'a> Collector<'a> {
             0 => String::new(),
             classes => format!(" in {classes} classes"),
         };
-        let columns = self.columns.iter().filter(|(_, modality, _)| *modality == Modality::Image);
-        let columns: Vec<String> = columns.map(|(.., column)| format!("`{column}`")).collect();
-        let pictures = match columns.len() {
-            0 => String::new(),
-            _ => format!("; pictures in {}", columns.join(", ")),
+        let of = |wanted: Modality| {
+            let columns = self.columns.iter().filter(|(_, modality, _)| *modality == wanted);
+            columns.map(|(.., column)| format!("`{column}`")).collect::<Vec<_>>().join(", ")
         };
+        let held = [
+            ("pictures".to_owned(), of(Modality::Image)),
+            (format!("vectors of {} numbers", self.width.unwrap_or_default()), of(Modality::Vector)),
+        ];
+        let held: String = held
+            .iter()
+            .filter(|(_, columns)| !columns.is_empty())
+            .map(|(what, columns)| format!("; {what} in {columns}"))
+            .collect();
+        // Vectors, too, are for all rows or for none.
+        let all = !self.beside.is_empty() && self.beside.len() == self.examples.len();
+        let beside = all.then_some(VectorColumn { name: self.beside_column, cells: self.beside });
         Ok(Dataset {
             decision: format!(
-                "`{}`: {} examples read as {}{classes}; {how}{pictures}",
+                "`{}`: {} examples read as {}{classes}; {how}{held}",
                 self.path.display(),
                 self.examples.len(),
                 self.kind
@@ -199,6 +224,7 @@ impl<'a> Collector<'a> {
             lines: self.lines,
             empty: self.empty,
             label_names: self.label_names,
+            beside,
         })
     }
 
@@ -260,8 +286,13 @@ impl<'a> Collector<'a> {
 
     /// The text of a labelled or single row; a title is put before it, as in BEIR corpora.
     fn item(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<ItemId> {
-        let cell = self.one(line, cells, &[Role::Image, Role::Text, Role::Anchor, Role::Positive])?;
-        if cell.role == Role::Image {
+        let cell = self.one(line, cells, &[Role::Image, Role::Text, Role::Anchor, Role::Positive, Role::Vector])?;
+        let vector = cells.iter().find(|cell| cell.role == Role::Vector && !cell.value.trim().is_empty());
+        if let Some(vector) = vector.filter(|_| cell.role != Role::Vector) {
+            vector.column.clone_into(&mut self.beside_column);
+            self.beside.push(vector.value.into());
+        }
+        if matches!(cell.role, Role::Vector | Role::Image) {
             return self.text(line, cell);
         }
         match cells.iter().find(|cell| cell.role == Role::Title) {
@@ -282,19 +313,64 @@ impl<'a> Collector<'a> {
                     let address = self.address(line, value)?;
                     Ok(self.items.intern_as(Modality::Image, &address))
                 }
+                Modality::Vector => {
+                    let vector = self.vector(line, cell, value)?;
+                    Ok(self.items.intern_as(Modality::Vector, &write_vector(&vector)))
+                }
             },
         }
     }
 
-    /// What the column of a cell holds: pictures if its first value is one's name.
+    /// What the column of a cell holds: pictures if its first value is one's name, vectors if it is one.
     fn modality(&mut self, cell: Cell<'_>, value: &str) -> Modality {
         if let Some((_, modality, _)) = self.columns.iter().find(|(role, ..)| *role == cell.role) {
             return *modality;
         }
-        let picture = cell.role == Role::Image || is_picture(value);
-        let modality = if picture { Modality::Image } else { Modality::Text };
+        let modality = match cell.role {
+            Role::Image => Modality::Image,
+            Role::Vector => Modality::Vector,
+            _ if is_picture(value) => Modality::Image,
+            _ if is_vector(value) => Modality::Vector,
+            _ => Modality::Text,
+        };
         self.columns.push((cell.role, modality, cell.column.to_owned()));
         modality
+    }
+
+    /// The numbers of a cell, or of the row of an array that it names.
+    fn vector(&mut self, line: u64, cell: Cell<'_>, value: &str) -> Result<Vec<f32>> {
+        let path = self.path;
+        let refuse = |problem: String| Error::data(path, line, problem);
+        let column = cell.column;
+        let numbers = match npy_row(value) {
+            Some((file, row)) => {
+                let address = self.address(line, file)?;
+                if !self.arrays.contains_key(&address) {
+                    self.arrays.insert(address.clone(), Array::open(Path::new(&address))?);
+                }
+                let array = &self.arrays[&address];
+                let missing =
+                    || refuse(format!("`{value}` is not there: `{address}` has the rows 0 to {}", array.rows() - 1));
+                array.row(row).ok_or_else(missing)?.to_vec()
+            }
+            None => read_vector(value).ok_or_else(|| {
+                let start: String = value.chars().take(40).collect();
+                let problem = format!("expected a vector in column `{column}`, as in `[0.5, -1]`, got `{start}`");
+                refuse(problem)
+            })?,
+        };
+        if let Some(place) = numbers.iter().position(|number| !number.is_finite()) {
+            let problem =
+                format!("expected finite numbers in column `{column}`, got {} at place {place}", numbers[place]);
+            return Err(refuse(problem));
+        }
+        let width = *self.width.get_or_insert(numbers.len());
+        if width != numbers.len() {
+            let problem =
+                format!("expected a vector of {width} numbers in column `{column}`, as before, got {}", numbers.len());
+            return Err(refuse(problem));
+        }
+        Ok(numbers)
     }
 
     /// The address of a picture that a row names: a URL, or a file below the data's folder.

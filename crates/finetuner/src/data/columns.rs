@@ -12,6 +12,7 @@ pub(super) enum Role {
     Negative,
     Text,
     Image,
+    Vector,
     Label,
     Score,
     PositiveScore,
@@ -19,7 +20,7 @@ pub(super) enum Role {
 }
 
 /// The names that stand for each role; case, spaces and dashes do not matter. Negatives and scores may be numbered.
-const NAMES: [(Role, &[&str]); 11] = [
+const NAMES: [(Role, &[&str]); 12] = [
     (Role::Id, &["id", "_id"]),
     (Role::Title, &["title"]),
     (Role::Anchor, &["anchor", "query", "question", "sentence1", "sentence_1", "text1", "text_1"]),
@@ -27,6 +28,7 @@ const NAMES: [(Role, &[&str]); 11] = [
     (Role::Negative, &["negative", "neg"]),
     (Role::Text, &["text", "item", "sentence", "caption", "captions"]),
     (Role::Image, &["image", "picture", "photo", "img", "image_path", "image_file", "image_url", "images", "pictures"]),
+    (Role::Vector, &["vector", "vectors", "embedding", "embeddings"]),
     (Role::Label, &["label", "category", "class"]),
     (Role::Score, &["score", "scores", "similarity", "margin", "margins"]),
     (Role::PositiveScore, &["positive_score", "pos_score", "pos_scores"]),
@@ -40,7 +42,7 @@ const FILES: &[&str] = &["file", "file_name", "filename", "file_path", "path", "
 pub(super) const ADVICE: &str = "name the columns in a header: `anchor,positive` (pairs), \
     `anchor,positive,negative` (triplets), `text,label` (labelled), `sentence1,sentence2,score` (scored), \
     `anchor,positive,negative,score` (scored_triplets), \
-    `sentence1,sentence2,label` (labelled_pairs, where asked for), `text` (single), or `image` beside or instead of `text`";
+    `sentence1,sentence2,label` (labelled_pairs, where asked for), `text` (single), or `image` beside or instead of `text`, or `vector` instead of it";
 
 impl Role {
     /// The role a column's name stands for.
@@ -69,6 +71,10 @@ impl Role {
 pub(super) fn kind_of(roles: &[Role]) -> Option<Kind> {
     let has = |role| roles.contains(&role);
     let scored = has(Role::Score) || has(Role::Label);
+    // A vector beside other items was computed from them.
+    if has(Role::Vector) && ![Role::Anchor, Role::Positive, Role::Text, Role::Image].into_iter().any(has) {
+        return Some(if has(Role::Label) { Kind::Labelled } else { Kind::Single });
+    }
     // A picture beside one text is its match.
     if has(Role::Image) && !(has(Role::Anchor) && has(Role::Positive)) {
         return Some(match has(Role::Text) || has(Role::Anchor) || has(Role::Positive) {
@@ -173,6 +179,9 @@ mod tests {
         assert_eq!(kind("image,text,score"), Some(Kind::Scored));
         assert_eq!(kind("image,class"), Some(Kind::Labelled));
         assert_eq!(kind("image"), Some(Kind::Single));
+        assert_eq!(kind("id,text,embedding"), Some(Kind::Single));
+        assert_eq!(kind("vector,label"), Some(Kind::Labelled));
+        assert_eq!(kind("query,document,embedding"), Some(Kind::Pairs));
         assert_eq!(Role::of_values("File", "a.jpg"), Some(Role::Image));
         assert_eq!(Role::of_values("file", "a.txt"), None);
         assert_eq!(kind("id,label"), None);

@@ -1,4 +1,4 @@
-//! What data consists of: texts and pictures, each once.
+//! What data consists of: texts, pictures and vectors, each once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,17 +12,20 @@ pub enum Modality {
     Text,
     /// A picture.
     Image,
+    /// A vector of numbers that somebody computed.
+    Vector,
 }
 
 impl Modality {
-    /// Both.
-    pub const ALL: [Modality; 2] = [Modality::Text, Modality::Image];
+    /// All of them.
+    pub const ALL: [Modality; 3] = [Modality::Text, Modality::Image, Modality::Vector];
 
-    /// `text` or `picture`, for sentences.
+    /// `text`, `picture` or `vector`, for sentences.
     pub fn noun(self) -> &'static str {
         match self {
             Modality::Text => "text",
             Modality::Image => "picture",
+            Modality::Vector => "vector",
         }
     }
 }
@@ -31,12 +34,13 @@ impl Modality {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ItemId(pub u32);
 
-/// Every distinct item of a data set, once: a text by its words, a picture by its address.
+/// Every distinct item of a data set, once: a text by its words, a picture by its address, a vector by its
+/// numbers (see [`super::write_vector`]).
 #[derive(Debug, Clone, Default)]
 pub struct Items {
     items: Vec<(Modality, Arc<str>)>,
-    texts: HashMap<Arc<str>, ItemId>,
-    pictures: HashMap<Arc<str>, ItemId>,
+    /// Of each modality, in the order of [`Modality::ALL`].
+    ids: [HashMap<Arc<str>, ItemId>; 3],
 }
 
 impl Items {
@@ -60,18 +64,14 @@ impl Items {
     }
 
     fn share(&mut self, modality: Modality, content: Arc<str>) -> ItemId {
-        let ids = match modality {
-            Modality::Text => &mut self.texts,
-            Modality::Image => &mut self.pictures,
-        };
-        *ids.entry(content).or_insert_with_key(|content| {
+        *self.ids[modality as usize].entry(content).or_insert_with_key(|content| {
             let id = ItemId(u32::try_from(self.items.len()).expect("fewer than 2^32 items"));
             self.items.push((modality, content.clone()));
             id
         })
     }
 
-    /// The text, or the address of the picture, of an id of this collection.
+    /// The text, the address of the picture or the numbers of the vector of an id of this collection.
     pub fn get(&self, id: ItemId) -> &str {
         &self.items[id.0 as usize].1
     }
@@ -88,11 +88,7 @@ impl Items {
 
     /// The id of an item that is already here.
     pub fn find_as(&self, modality: Modality, content: &str) -> Option<ItemId> {
-        let ids = match modality {
-            Modality::Text => &self.texts,
-            Modality::Image => &self.pictures,
-        };
-        ids.get(content).copied()
+        self.ids[modality as usize].get(content).copied()
     }
 
     /// Whether some item is of this modality.
@@ -106,7 +102,7 @@ impl Items {
         items.filter(move |(_, (own, _))| *own == modality).map(|(id, _)| ItemId(id))
     }
 
-    /// All items in the order of their ids: texts, and addresses of pictures.
+    /// All items in the order of their ids: texts, addresses of pictures, numbers of vectors.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         self.items.iter().map(|(_, content)| content.as_ref())
     }

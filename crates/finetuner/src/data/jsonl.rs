@@ -1,4 +1,5 @@
-//! One JSON value a line: an object with the names of a CSV header as keys, an array of texts, or a text.
+//! One JSON value a line: an object with the names of a CSV header as keys, an array of texts, a text, or an array of
+//! numbers, which is a vector.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -20,8 +21,9 @@ type Values<'a> = Vec<(Option<Role>, Cow<'a, str>, Cow<'a, str>)>;
 pub(super) fn read(path: &Path, text: &str, asked: Option<Kind>) -> Result<Dataset> {
     let mut collector: Option<(Kind, Collector<'_>)> = None;
     for (line, row) in (1..).zip(text.lines()).filter(|(_, row)| !row.trim().is_empty()) {
-        let value: Value = serde_json::from_str(row)
-            .map_err(|error| Error::data(path, line, format!("expected one JSON value a line: {error}")))?;
+        let value: Value = serde_json::from_str(row).map_err(|error| {
+            Error::data(path, line, format!("expected one JSON value a line: {error}{}", hint(row)))
+        })?;
         let values = flatten(path, line, &value)?;
         let kind = match &collector {
             Some((kind, _)) => *kind,
@@ -72,8 +74,15 @@ fn flatten<'a>(path: &Path, line: u64, value: &'a Value) -> Result<Values<'a>> {
             for (key, value) in fields {
                 let first = value.as_array().and_then(|items| items.first()).unwrap_or(value).as_str();
                 let Some(role) = Role::of_values(key, first.unwrap_or_default()) else { continue };
+                // A list of numbers elsewhere is several scores.
+                let item = matches!(role, Role::Anchor | Role::Positive | Role::Negative | Role::Text);
                 match value {
-                    Value::Array(items) => {
+                    // Looked at only where vectors are wanted: whatever it holds is no fault of the row.
+                    value if role == Role::Vector && !value.is_null() => {
+                        let text = value.as_str().map_or_else(|| value.to_string().into(), Cow::from);
+                        values.push((Some(role), key.into(), text));
+                    }
+                    Value::Array(items) if !(item && is_vector(value)) => {
                         for item in items {
                             values.push((Some(role), key.into(), scalar(path, line, key, item)?));
                         }
@@ -83,7 +92,7 @@ fn flatten<'a>(path: &Path, line: u64, value: &'a Value) -> Result<Values<'a>> {
                 }
             }
         }
-        Value::Array(items) => {
+        Value::Array(items) if !is_vector(value) => {
             for (place, item) in (1..).zip(items) {
                 let column: String = i32::to_string(&place);
                 let value = scalar(path, line, &column, item)?;
@@ -95,13 +104,26 @@ fn flatten<'a>(path: &Path, line: u64, value: &'a Value) -> Result<Values<'a>> {
     Ok(values)
 }
 
+/// Whether a value is an array of numbers.
+fn is_vector(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(Value::is_number))
+}
+
+/// What to say of a line that Python wrote and JSON does not know.
+fn hint(row: &str) -> &'static str {
+    let known = ["NaN", "Infinity"].iter().any(|word| row.contains(word));
+    if known { "; NaN and Infinity are no numbers of JSON, nor can anything be learnt from them" } else { "" }
+}
+
 fn scalar<'a>(path: &Path, line: u64, column: &str, value: &'a Value) -> Result<Cow<'a, str>> {
     match value {
         Value::String(text) => Ok(text.into()),
         Value::Number(number) => Ok(number.to_string().into()),
         Value::Bool(flag) => Ok(flag.to_string().into()),
+        vector if is_vector(vector) => Ok(vector.to_string().into()),
         other => {
-            let problem = format!("expected a text or a number in `{column}`, got `{other}`");
+            let start: String = other.to_string().chars().take(80).collect();
+            let problem = format!("expected a text, a number or a vector in `{column}`, got `{start}`");
             Err(Error::data(path, line, problem))
         }
     }
@@ -109,7 +131,7 @@ fn scalar<'a>(path: &Path, line: u64, column: &str, value: &'a Value) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use super::super::Example;
+    use super::super::{Example, Modality};
     use super::*;
 
     fn rows(text: &str, kind: Option<Kind>) -> Result<Dataset> {
@@ -146,6 +168,45 @@ mod tests {
     }
 
     #[test]
+    fn vectors_are_read_wherever_a_text_may_stand() {
+        let labelled = "{\"text\": \"x\", \"embedding\": [0.5, -1], \"label\": \"a\"}\n\
+                        {\"text\": \"y\", \"embedding\": [2, 3e0], \"label\": \"b\"}";
+        let data = rows(labelled, None).unwrap();
+        assert_eq!((data.kind, data.items.iter().collect::<Vec<_>>()), (Kind::Labelled, vec!["x", "y"]));
+        let data = data.into_vectors().unwrap();
+        assert_eq!((data.kind, data.ids.as_slice()), (Kind::Labelled, &["x".to_owned(), "y".to_owned()][..]));
+        assert_eq!(data.label_names, ["a", "b"]);
+        let odd = "{\"text\": \"x\", \"embedding\": {\"a\": 1}}\n{\"text\": \"y\", \"embedding\": [1]}";
+        let odd = rows(odd, None).unwrap();
+        let error = odd.into_vectors().unwrap_err().to_string();
+        assert!(error.contains("rows.jsonl:1: expected a vector in column `embedding`"), "{error}");
+        assert_eq!(data.items.iter().collect::<Vec<_>>(), ["[0.5,-1.0]", "[2.0,3.0]"]);
+        assert!(data.decision.ends_with("; vectors of 2 numbers in `embedding`"), "{}", data.decision);
+
+        let pairs =
+            rows("{\"query\": [1, 2], \"pos\": [[3, 4], [5, 6]]}\n{\"query\": [1, 0], \"pos\": [0, 1]}", None).unwrap();
+        assert_eq!((pairs.kind, pairs.examples.len(), pairs.items.ids(Modality::Vector).count()), (Kind::Pairs, 3, 5));
+        assert_eq!(rows("[1, 2, 3]\n[4, 5, 6]", None).unwrap().kind, Kind::Single);
+        let scored = rows("{\"text1\": [1, 2], \"text2\": [2, 1], \"score\": 0.5}", None).unwrap();
+        assert!(matches!(scored.examples[0], Example::Scored { score: 0.5, .. }));
+    }
+
+    #[test]
+    fn vectors_that_do_not_fit_are_named_by_line() {
+        for (text, expected) in [
+            ("[1, 2]\n[1, 2, 3]", "rows.jsonl:2: expected a vector of 2 numbers in column `1`, as before, got 3"),
+            ("{\"vector\": [1, 2]}\n{\"vector\": \"hello\"}", "rows.jsonl:2: expected a vector in column `vector`"),
+            ("{\"vector\": [1, 1e39]}", "rows.jsonl:1: expected finite numbers in column `vector`, got inf at place 1"),
+            ("{\"vector\": [1, NaN]}", "NaN and Infinity are no numbers of JSON"),
+            ("{\"vector\": \"gone.npy:1\"}", "cannot read `gone.npy`"),
+            ("{\"vector\": \"../gone.npy:1\"}", "leaves the folder of the data"),
+        ] {
+            let error = rows(text, None).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn a_corpus_of_titles_and_texts_is_read_as_single_texts_with_ids() {
         let data = rows("{\"_id\": \"7\", \"title\": \"T\", \"text\": \"body\"}", None).unwrap();
         assert_eq!((data.kind, data.ids.as_slice()), (Kind::Single, &["7".to_owned()][..]));
@@ -169,7 +230,10 @@ mod tests {
                 "rows.jsonl:2: pairs need `positive`, got `query`",
             ),
             ("{\"query\": \"a\", \"answer\": \" \"}", "rows.jsonl:1: expected a text in column `answer`, got none"),
-            ("{\"query\": \"a\", \"answer\": {}}", "rows.jsonl:1: expected a text or a number in `answer`, got `{}`"),
+            (
+                "{\"query\": \"a\", \"answer\": {}}",
+                "rows.jsonl:1: expected a text, a number or a vector in `answer`, got `{}`",
+            ),
             ("{\"text1\": \"a\", \"text2\": \"b\", \"score\": \"NaN\"}", "rows.jsonl:1: expected a finite number"),
             ("{\"text1\": \"a\", \"text2\": \"b\", \"score\": NaN}", "rows.jsonl:1: expected one JSON value a line"),
             ("{\"title\": \"a\"}", "rows.jsonl:1: cannot decide the kind"),

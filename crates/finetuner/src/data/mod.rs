@@ -10,6 +10,7 @@ mod item;
 mod jsonl;
 mod label_graph;
 pub mod lint;
+mod npy;
 mod order;
 mod parquet;
 mod picture;
@@ -20,9 +21,11 @@ mod retrieval;
 mod shard;
 mod shards;
 mod split;
+mod vector;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use item::{ItemId, Items, Modality};
 pub use label_graph::LabelGraph;
@@ -33,7 +36,10 @@ pub use read::{inspect, read, read_corpus};
 pub use retrieval::{RetrievalSet, read_retrieval, read_retrieval_with};
 pub use shard::{ShardEntry, ShardIndex};
 pub use split::hold_out;
+pub use vector::{read_vector, write_vector};
 
+use self::collect::{Cell, Collector};
+use self::columns::Role;
 use crate::error::{Error, Result, nearest};
 
 /// One row of training data. All rows of a data set are of one kind.
@@ -155,6 +161,15 @@ pub struct EmptyRow {
     pub problem: String,
 }
 
+/// Vectors that stand beside items they were computed from, as `finetuner encode` writes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VectorColumn {
+    /// The column's name.
+    pub name: String,
+    /// A cell for each example, as it was read.
+    pub cells: Vec<Arc<str>>,
+}
+
 /// Examples of one kind over one collection of items.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -174,6 +189,8 @@ pub struct Dataset {
     pub empty: Vec<EmptyRow>,
     /// Class names of labelled items or pairs, in order of first appearance; empty otherwise.
     pub label_names: Vec<String>,
+    /// Of single and labelled items the vectors beside them: see [`Dataset::into_vectors`].
+    pub beside: Option<VectorColumn>,
     /// One sentence on what was read and how it was understood.
     pub decision: String,
 }
@@ -245,8 +262,37 @@ impl Dataset {
             lines: places.iter().map(|&place| self.lines[place as usize]).collect(),
             empty: Vec::new(),
             label_names: self.label_names.clone(),
+            beside: self.beside.as_ref().map(|column| VectorColumn {
+                name: column.name.clone(),
+                cells: places.iter().map(|&place| column.cells[place as usize].clone()).collect(),
+            }),
             decision: format!("{} of the {} examples of: {}", places.len(), self.examples.len(), self.decision),
         }
+    }
+
+    /// The same examples with the vectors that stand beside the items in place of these, which become ids where there are
+    /// none; the data set itself where there are no vectors beside.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with the line, for what is no vector of finite numbers or of another length than the first.
+    pub fn into_vectors(self) -> Result<Dataset> {
+        let Some(column) = &self.beside else { return Ok(self) };
+        let mut collector = Collector::new(&self.path, self.kind);
+        for (place, (example, vector)) in self.examples.iter().zip(&column.cells).enumerate() {
+            let (item, label) = match example {
+                Example::Labelled { item, label } => (*item, Some(&self.label_names[*label as usize])),
+                other => (other.items().next().unwrap_or(ItemId(0)), None),
+            };
+            let id = self.ids.get(place).map_or_else(|| self.items.get(item), String::as_str);
+            let cell = |role: Role, column, value| Cell { role, column, value };
+            let cells = [cell(Role::Vector, column.name.as_str(), vector), cell(Role::Id, "id", id)];
+            let label = label.map(|label| cell(Role::Label, "label", label));
+            let cells: Vec<Cell<'_>> = cells.into_iter().chain(label).collect();
+            collector.push(self.lines[place], &cells)?;
+        }
+        let mut vectors = collector.finish("vectors beside what they were computed from")?;
+        vectors.empty = self.empty;
+        Ok(vectors)
     }
 
     /// The data set itself, if no row was left out of it.

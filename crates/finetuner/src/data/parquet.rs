@@ -1,4 +1,4 @@
-//! Tables of Apache Parquet: flat columns of texts and numbers, named as a CSV header names them.
+//! Tables of Apache Parquet: flat columns of texts and numbers, and lists of numbers, named as a CSV header names them.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,10 +8,11 @@ use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, DataType};
 use ::parquet::errors::{ParquetError, Result as Read};
 use ::parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
-use ::parquet::schema::types::Type;
+use ::parquet::schema::types::{ColumnDescriptor, Type};
 
 use super::collect::{Cell, Collector};
 use super::columns::{self, Role};
+use super::vector::write_vector;
 use super::{Dataset, Kind};
 use crate::error::{Error, Result};
 
@@ -23,6 +24,17 @@ struct Column {
     leaf: usize,
     /// How its numbers are to be understood.
     meaning: ConvertedType,
+    /// Of a list of numbers.
+    list: Option<List>,
+}
+
+/// The levels of a list's numbers.
+#[derive(Clone, Copy)]
+struct List {
+    /// That of a number that is there.
+    present: i16,
+    /// Whether a number may be absent.
+    optional: bool,
 }
 
 /// Reads examples from a Parquet file. Columns of unknown names are not looked at, whatever they hold.
@@ -54,13 +66,25 @@ pub(super) fn read(path: &Path, asked: Option<Kind>) -> Result<Dataset> {
     for (field, role) in fields.iter().zip(&roles) {
         let Some(role) = *role else { continue };
         let name = field.name().to_owned();
+        let leaves = (0..schema.num_columns()).filter(|leaf| schema.column(*leaf).path().parts()[0] == name);
+        let leaves: Vec<usize> = leaves.collect();
+        if let [leaf] = leaves[..]
+            && let Some(list) = list(&schema.column(leaf))
+        {
+            used.push(Column { role, name, leaf, meaning: ConvertedType::NONE, list: Some(list) });
+            continue;
+        }
+        let beside = role == Role::Vector && known.iter().any(|role| matches!(role, Role::Text | Role::Image));
+        if beside && unsupported(field).is_some() {
+            continue; // nobody asked for vectors
+        }
         if let Some(got) = unsupported(field) {
-            let problem = format!("expected texts or numbers in column `{name}`, got {got}; write them as text");
+            let problem =
+                format!("expected texts, numbers or lists of float in column `{name}`, got {got}; write them as text");
             return Err(Error::data(path, None, problem));
         }
-        let leaf = (0..schema.num_columns()).find(|leaf| schema.column(*leaf).path().parts()[..] == [name.clone()]);
-        let leaf = leaf.expect("a flat field is a leaf (bug)");
-        used.push(Column { role, name, leaf, meaning: field.get_basic_info().converted_type() });
+        let leaf = *leaves.first().expect("a flat field is a leaf (bug)");
+        used.push(Column { role, name, leaf, meaning: field.get_basic_info().converted_type(), list: None });
     }
     for (group, column) in metadata.row_groups().iter().flat_map(|group| used.iter().map(move |used| (group, used))) {
         match group.column(column.leaf).compression() {
@@ -96,6 +120,14 @@ pub(super) fn read(path: &Path, asked: Option<Kind>) -> Result<Dataset> {
     }
     let why = if asked.is_some() { "kind as asked for, columns by name" } else { "kind from the columns' names" };
     collector.finish(&format!("{why} ({})", names.join(", ")))
+}
+
+/// The levels of a leaf that is a list of numbers of one depth.
+fn list(leaf: &ColumnDescriptor) -> Option<List> {
+    let numbers = matches!(leaf.physical_type(), Physical::FLOAT | Physical::DOUBLE) && leaf.max_rep_level() == 1;
+    let optional = leaf.self_type().get_basic_info();
+    let optional = optional.has_repetition() && optional.repetition() == Repetition::OPTIONAL;
+    numbers.then_some(List { present: leaf.max_def_level(), optional })
 }
 
 /// What a column holds, where that is neither texts nor numbers.
@@ -167,6 +199,12 @@ fn values(path: &Path, group: &dyn RowGroupReader, column: &Column, rows: usize,
             false => value.to_string(),
         })
         .map_err(damaged)?,
+        ColumnReader::FloatColumnReader(reader) if column.list.is_some() => {
+            vectors(reader, rows, column.list, |value| value).map_err(damaged)?
+        }
+        ColumnReader::DoubleColumnReader(reader) if column.list.is_some() => {
+            vectors(reader, rows, column.list, |value| value as f32).map_err(damaged)?
+        }
         ColumnReader::FloatColumnReader(reader) => {
             written(reader, rows, |value| number(f64::from(value), value.to_string())).map_err(damaged)?
         }
@@ -192,6 +230,32 @@ fn values(path: &Path, group: &dyn RowGroupReader, column: &Column, rows: usize,
 fn written<T: DataType>(reader: ColumnReaderImpl<T>, rows: usize, write: impl Fn(T::T) -> String) -> Read<Vec<String>> {
     let values = records(reader, rows)?.into_iter();
     Ok(values.map(|value| value.map(&write).unwrap_or_default()).collect())
+}
+
+/// The lists of a column, each written as a vector; an absent or empty one is empty, an absent number is none.
+fn vectors<T: DataType>(
+    mut reader: ColumnReaderImpl<T>,
+    rows: usize,
+    list: Option<List>,
+    number: impl Fn(T::T) -> f32,
+) -> Read<Vec<String>> {
+    let Some(list) = list else { return Ok(Vec::new()) };
+    let (mut defined, mut repeated, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    reader.read_records(rows, Some(&mut defined), Some(&mut repeated), &mut values)?;
+    let mut values = values.into_iter();
+    let mut lists: Vec<Vec<f32>> = Vec::new();
+    for (level, repetition) in defined.into_iter().zip(repeated) {
+        if repetition == 0 {
+            lists.push(Vec::new());
+        }
+        let Some(own) = lists.last_mut() else { continue };
+        if level == list.present {
+            own.extend(values.next().map(&number));
+        } else if list.optional && level == list.present - 1 {
+            own.push(f32::NAN);
+        }
+    }
+    Ok(lists.into_iter().map(|own| if own.is_empty() { String::new() } else { write_vector(&own) }).collect())
 }
 
 /// The values of a flat column, `None` where absent.

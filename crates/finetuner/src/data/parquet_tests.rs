@@ -175,7 +175,7 @@ fn columns_that_make_no_rows_are_refused() {
     );
     assert_eq!(
         problem("required binary text; required int32 label (DATE);", &[texts(), Values::Int32(&[1, 2])], None),
-        ": expected texts or numbers in column `label`, got DATE; write them as text"
+        ": expected texts, numbers or lists of float in column `label`, got DATE; write them as text"
     );
     assert_eq!(
         problem("required binary text;", &[texts()], Some(Kind::Labelled)),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::address::Address;
 use super::collect::{Cell, Collector};
 use super::columns::Role;
-use super::{Dataset, Kind, beir, csv, folder, jsonl, parquet, shards};
+use super::{Dataset, Kind, beir, csv, folder, jsonl, npy, parquet, shards};
 use crate::error::{Error, Result};
 
 /// Reads examples.
@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 /// - `.csv`, `.tsv` and files of unknown ending: columns separated by comma, tab, semicolon or pipe (found out from
 ///   the text), quoted where needed, with or without a header.
 /// - `.jsonl`, `.ndjson`, `.json`: an object, an array of texts or a text a line.
-/// - `.parquet`: flat columns of texts and numbers, by name as in a CSV header; uncompressed or with Snappy.
+/// - `.parquet`: flat columns of texts and numbers and lists of numbers, by name as in a CSV header; uncompressed or with
+///   Snappy.
+/// - `.npy`: an array of NumPy, float32 or float64, each row a vector alone.
 /// - `.txt`: one text a line, unless another kind than `single` is asked for.
 /// - a folder, or `DIR:split`: BEIR; each query with every document judged relevant.
 /// - a folder of pictures: `FOLDER/CLASS/…/picture.jpg` is labelled, pictures in the folder itself are single.
@@ -23,6 +25,10 @@ use crate::error::{Error, Result};
 /// pictures, and so does a column `image picture photo img`, or `file path url …` above such names. Files are looked for in the
 /// folder of the data file and may not leave it. An `image` beside `text caption query` is a pair of both; several captions
 /// of a picture are all its matches.
+///
+/// So may vectors, all of one length: an array of numbers in JSONL, a list of numbers in Parquet, `[0.5, -1]` in a CSV, or
+/// `vectors.npy:7`, the row 7 (the first is 0) of an array beside the data file. A column `vector embedding` holds them;
+/// beside a text or a picture it is looked at only by [`Dataset::into_vectors`].
 ///
 /// The kind is `kind` where given, else it is taken from the names in the header (or the keys of the first object),
 /// else from the number of columns; [`Dataset::decision`] says how it was decided. Items lose the white space around
@@ -58,8 +64,10 @@ pub fn inspect(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
         Address::File(path) => path,
     };
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_lowercase();
-    if extension == "parquet" {
-        return parquet::read(&path, kind);
+    match extension.as_str() {
+        "parquet" => return parquet::read(&path, kind),
+        "npy" => return npy::read(&path, kind),
+        _ => {}
     }
     let text = read_text(&path)?;
     match extension.as_str() {

@@ -311,7 +311,7 @@ fn only_modality(dataset: &Dataset, field: &str, item: impl Fn(&Example) -> Opti
 }
 
 fn mixed(field: &str) -> Error {
-    Error::spec(field, "expected texts or pictures in a column, got both")
+    Error::spec(field, "expected texts, pictures or vectors in a column, got several of them")
 }
 
 /// The items of an example that are searched: all but an anchor.

@@ -87,7 +87,7 @@ pub const ALIASES: &[Alias] = &[
 
 /// Names of Jina Finetuner whose kind of model is not in this version: T5 and mesh models.
 const NOT_HERE: &[&str] =
-    &["jina-embedding-s-en-v1", "jina-embedding-b-en-v1", "jina-embedding-l-en-v1", "pointnet-base", "mlp"];
+    &["jina-embedding-s-en-v1", "jina-embedding-b-en-v1", "jina-embedding-l-en-v1", "pointnet-base"];
 
 /// The alias of this name, in whatever case it is written.
 pub fn find(name: &str) -> Option<&'static Alias> {
@@ -99,7 +99,7 @@ pub fn unknown(name: &str) -> String {
     if NOT_HERE.iter().any(|known| known.eq_ignore_ascii_case(name)) {
         return "is a kind of model that is not in this version; `finetuner models` lists what is".into();
     }
-    let known = ALIASES.iter().map(|alias| alias.name).chain(["mini"]);
+    let known = ALIASES.iter().map(|alias| alias.name).chain(["mini", "mlp"]);
     let hint = nearest(name, known);
     let hint = if hint.starts_with(", did") { hint } else { ", see `finetuner models`".into() };
     format!("is neither a folder, an alias nor a repository id such as `organisation/name`{hint}")

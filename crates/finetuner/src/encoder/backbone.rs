@@ -1,4 +1,4 @@
-//! What turns an item into rows: a transformer over tokens, or a network over pixels.
+//! What turns an item into rows: a transformer over tokens, a network over pixels, or a perceptron over vectors.
 
 use engine::random::Key;
 use engine::{Packing, ParameterId, Tape, Var};
@@ -7,18 +7,21 @@ use super::image::ImageBackbone;
 use super::input::Input;
 use super::layers::Layers;
 use super::lora::Lora;
+use super::perceptron::Perceptron;
 use super::transformer::Transformer;
 use crate::data::Modality;
 use crate::error::{Error, Result};
 
-/// The network below pooling. Its last layer gives rows `[rows, width]`, some for each item: one a token, one a patch
-/// or one a position of the last feature map.
+/// The network below pooling. Its last layer gives rows `[rows, width]`, some for each item: one a token, one a patch,
+/// one a position of the last feature map, or the only one of a vector.
 #[derive(Debug)]
 pub enum Backbone {
     /// BERT and its kin, the text towers of CLIP.
     Text(Transformer),
     /// Vision transformers and convolutional networks.
     Image(ImageBackbone),
+    /// A perceptron.
+    Vectors(Perceptron),
 }
 
 impl Backbone {
@@ -27,6 +30,7 @@ impl Backbone {
         match self {
             Backbone::Text(_) => Modality::Text,
             Backbone::Image(_) => Modality::Image,
+            Backbone::Vectors(_) => Modality::Vector,
         }
     }
 
@@ -35,6 +39,7 @@ impl Backbone {
         match self {
             Backbone::Text(transformer) => transformer.config.hidden,
             Backbone::Image(network) => network.width(),
+            Backbone::Vectors(perceptron) => perceptron.config.width(),
         }
     }
 
@@ -43,6 +48,7 @@ impl Backbone {
         match self {
             Backbone::Text(transformer) => transformer.config.layers,
             Backbone::Image(network) => network.layers(),
+            Backbone::Vectors(perceptron) => perceptron.config.layers(),
         }
     }
 
@@ -51,6 +57,7 @@ impl Backbone {
         match self {
             Backbone::Text(transformer) => transformer.config.dropout(),
             Backbone::Image(network) => network.dropout(),
+            Backbone::Vectors(_) => 0.0,
         }
     }
 
@@ -68,6 +75,9 @@ impl Backbone {
     /// depth: of every layer from there on its queries, keys and values, the output of attention, the value between the
     /// feed-forward layers and two normalised rows; and what the backward pass of one layer takes beside.
     pub(crate) fn held(&self, lowest: usize) -> usize {
+        if let Backbone::Vectors(perceptron) = self {
+            return perceptron.config.held();
+        }
         match self.stack() {
             Some(layers) => {
                 let config = &layers.config;
@@ -90,6 +100,7 @@ impl Backbone {
         match self {
             Backbone::Text(transformer) => Some(&transformer.layers),
             Backbone::Image(network) => network.layers_of_transformer(),
+            Backbone::Vectors(_) => None,
         }
     }
 
@@ -97,7 +108,7 @@ impl Backbone {
     pub fn earlier_layers(&self) -> usize {
         match self {
             Backbone::Text(transformer) => transformer.config.layers,
-            Backbone::Image(_) => 0,
+            Backbone::Image(_) | Backbone::Vectors(_) => 0,
         }
     }
 
@@ -119,7 +130,11 @@ impl Backbone {
                 let (rows, packing) = network.forward(tape, batch, (lora, key))?;
                 Ok((vec![rows], packing))
             }
-            (Backbone::Image(_), Input::Pixels(_)) => {
+            (Backbone::Vectors(perceptron), Input::Vectors(batch)) if layers.is_empty() => {
+                let (rows, packing) = perceptron.forward(tape, batch)?;
+                Ok((vec![rows], packing))
+            }
+            (Backbone::Image(_), Input::Pixels(_)) | (Backbone::Vectors(_), Input::Vectors(_)) => {
                 Err(Error::spec("loss", "earlier layers are learnt from in transformers of texts only"))
             }
             (backbone, input) => Err(unreadable(backbone.modality(), input.modality())),
@@ -141,6 +156,7 @@ impl Backbone {
                 Ok((transformer.forward(tape, batch, &packing, lora, key)?, packing))
             }
             (Backbone::Image(network), Input::Pixels(batch)) => network.forward(tape, batch, (lora, key)),
+            (Backbone::Vectors(perceptron), Input::Vectors(batch)) => perceptron.forward(tape, batch),
             (backbone, input) => Err(unreadable(backbone.modality(), input.modality())),
         }
     }

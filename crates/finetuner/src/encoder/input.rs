@@ -1,5 +1,6 @@
 //! What an encoder reads.
 
+use super::perceptron::VectorBatch;
 use crate::data::Modality;
 use crate::pixels::PixelBatch;
 use crate::tokens::PackedBatch;
@@ -11,6 +12,8 @@ pub enum Input {
     Tokens(PackedBatch),
     /// Pictures.
     Pixels(PixelBatch),
+    /// Vectors.
+    Vectors(VectorBatch),
 }
 
 impl Input {
@@ -19,6 +22,7 @@ impl Input {
         match self {
             Input::Tokens(_) => Modality::Text,
             Input::Pixels(_) => Modality::Image,
+            Input::Vectors(_) => Modality::Vector,
         }
     }
 
@@ -27,6 +31,7 @@ impl Input {
         match self {
             Input::Tokens(batch) => &batch.examples,
             Input::Pixels(batch) => &batch.examples,
+            Input::Vectors(batch) => &batch.examples,
         }
     }
 
@@ -40,11 +45,12 @@ impl Input {
         self.examples().is_empty()
     }
 
-    /// Its size: tokens of texts, patches of 16 x 16 pixels of pictures. Micro-batches are cut by it.
+    /// Its size: tokens of texts, patches of 16 x 16 pixels of pictures, 1 a vector. Micro-batches are cut by it.
     pub fn tokens(&self) -> usize {
         match self {
             Input::Tokens(batch) => batch.tokens(),
             Input::Pixels(batch) => batch.tokens(),
+            Input::Vectors(batch) => batch.examples.len(),
         }
     }
 }

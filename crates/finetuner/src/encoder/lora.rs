@@ -73,8 +73,8 @@ impl Lora {
 }
 
 impl Encoder {
-    /// Freezes the transformer and puts adapters beside its linear layers. Dense modules after pooling, a new head
-    /// among them, are trained as before.
+    /// Freezes the transformer and puts adapters beside its linear layers. The power of `gem` and dense modules after
+    /// pooling, a new head among them, are trained as before.
     ///
     /// # Errors
     /// [`Error::Spec`] where a target is no linear layer of the model, with the nearest name.
@@ -98,7 +98,7 @@ impl Encoder {
             let problem = format!("`targets`: the model has no linear layer `{missing}`{}", nearest(missing, known));
             return Err(Error::spec("lora", problem));
         }
-        let heads: Vec<bool> = self.parameters.ids().map(|id| self.is_dense(id)).collect();
+        let heads: Vec<bool> = self.parameters.ids().map(|id| self.is_head(id)).collect();
         for (parameter, head) in self.parameters.iter_mut().zip(heads) {
             parameter.trainable &= head;
             parameter.observed &= head;

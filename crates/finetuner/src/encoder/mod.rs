@@ -15,6 +15,7 @@ mod layers;
 mod lora;
 mod mini;
 mod model;
+mod perceptron;
 mod preprocessor;
 mod projection;
 mod shape;
@@ -36,12 +37,14 @@ pub use self::input::Input;
 use self::lora::Lora;
 pub use self::lora::{LoraOptions, Save, Targets};
 pub use self::model::{Model, ModelOptions, Prompts, Role};
+pub(crate) use self::perceptron::untrained;
+pub use self::perceptron::{Perceptron, VectorBatch};
 pub use self::preprocessor::{Prepared, Preprocessor, Wanted};
 use self::shape::Shape;
 pub use self::tower::Tower;
 pub use self::transformer::Transformer;
 use self::weights::{Loader, Origin, Stored};
-use crate::artifact::{ModelFolder, PoolingMode, Step, Weights};
+use crate::artifact::{Layout, ModelFolder, PoolingMode, Step, Weights};
 use crate::data::Modality;
 use crate::error::{Error, Result};
 use crate::tokens::PackedBatch;
@@ -260,6 +263,19 @@ impl Encoder {
         &self.modalities
     }
 
+    /// Pooling and what follows in a tower, with the power of `gem` as it was learnt.
+    pub fn layout(&self, tower: &Tower) -> Layout {
+        let mut layout = tower.layout().clone();
+        if let (PoolingMode::Gem { p, .. }, Some(power)) = (&mut layout.pooling, tower.power) {
+            *p = self.parameters.get(power).value.data()[0];
+        }
+        layout
+    }
+
+    fn is_head(&self, id: ParameterId) -> bool {
+        self.towers.iter().any(|tower| tower.is_head(id))
+    }
+
     fn is_dense(&self, id: ParameterId) -> bool {
         self.towers.iter().any(|tower| tower.is_dense(id))
     }
@@ -277,11 +293,12 @@ struct Files<'a> {
 
 impl<'a> Files<'a> {
     fn open(model: &'a ModelFolder, options: &EncoderOptions) -> Result<Self> {
-        let weights = if options.random { None } else { Some(model.weights()?) };
+        let random = options.random || model.untrained;
+        let weights = if random { None } else { Some(model.weights()?) };
         let shape = Shape::read(model, weights.as_ref())?;
         let folders = model.layout.steps.iter();
         let folders = folders.filter_map(|step| if let Step::Dense(_, folder) = step { Some(folder) } else { None });
-        let dense = folders.map(|folder| if options.random { Ok(None) } else { model.files.weights(folder).map(Some) });
+        let dense = folders.map(|folder| if random { Ok(None) } else { model.files.weights(folder).map(Some) });
         Ok(Files { model, shape, dense: dense.collect::<Result<_>>()?, weights })
     }
 
@@ -294,6 +311,10 @@ impl<'a> Files<'a> {
 
     fn towers<'f>(&'f self, options: &EncoderOptions, key: Key, loader: &mut Loader<'f>) -> Result<Vec<Tower>> {
         let parts = self.shape.clone().load(loader)?;
+        if parts.len() > 1 && options.pooling.is_some() {
+            let problem = "both towers of `MODEL` pool in their own ways; leave it out";
+            return Err(Error::spec("pooling", problem.replace("MODEL", &self.model.files.name())));
+        }
         if parts.len() > 1 && (options.output_dim.is_some() || !self.dense.is_empty()) {
             let problem =
                 "both towers embed into one space by projections of their own; they take no further dense layers";

@@ -115,6 +115,7 @@ impl Model {
                     let tokenizer = tokenizer(&folder, &transformer.config, options)?;
                     preprocessor = preprocessor.of_texts(tokenizer, Prompts::new(&folder, options));
                 }
+                Backbone::Vectors(perceptron) => preprocessor = preprocessor.of_vectors(perceptron.config.input),
                 Backbone::Image(_) => {
                     let pictures = folder.pictures.as_deref().unwrap_or(&folder);
                     let processor = image_processor(pictures, encoder.towers().len() > 1)?;
@@ -173,6 +174,11 @@ impl Model {
                     take(self.preprocessor.prepare_texts(items, column.1, TOKENS_AT_ONCE)?)?;
                 }
             }
+            Modality::Vector => {
+                for items in items.chunks(ITEMS_AT_ONCE) {
+                    take(self.preprocessor.prepare_vectors(items, TOKENS_AT_ONCE)?)?;
+                }
+            }
             Modality::Image => {
                 let chunks: Vec<Vec<String>> = items
                     .chunks(PICTURES_AT_ONCE)
@@ -218,12 +224,13 @@ impl Model {
             writer.json(folder.config_file(), &folder.config)?;
         }
         match towers {
-            [tower] => writer.layout(tower.layout(), tower.backbone().width())?,
+            [tower] => writer.layout(&self.encoder.layout(tower), tower.backbone().width())?,
             _ => writer.json("modules.json", &Layout::of_clip())?,
         }
         for tower in towers {
             match tower.modality() {
                 Modality::Text => self.save_texts(writer, folder)?,
+                Modality::Vector => {}
                 Modality::Image => {
                     let pictures = self.preprocessor.pictures()?;
                     writer.json(PREPROCESSOR, &pictures.processor().to_json())?;

@@ -1,10 +1,11 @@
-//! Items to what an encoder reads: texts to tokens, pictures to pixels.
+//! Items to what an encoder reads: texts to tokens, pictures to pixels, vectors to their numbers.
 
 use std::sync::Arc;
 
 use super::input::Input;
 use super::model::{Prompts, Role};
-use crate::data::Modality;
+use super::perceptron::VectorBatch;
+use crate::data::{Modality, read_vector};
 use crate::error::{Error, Result};
 use crate::pixels::{Augmentation, Draw, Order, Preparer};
 use crate::tokens::{TokenSequence, Tokenizer, pack, pack_by_length};
@@ -15,6 +16,8 @@ pub struct Preprocessor {
     name: String,
     texts: Option<(Arc<Tokenizer>, Prompts)>,
     pictures: Option<Preparer>,
+    /// How many numbers the vectors have.
+    vectors: Option<usize>,
 }
 
 /// An item that is wanted.
@@ -22,7 +25,7 @@ pub struct Preprocessor {
 pub struct Wanted<'a> {
     /// What it is.
     pub modality: Modality,
-    /// The text, or the picture's address.
+    /// The text, the picture's address or the vector's numbers.
     pub content: &'a str,
     /// What a text is for.
     pub role: Role,
@@ -41,7 +44,7 @@ pub struct Prepared {
 
 impl Preprocessor {
     pub(super) fn new(name: String) -> Self {
-        Preprocessor { name, texts: None, pictures: None }
+        Preprocessor { name, texts: None, pictures: None, vectors: None }
     }
 
     pub(super) fn of_texts(self, tokenizer: Tokenizer, prompts: Prompts) -> Self {
@@ -50,6 +53,10 @@ impl Preprocessor {
 
     pub(super) fn of_pictures(self, pictures: Preparer) -> Self {
         Preprocessor { pictures: Some(pictures), ..self }
+    }
+
+    pub(super) fn of_vectors(self, width: usize) -> Self {
+        Preprocessor { vectors: Some(width), ..self }
     }
 
     /// Lets [`Preprocessor::prepare`] draw random views of pictures.
@@ -87,7 +94,8 @@ impl Preprocessor {
     }
 
     fn text_parts(&self) -> Result<&(Arc<Tokenizer>, Prompts)> {
-        self.texts.as_ref().ok_or_else(|| Error::spec("model", format!("`{}` reads no texts", self.name)))
+        let way = if self.vectors.is_some() { ", but vectors of them: see `finetuner encode`" } else { "" };
+        self.texts.as_ref().ok_or_else(|| Error::spec("model", format!("`{}` reads no texts{way}", self.name)))
     }
 
     /// Items in their order, in micro-batches of at most as many tokens as `budget` says of all of them together (of
@@ -119,6 +127,10 @@ impl Preprocessor {
                     let batches = self.pictures()?.prepare(&orders, &rows, budget(0))?;
                     prepared.inputs.extend(batches.into_iter().map(Input::Pixels));
                 }
+                Modality::Vector => {
+                    let vectors: Vec<&str> = column.iter().map(|item| item.content).collect();
+                    prepared.inputs.extend(self.vectors(&vectors, &rows, budget(vectors.len()))?);
+                }
             }
         }
         Ok(prepared)
@@ -135,6 +147,34 @@ impl Preprocessor {
         let sequences = tokenizer.encode(&prompted)?;
         let inputs = pack_by_length(&sequences, budget).into_iter().map(Input::Tokens).collect();
         Ok(Prepared { inputs, truncated: cut(&sequences) })
+    }
+
+    /// Vectors in their order.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] for vectors of another length than the model reads, or a model that reads none.
+    pub fn prepare_vectors<T: AsRef<str>>(&self, vectors: &[T], budget: usize) -> Result<Prepared> {
+        let vectors: Vec<&str> = vectors.iter().map(AsRef::as_ref).collect();
+        let rows: Vec<u32> = (0..vectors.len() as u32).collect();
+        Ok(Prepared { inputs: self.vectors(&vectors, &rows, budget)?, truncated: 0 })
+    }
+
+    fn vectors(&self, vectors: &[&str], rows: &[u32], budget: usize) -> Result<Vec<Input>> {
+        let refuse = |problem: String| Error::spec("model", format!("`{}` {problem}", self.name));
+        let width = self.vectors.ok_or_else(|| refuse("reads no vectors; take `mlp`".into()))?;
+        let parts = vectors.chunks(budget.max(1)).zip(rows.chunks(budget.max(1)));
+        let parts = parts.map(|(vectors, rows)| {
+            let mut values = Vec::with_capacity(width * vectors.len());
+            for content in vectors {
+                let vector = read_vector(content).unwrap_or_default();
+                if vector.len() != width {
+                    return Err(refuse(format!("reads vectors of {width} numbers, got one of {}", vector.len())));
+                }
+                values.extend(vector);
+            }
+            Ok(Input::Vectors(VectorBatch { values, width, examples: rows.to_vec() }))
+        });
+        parts.collect()
     }
 
     /// Pictures as they are, without random views.

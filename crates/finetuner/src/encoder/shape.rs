@@ -1,10 +1,13 @@
-//! What a model's configuration describes: a text encoder, an image encoder, or both in one checkpoint.
+//! What a model's configuration describes: a text encoder, an image encoder, both in one checkpoint, or a perceptron over
+//! vectors.
 
 use super::backbone::Backbone;
 use super::clip::{CLIP_TYPES, Clip, ClipConfig};
 use super::family::{Family, TransformerConfig};
 use super::image::{IMAGE_TYPES, ImageBackbone, ImageConfig};
+use super::perceptron::{Perceptron, PerceptronConfig};
 use super::projection::Projection;
+use super::source::MLP;
 use super::transformer::Transformer;
 use super::weights::Loader;
 use crate::artifact::{ModelFolder, PoolingMode, Weights};
@@ -17,6 +20,7 @@ pub(super) enum Shape {
     Text(TransformerConfig),
     Image(ImageConfig),
     Both(Box<ClipConfig>),
+    Vectors(PerceptronConfig),
 }
 
 /// What a tower is made of.
@@ -45,6 +49,9 @@ impl Shape {
             return Ok(Shape::Image(image));
         }
         let kind = config["model_type"].as_str().unwrap_or("(missing)");
+        if kind == MLP {
+            return PerceptronConfig::read(&name, config).map(Shape::Vectors);
+        }
         if !Family::MODEL_TYPES.contains(&kind) {
             let known = Family::MODEL_TYPES.into_iter().chain(IMAGE_TYPES).chain(CLIP_TYPES);
             let hint = nearest(kind, known);
@@ -58,7 +65,7 @@ impl Shape {
         match self {
             Shape::Text(config) => config.family.names().prefix,
             Shape::Image(config) => config.prefix(),
-            Shape::Both(_) => "",
+            Shape::Both(_) | Shape::Vectors(_) => "",
         }
     }
 
@@ -68,10 +75,11 @@ impl Shape {
             Shape::Text(config) => config.initializer_range,
             Shape::Image(config) => config.initializer_range(),
             Shape::Both(config) => config.vision.initializer_range,
+            Shape::Vectors(_) => 0.02, // layers take their own
         }
     }
 
-    /// Loads a tower of texts, one of pictures, or both, texts first.
+    /// Loads a tower of texts, one of pictures, or both, texts first; or one of vectors.
     pub(super) fn load(self, loader: &mut Loader<'_>) -> Result<Vec<Parts>> {
         match self {
             Shape::Text(config) => {
@@ -86,6 +94,11 @@ impl Shape {
                 let network = ImageBackbone::load(&config, loader)?;
                 let pooling = network.pooling();
                 Ok(vec![Parts { backbone: Backbone::Image(network), pooling, projection: None }])
+            }
+            Shape::Vectors(config) => {
+                loader.of_tower(Modality::Vector);
+                let backbone = Backbone::Vectors(Perceptron::load(config, loader)?);
+                Ok(vec![Parts { backbone, pooling: PoolingMode::Mean, projection: None }])
             }
             Shape::Both(config) => {
                 let (pooling, width) = (config.text_pooling, config.width);

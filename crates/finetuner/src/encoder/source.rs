@@ -11,14 +11,26 @@ use crate::error::{Error, Result};
 /// The name of the encoder inside the binary.
 pub const MINI: &str = "mini";
 
+/// The name of a perceptron over vectors, which a run makes from random weights.
+pub const MLP: &str = "mlp";
+
 /// Adapters that may lie on one another.
 const DEEPEST: usize = 8;
+
+/// Whether a name is that of a model over vectors: `mlp`, or the folder of a run on it.
+pub fn reads_vectors(model: &str) -> bool {
+    let config = || std::fs::read(Path::new(model).join("config.json")).ok();
+    let config = || serde_json::from_slice::<serde_json::Value>(&config()?).ok();
+    model == MLP || config().is_some_and(|config| config["model_type"] == MLP)
+}
 
 /// A model that is there to be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     /// The encoder inside the binary.
     Mini,
+    /// A perceptron over vectors, which is there once it is trained.
+    Mlp,
     /// A folder of the user's.
     Folder(PathBuf),
     /// The artifact of an earlier run.
@@ -35,10 +47,10 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// The folder to open; `None` for `mini`.
+    /// The folder to open; `None` for `mini` and `mlp`.
     pub fn folder(&self) -> Option<&Path> {
         match self {
-            ModelSource::Mini => None,
+            ModelSource::Mini | ModelSource::Mlp => None,
             ModelSource::Folder(folder) | ModelSource::Artifact(folder) | ModelSource::Hub { folder, .. } => {
                 Some(folder)
             }
@@ -54,6 +66,10 @@ impl ModelSource {
     }
 
     fn open_at(&self, depth: usize) -> Result<ModelFolder> {
+        if *self == ModelSource::Mlp {
+            let problem = "is made by `finetuner fit` from vectors; name the folder of such a run";
+            return Err(Error::model(MLP, problem));
+        }
         let Some(folder) = self.folder() else { return mini::open() };
         let Some(adapter) = AdapterFolder::open(folder)? else { return ModelFolder::open(folder) };
         if depth == DEEPEST {
@@ -78,7 +94,7 @@ impl ModelSource {
 
 /// Finds a model and downloads it if need be, with the settings of the environment (see [`Hub::from_environment`]).
 ///
-/// In this order: `mini`, an existing folder (an artifact if it has a manifest), an alias, a repository id with an
+/// In this order: `mini`, `mlp`, an existing folder (an artifact if it has a manifest), an alias, a repository id with an
 /// optional `@revision`.
 ///
 /// # Errors
@@ -94,6 +110,9 @@ pub fn resolve(model: &str) -> Result<ModelSource> {
 pub fn resolve_with(model: &str, hub: &Hub, progress: &mut dyn FnMut(Transfer<'_>)) -> Result<ModelSource> {
     if model == MINI {
         return Ok(ModelSource::Mini);
+    }
+    if model == MLP {
+        return Ok(ModelSource::Mlp);
     }
     let path = Path::new(model);
     if path.is_dir() {

@@ -23,6 +23,8 @@ pub(super) type DenseIds = (usize, ParameterId, Option<ParameterId>);
 pub struct Tower {
     pub(super) backbone: Backbone,
     layout: Layout,
+    /// The power of `gem` pooling.
+    pub(super) power: Option<ParameterId>,
     /// Weight and bias of each dense step, by its position in the layout.
     pub(super) dense: Vec<DenseIds>,
     /// The last dense step, where it is new and its first weights are random.
@@ -48,6 +50,10 @@ impl Tower {
         let mut dense = Vec::new();
         loader.of_tower(backbone.modality());
         loader.at_depth(backbone.layers() + 1);
+        let power = match layout.pooling {
+            PoolingMode::Gem { p, .. } => Some(loader.number("pooling.power", p)?),
+            _ => None,
+        };
         for (position, step) in layout.steps.iter().enumerate() {
             let Step::Dense(module, _) = step else { continue };
             match files.next() {
@@ -76,7 +82,7 @@ impl Tower {
             dense.push(head);
             new_head = Some(head);
         }
-        Ok(Tower { backbone, layout, dense, new_head, projection })
+        Ok(Tower { backbone, layout, power, dense, new_head, projection })
     }
 
     /// What it reads.
@@ -89,8 +95,8 @@ impl Tower {
         &self.backbone
     }
 
-    /// Pooling and what follows.
-    pub fn layout(&self) -> &Layout {
+    /// Pooling and what follows, as training began: see [`super::Encoder::layout`].
+    pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }
 
@@ -119,14 +125,17 @@ impl Tower {
 
     /// Rows of the backbone to one embedding an item.
     fn embed(&self, tape: &mut Tape<'_>, rows: &Var, packing: &Packing) -> Result<Var> {
-        let pooling = match self.layout.pooling {
-            PoolingMode::Mean => Pooling::Mean,
-            PoolingMode::Cls => Pooling::Cls,
-            PoolingMode::Max => Pooling::Max,
-            PoolingMode::Last => Pooling::Last,
-            PoolingMode::Gem { p } => Pooling::Gem { p, eps: 1e-6 },
+        let mut x = match (self.layout.pooling, self.power) {
+            (PoolingMode::Mean, _) => tape.pool(Pooling::Mean, rows, packing)?,
+            (PoolingMode::Cls, _) => tape.pool(Pooling::Cls, rows, packing)?,
+            (PoolingMode::Max, _) => tape.pool(Pooling::Max, rows, packing)?,
+            (PoolingMode::Last, _) => tape.pool(Pooling::Last, rows, packing)?,
+            (PoolingMode::Gem { eps, .. }, Some(power)) => {
+                let power = tape.parameter(power);
+                tape.gem(rows, &power, eps, packing)?
+            }
+            (PoolingMode::Gem { p, eps }, None) => tape.pool(Pooling::Gem { p, eps }, rows, packing)?,
         };
-        let mut x = tape.pool(pooling, rows, packing)?;
         if let Some((projection, _)) = &self.projection {
             x = projection.forward(tape, x)?;
         }
@@ -143,6 +152,11 @@ impl Tower {
             };
         }
         Ok(x)
+    }
+
+    /// Whether a parameter is one of what follows the backbone: pooling's or a dense step's.
+    pub(super) fn is_head(&self, id: ParameterId) -> bool {
+        self.power == Some(id) || self.is_dense(id)
     }
 
     /// Whether a parameter is one of a dense step's.

@@ -171,15 +171,28 @@ impl<'a> Loader<'a> {
     /// al. 2015, over the outputs).
     pub(crate) fn filters(&mut self, name: &str, shape: &[usize; 4]) -> Result<ParameterId> {
         let deviation = (2.0 / (shape[0] * shape[2] * shape[3]) as f32).sqrt();
+        self.with_deviation(deviation, |loader| loader.add(&[name.to_owned()], shape, shape, None))
+    }
+
+    /// What `load` adds has this standard deviation where weights are random.
+    pub(crate) fn with_deviation<T>(&mut self, deviation: f32, load: impl FnOnce(&mut Self) -> T) -> T {
         let own = match &mut self.origin {
             Origin::Random { deviation: own, .. } => Some(std::mem::replace(own, deviation)),
             Origin::Pretrained(_) => None,
         };
-        let id = self.add(&[name.to_owned()], shape, shape, None);
+        let loaded = load(self);
         if let (Origin::Random { deviation, .. }, Some(own)) = (&mut self.origin, own) {
             *deviation = own;
         }
-        id
+        loaded
+    }
+
+    /// A number that learns and that no checkpoint holds: the layout does.
+    pub(crate) fn number(&mut self, name: &str, value: f32) -> Result<ParameterId> {
+        let id = self.parameters.add(name.to_owned(), Tensor::from_vec(vec![value], &[1])?);
+        self.depths.push(self.depth);
+        self.modalities.push(self.modality);
+        Ok(id)
     }
 
     /// A vector that learns without a gradient, such as a running mean.

@@ -1,6 +1,6 @@
 //! Values from flags and the environment, and which of several values counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -29,7 +29,8 @@ impl RunSpec {
     /// - `flags`: names (dashes or underscores, without the leading `--`) and values. Where a flag is repeated the last
     ///   counts, but the items of a list (`callbacks`, `datasets`) are gathered.
     ///
-    /// Options are replaced as a whole, not merged key by key. Ranges are not checked here: see [`RunSpec::check`].
+    /// Options are replaced as a whole, not merged key by key. What `preset` fills is filled last, where none of the three
+    /// sources names it. Ranges are not checked here: see [`RunSpec::check`].
     ///
     /// # Errors
     /// [`Error::Spec`] with the problems of all three sources; else what [`RunSpec::read`] returns.
@@ -39,8 +40,13 @@ impl RunSpec {
         flags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<RunSpec> {
         let mut problems: Vec<Problem> = Vec::new();
-        let mut spec = match file.map(RunSpec::read).transpose() {
-            Ok(spec) => spec.unwrap_or_default(),
+        let mut given: HashSet<String> = HashSet::new();
+        let mut spec = match file.map(RunSpec::read_with_names).transpose() {
+            Ok(read) => {
+                let (spec, names) = read.unwrap_or_default();
+                given.extend(names);
+                spec
+            }
             Err(Error::Spec { problems: found }) => {
                 problems.extend(found);
                 RunSpec::default()
@@ -58,12 +64,14 @@ impl RunSpec {
         for field in Self::FIELDS {
             let variable = field.variable();
             if let Some(value) = environment.get(&OsString::from(&variable)) {
+                given.insert(field.name.to_owned());
                 let value = value.to_str().ok_or_else(|| Error::spec(field.name, "expected UTF-8"));
                 note(value.and_then(|value| spec.apply(field.name, value)), &variable)?;
             }
         }
         let mut gathered: HashMap<&str, Vec<Value>> = HashMap::new();
         for (name, value) in flags {
+            given.insert(name.replace('-', "_"));
             let set = Self::field(&name).and_then(|field| {
                 let mut value = field.parse(&value).map_err(|problem| Error::spec(field.name, problem))?;
                 if let (FieldType::Texts | FieldType::Tables, Value::Array(texts)) = (field.value, &mut value) {
@@ -75,7 +83,11 @@ impl RunSpec {
             });
             note(set, &format!("--{}", name.replace('_', "-")))?;
         }
-        if problems.is_empty() { Ok(spec) } else { Err(Error::Spec { problems }) }
+        if !problems.is_empty() {
+            return Err(Error::Spec { problems });
+        }
+        spec.fill_preset(&|name| given.contains(name))?;
+        Ok(spec)
     }
 
     fn set(&mut self, field: &Field, value: Value) -> Result<()> {

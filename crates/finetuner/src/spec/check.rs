@@ -44,6 +44,12 @@ impl RunSpec {
         found.unless(!missing(&self.model), "model", || {
             "expected a model: a folder, a repository id or an alias".into()
         });
+        if let Err(problem) = self.check_preset() {
+            found.add("preset", problem);
+        }
+        found.unless(self.model == "mlp" || self.model_options.is_empty(), "model_options", || {
+            format!("is for `mlp`, not for `{}`", self.model)
+        });
         let several = !self.datasets.is_empty();
         found.unless(several || !self.train_data.as_os_str().is_empty(), "train_data", || {
             "expected the examples to learn from: a CSV, JSONL or Parquet file, lines of text, or a BEIR folder".into()
@@ -98,7 +104,11 @@ impl RunSpec {
             format!("expected 0 (off) or a number above, got {}", self.max_grad_norm)
         });
         found.at_least_one("max_length", self.max_length);
-        found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "lasttoken", "gem"]);
+        found.name("pooling", self.pooling.as_deref(), &["mean", "cls", "max", "last", "lasttoken", "gem", "GeM"]);
+        let gem = matches!(self.pooling.as_deref(), Some("gem" | "GeM"));
+        found.unless(gem || self.pooling_options.is_empty(), "pooling_options", || {
+            "is for `pooling` of `gem`, which is not given".into()
+        });
         found.at_least_one("output_dim", self.output_dim);
         found.name("init", Some(&self.init), &["pretrained", "random", "random:image"]);
         found.unless(self.init != "random:image" || self.image_model.is_some(), "init", || {

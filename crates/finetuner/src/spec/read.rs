@@ -23,7 +23,11 @@ impl RunSpec {
     /// [`Error::Io`]; [`Error::Data`] with the line for text that is not TOML or JSON; [`Error::Spec`] with all unknown
     /// fields (and the nearest known name) and all values of another type, each with file and line.
     pub fn read(path: impl AsRef<Path>) -> Result<RunSpec> {
-        let path = path.as_ref();
+        Self::read_with_names(path.as_ref()).map(|(spec, _)| spec)
+    }
+
+    /// The same, and the names of the fields that the file gives.
+    pub(super) fn read_with_names(path: &Path) -> Result<(RunSpec, Vec<String>)> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = error.utf8_error().valid_up_to();
@@ -64,7 +68,7 @@ impl RunSpec {
                 *path = beside(folder, PathBuf::from(&*path)).display().to_string();
             }
         }
-        Ok(spec)
+        Ok((spec, entries.into_iter().map(|(_, name, _)| name).collect()))
     }
 }
 

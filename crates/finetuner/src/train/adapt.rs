@@ -42,7 +42,7 @@ pub(crate) fn adapt(
         return Ok(None);
     }
     let refuse = |problem: &str| Err(Error::spec("lora", format!("`save=adapter`: {problem}")));
-    if spec.init == "random" {
+    if spec.init == "random" || model.folder.untrained {
         return refuse("the base's random weights would be lost; leave out `init`, or save the whole model");
     }
     if model.folder.pictures.is_some() {
@@ -53,7 +53,7 @@ pub(crate) fn adapt(
     }
     let (base, revision) = match source {
         ModelSource::Hub { repository, commit, .. } => (repository.clone(), Some(commit.clone())),
-        ModelSource::Mini => (spec.model.clone(), None),
+        ModelSource::Mini | ModelSource::Mlp => (spec.model.clone(), None),
         ModelSource::Folder(folder) | ModelSource::Artifact(folder) => {
             let whole = std::fs::canonicalize(folder).map_err(Error::io("read", folder))?;
             (whole.display().to_string(), None)

@@ -10,7 +10,8 @@ use super::measure::Target;
 use super::recorder::Recorder;
 use crate::data::lint::{self, Finding, Lengths, Severity, Subject, sample};
 use crate::data::{Dataset, Kind, Modality, Pictures, hold_out, inspect, read_retrieval_with};
-use crate::encoder::{Model, source};
+use crate::encoder::Model;
+use crate::encoder::source::{self, ModelSource};
 use crate::error::{Error, Result};
 use crate::pixels::{Depth, scan};
 use crate::spec::RunSpec;
@@ -59,8 +60,8 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
     });
     let queries = queries.transpose()?;
     let index = index_data.filter(|path| !learnt(path)).map(|path| inspect(path, None)).transpose()?;
-    let model = source::resolve(&spec.model)?.open()?;
-    let limit = spec.max_length.unwrap_or(model.max_length);
+    let source = source::resolve(&spec.model)?;
+    let model = if source == ModelSource::Mlp { None } else { Some(source.open()?) }; // it has no tokenizer
     let mut tokenizer = None; // pictures need none
     let mut pictured = Vec::new();
 
@@ -76,7 +77,8 @@ pub fn check(spec: &RunSpec) -> Result<Check> {
             let (rest, held_out) = hold_out(&train, set.val_split, set.seed)?;
             (train, evaluation) = (Dataset { empty, ..rest }, Some(held_out));
         }
-        if tokenizer.is_none() && train.items.has(Modality::Text) {
+        if let (None, Some(model), true) = (&tokenizer, &model, train.items.has(Modality::Text)) {
+            let limit = spec.max_length.unwrap_or(model.max_length);
             let read = Tokenizer::from_bytes(&model.files.name(), &model.tokenizer()?, limit)?;
             tokenizer = Some(read.lowercase(model.lowercase));
         }

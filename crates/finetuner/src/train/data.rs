@@ -13,13 +13,14 @@ use super::inspection::Inspection;
 use super::measure::Target;
 use super::recorder::Recorder;
 use super::watch::Measure;
+use crate::artifact::ModelFolder;
 use crate::data::{
-    Dataset, Example, Hierarchy, Kind, Order, Sampler, hold_out, read, read_retrieval, read_retrieval_with,
+    Dataset, Example, Hierarchy, Kind, Modality, Order, Sampler, hold_out, read, read_retrieval_with, read_vector,
 };
-use crate::encoder::Model;
+use crate::encoder::{Model, untrained};
 use crate::error::{Error, Result, nearest};
 use crate::objective::{self, Needs, Objective};
-use crate::spec::RunSpec;
+use crate::spec::{Options, RunSpec};
 
 /// The data of a run.
 pub(crate) struct Data {
@@ -100,6 +101,21 @@ impl Data {
             recorder.info(format!("measured on: {}", measure.target.description()))?;
         }
         Ok(Data { sets, measures })
+    }
+
+    /// A perceptron for the vectors that it holds.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] where it holds none, and for wrong options.
+    pub(crate) fn perceptron(&self, options: &Options) -> Result<ModelFolder> {
+        let sets = self.sets.iter().map(|set| &set.train.items);
+        let first = sets.flat_map(|items| items.ids(Modality::Vector).map(|id| items.get(id))).next();
+        let width = first.and_then(read_vector).map(|vector| vector.len()).ok_or_else(|| {
+            let problem = "`mlp` reads vectors, and the training data holds none: a column `vector` or `embedding`, as \
+                           `finetuner encode` writes it";
+            Error::spec("model", problem)
+        })?;
+        untrained(options, width)
     }
 
     /// With a share of every data set to learn from.
@@ -299,12 +315,29 @@ fn decided_loss(mut spec: RunSpec, kind: Kind, recorder: &mut Recorder<'_>) -> R
 /// Reads what `evaluate` measures: retrieval data with an optional index, or scored pairs.
 ///
 /// # Errors
-/// As [`read`] and [`read_retrieval`].
+/// As [`read`] and [`read_retrieval_with`].
 pub fn read_target(data: &Path, index: Option<&Path>, kind: Option<Kind>) -> Result<Target> {
+    read_target_with(data, index, kind, Ok)
+}
+
+/// The same for a model over vectors: those beside texts and pictures are taken.
+///
+/// # Errors
+/// As [`read_target`] and [`Dataset::into_vectors`].
+pub fn read_vector_target(data: &Path, index: Option<&Path>, kind: Option<Kind>) -> Result<Target> {
+    read_target_with(data, index, kind, Dataset::into_vectors)
+}
+
+fn read_target_with(
+    data: &Path,
+    index: Option<&Path>,
+    kind: Option<Kind>,
+    look: fn(Dataset) -> Result<Dataset>,
+) -> Result<Target> {
     if kind == Some(Kind::Scored) {
         return Ok(Target::Scored(read(data, kind)?));
     }
-    match (read_retrieval(data, index, kind), kind) {
+    match (read_retrieval_with(data, index, kind, look), kind) {
         (Ok(set), _) => Ok(Target::Retrieval(set)),
         (Err(error), None) => match read(data, None) {
             Ok(dataset) if dataset.kind == Kind::Scored => Ok(Target::Scored(dataset)),

@@ -147,7 +147,7 @@ fn save(
     let mut writer = ArtifactWriter::new(output)?;
     model.save(&mut writer, adapter)?;
     writer.json("report.json", &report_json)?;
-    let layout = model.encoder.main_tower().layout();
+    let layout = model.encoder.layout(model.encoder.main_tower());
     let record = RunRecord {
         name: output.folder().file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned()),
         base_model: spec.model.clone(),
@@ -156,7 +156,7 @@ fn save(
         dimension: model.encoder.dimension(),
         reads: reads(model),
         max_length: model.preprocessor.tokenizer().ok().map(Tokenizer::max_length),
-        pooling: layout.pooling.name().to_owned(),
+        pooling: layout.pooling,
         normalised: layout.steps.contains(&Step::Normalise),
         data: vec![report.data.clone()],
         spec: spec_json.clone(),

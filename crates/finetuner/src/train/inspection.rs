@@ -1,4 +1,5 @@
-//! Pictures are looked at before anything is learnt from them; what cannot be used is refused, or left out where the spec says so.
+//! Pictures are looked at before anything is learnt from them; what cannot be used is refused, or left out where the spec says
+//! so. Where the model reads vectors, these are taken in place of what they were computed from.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use super::recorder::Recorder;
 use super::report::Skipped;
 use crate::data::lint::Place;
 use crate::data::{Dataset, Modality, Pictures};
+use crate::encoder::source;
 use crate::error::{Error, Result};
 use crate::pixels::{Depth, Limits, Sources, scan};
 use crate::spec::RunSpec;
@@ -22,6 +24,8 @@ const SHOWN: usize = 3;
 pub(crate) struct Inspection<'a> {
     pub(crate) pictures: Pictures,
     pub(crate) sources: Sources,
+    /// Whether the model reads the vectors beside texts and pictures.
+    vectors: bool,
     skip_bad: bool,
     stop: &'a AtomicBool,
     skipped: HashSet<String>,
@@ -43,6 +47,7 @@ impl<'a> Inspection<'a> {
         Ok(Inspection {
             pictures: Pictures::default(),
             sources: sources(spec)?,
+            vectors: source::reads_vectors(&spec.model),
             skip_bad: spec.skip_bad,
             stop,
             skipped: HashSet::new(),
@@ -58,6 +63,7 @@ impl<'a> Inspection<'a> {
     /// # Errors
     /// [`Error::Data`] with the row of the first picture that cannot be used; of all of them if nothing would be left.
     pub(crate) fn look(&mut self, dataset: Dataset, recorder: &mut Recorder<'_>) -> Result<Dataset> {
+        let dataset = if self.vectors { dataset.into_vectors()? } else { dataset };
         if !dataset.items.has(Modality::Image) {
             return Ok(dataset);
         }

@@ -44,7 +44,7 @@ use self::canary::Canary;
 pub use self::canary::Forgetting;
 pub use self::check::{Check, check};
 use self::clock::{Clock, taken};
-pub use self::data::read_target;
+pub use self::data::{read_target, read_vector_target};
 use self::finish::{Trained, finish};
 pub use self::measure::{Measurement, Target};
 use self::prepare::Prepared;
@@ -84,6 +84,7 @@ pub enum Outcome {
 /// # Errors
 /// Everything that [`crate::Error`] lists; nothing half-written stays in the output folder.
 pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<Outcome> {
+    let spec = &spec.with_preset()?;
     spec.check()?;
     let pool = thread_pool(spec.threads)?;
     let run = || {
@@ -128,6 +129,7 @@ pub fn output_folder(spec: &RunSpec) -> PathBuf {
 /// The run, after runs on shares of its data where advice is asked for.
 fn advised(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &AtomicBool) -> Result<Outcome> {
     recorder.state("started")?;
+    spec.preset_sentences().into_iter().try_for_each(|sentence| recorder.info(sentence))?;
     let mut parts = Vec::new();
     for share in advise::SHARES.into_iter().filter(|_| spec.advise) {
         recorder.info(format!("advice: a run on {:.0} % of the training data", 100.0 * share))?;

@@ -21,7 +21,8 @@ use super::report::Skipped;
 use super::watch::Watch;
 use super::{adapt, check, views};
 use crate::artifact::{AdapterRecord, Output, PoolingMode};
-use crate::encoder::{EncoderOptions, Model, ModelOptions, source};
+use crate::encoder::source::{self, ModelSource};
+use crate::encoder::{EncoderOptions, Model, ModelOptions};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Sizes};
 use crate::optim::Schedule;
@@ -71,7 +72,10 @@ impl<'a> Prepared<'a> {
             _ => spec.clone(),
         };
         let source = source::resolve(&spec.model)?;
-        let mut folder = source.open()?;
+        let mut folder = match source {
+            ModelSource::Mlp => data.perceptron(&spec.model_options)?,
+            _ => source.open()?,
+        };
         if let Some(pictures) = &spec.image_model {
             folder = folder.with_pictures(source::resolve(pictures)?.open()?);
         }
@@ -149,6 +153,8 @@ impl<'a> Prepared<'a> {
 fn model_options(spec: &RunSpec, sources: Sources) -> Result<ModelOptions> {
     let pooling = spec.pooling.as_deref().map(PoolingMode::from_name);
     let pooling = pooling.transpose().map_err(|problem| Error::spec("pooling", problem))?;
+    let pooling = pooling.map(|pooling| pooling.with_options(&spec.pooling_options)).transpose();
+    let pooling = pooling.map_err(|(option, problem)| Error::spec(format!("pooling_options.{option}"), problem))?;
     let encoder = EncoderOptions {
         pooling,
         output_dim: spec.output_dim,

@@ -51,6 +51,10 @@ pub(super) fn check(spec: &RunSpec, objective: &Objective, dataset: &Dataset, mo
         );
         return Err(Error::spec("model", problem));
     }
+    if dataset.items.has(Modality::Vector) {
+        let problem = "vectors alone have no views to learn from; give pairs, triplets or labels";
+        return Err(Error::spec("train_data", problem));
+    }
     if dataset.items.has(Modality::Image) && model.preprocessor.pictures()?.augmentation().is_none() {
         let problem = "pictures alone are learnt from two random views of each; take `auto` or `simclr`";
         return Err(Error::spec("augment", problem));

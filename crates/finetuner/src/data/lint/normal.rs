@@ -30,12 +30,12 @@ pub(super) fn normal(text: &str) -> String {
     if words.is_empty() { text.to_owned() } else { words }
 }
 
-/// 64 bits of a text's words, or of a picture's address. That two items share them by chance is unlikely below a billion items.
+/// 64 bits of a text's words, of a picture's address or of a vector's numbers. That two items share them by chance is unlikely below a billion items.
 pub(super) fn fingerprint(modality: Modality, content: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     match modality {
         Modality::Text => normal(content).hash(&mut hasher),
-        Modality::Image => (modality, content).hash(&mut hasher),
+        Modality::Image | Modality::Vector => (modality, content).hash(&mut hasher),
     }
     hasher.finish()
 }

@@ -33,6 +33,7 @@ pub(in super::super) struct Sample {
 /// A text or a picture as it stands on the page.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) enum Cell {
+    /// A vector is the start of its numbers.
     Text(String),
     /// Its address, and the copy as the bytes of a JPEG; none where it cannot be read any more.
     Picture(String, Option<Vec<u8>>),
@@ -41,7 +42,7 @@ pub(in super::super) enum Cell {
 impl Cell {
     fn new((modality, content): (Modality, &str), sources: Option<&Sources>) -> Self {
         match modality {
-            Modality::Text => {
+            Modality::Text | Modality::Vector => {
                 let end = content.char_indices().nth(LETTERS).map(|(end, _)| end);
                 Cell::Text(end.map_or(content.to_owned(), |end| format!("{}…", &content[..end])))
             }
