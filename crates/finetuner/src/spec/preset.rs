@@ -53,8 +53,11 @@ const COMMON: [Filled; 6] = [
     ("val_split", "0.15", "what stops the run and mixes the weights must not be what it learns from"),
 ];
 
-const STOP: Filled =
-    ("callbacks", "EarlyStopping(patience=3)", "the run ends where held-out examples no longer get better");
+const STOP: Filled = (
+    "callbacks",
+    "EarlyStopping(patience=3),BestModelCheckpoint()",
+    "the run ends where held-out examples no longer get better, and the weights that suit them best are kept",
+);
 
 const STOP_AND_MIX: Filled = (
     "callbacks",
@@ -71,7 +74,9 @@ impl RunSpec {
             (false, Some(_)) => &JOINED,
             (false, None) => &FINE_TUNING,
         };
-        let stop = if self.init == "pretrained" && self.model != "mlp" { STOP_AND_MIX } else { STOP };
+        // New weights have no pretrained ones to be mixed with.
+        let mixed = self.init == "pretrained" && self.model != "mlp" && self.image_model.is_none();
+        let stop = if mixed { STOP_AND_MIX } else { STOP };
         let split = |field: &&Filled| field.0 != "val_split" || self.eval_data.is_none();
         let mut fields: Vec<Filled> = own.iter().chain(COMMON.iter().filter(split)).copied().chain([stop]).collect();
         // Random pictures must learn, so only the texts stay.
@@ -157,10 +162,13 @@ mod tests {
         let joined = resolved(&[("image_model", "tower")]);
         assert_eq!((joined.freeze.as_deref(), joined.learning_rate), (Some("text,image"), 1e-3));
         let random = resolved(&[("image_model", "tower"), ("init", "random:image")]);
-        assert_eq!((random.freeze.as_deref(), random.callbacks.len()), (Some("text"), 1));
+        assert_eq!(random.freeze.as_deref(), Some("text"));
         let vectors = resolved(&[("model", "mlp"), ("eval_data", "e.csv")]);
-        assert_eq!((vectors.learning_rate, vectors.val_split, vectors.callbacks.len()), (1e-3, 0.0, 1));
-        assert_eq!(resolved(&[]).callbacks.len(), 2);
+        assert_eq!((vectors.learning_rate, vectors.val_split), (1e-3, 0.0));
+        for new in [joined, random, vectors] {
+            assert_eq!(new.callbacks[1], "BestModelCheckpoint()");
+        }
+        assert_eq!(resolved(&[]).callbacks[1], "WiSEFTCallback(alpha=auto)");
     }
 
     #[test]
