@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 import finetuner
 from finetuner import _fit, _native, exception
@@ -61,6 +62,10 @@ def test_members_of_the_original():
     assert finetuner.create_training_run is finetuner.create_run is finetuner.fit
     assert finetuner.exception.FinetunerServerError is exception.ServiceError
     assert set(finetuner.__all__) <= set(dir(finetuner))
+
+
+def test_the_version_is_that_of_the_workspace():
+    assert f'version = "{finetuner.__version__}"\n' in (ROOT / "Cargo.toml").read_text()
 
 
 def test_every_field_of_a_run_is_an_argument():
