@@ -16,24 +16,7 @@ pub(crate) struct ServerArguments {
 impl ServerArguments {
     /// The server, under a stored login or `FINETUNER_TOKEN`; `None` where nobody has logged in and none is named.
     pub(crate) fn find(&self) -> Result<Option<Client>> {
-        let stored = match Login::path(variable) {
-            Ok(path) => Login::load(&path)?,
-            Err(_) => None,
-        };
-        let token = variable("FINETUNER_TOKEN").and_then(|token| token.into_string().ok());
-        let login = match (&self.server, stored, token) {
-            (Some(server), _, Some(token)) => Login { server: server.clone(), token },
-            (None, Some(stored), Some(token)) => Login { token, ..stored },
-            (None, Some(stored), None) => stored,
-            (Some(server), Some(stored), None) if same(server, &stored.server) => stored,
-            (Some(server), _, None) => {
-                bail!(
-                    "there is no login for `{server}`; log in with `finetuner login {server}`, or set FINETUNER_TOKEN"
-                )
-            }
-            (None, None, _) => return Ok(None),
-        };
-        Ok(Some(Client::new(login)))
+        Ok(Login::find(self.server.as_deref(), variable)?.map(Client::new))
     }
 
     /// The server; an error where there is none.
@@ -48,8 +31,4 @@ impl ServerArguments {
 /// A variable of the environment.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
-}
-
-fn same(one: &str, other: &str) -> bool {
-    one.trim_end_matches('/') == other.trim_end_matches('/')
 }

@@ -64,6 +64,12 @@ impl Output {
         Ok(output)
     }
 
+    /// Whether a run is writing to a folder at this moment. Where there are no locks nobody can tell: `false`.
+    pub fn is_claimed(folder: &Path) -> bool {
+        let lock = File::open(folder.join(LOCK));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -170,10 +176,13 @@ mod tests {
     fn a_folder_is_claimed_by_one_run_at_a_time() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("runs/first");
+        assert!(!Output::is_claimed(&folder));
         let output = Output::claim(&folder, false).unwrap();
+        assert!(Output::is_claimed(&folder));
         assert!(problem(&folder, false).contains("in use"));
         assert!(problem(&folder, true).contains("in use"));
         drop(output);
+        assert!(!Output::is_claimed(&folder));
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
         Output::claim(&folder, false).unwrap();
     }

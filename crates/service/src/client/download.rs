@@ -54,6 +54,16 @@ impl Client {
         Ok(artifact)
     }
 
+    /// One small file of a run's artifact, such as `report.json`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] unless the run has finished and has such a file.
+    pub fn artifact_file(&self, run: &str, name: &str) -> Result<Vec<u8>> {
+        let request = self.request(Method::GET, &artifact_path(run, name))?;
+        let mut answer = self.checked(self.agent.run(request.body(()).map_err(Error::malformed)?))?;
+        answer.body_mut().with_config().limit(64 << 20).read_to_vec().map_err(|error| self.unreachable(error))
+    }
+
     /// One file, over as many connections as it takes.
     fn bring(
         &self,
@@ -63,8 +73,7 @@ impl Client {
         path: &Path,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let name_part: Vec<String> = name.split('/').map(part).collect();
-        let address = format!("/v1/runs/{}/artifact/files/{}", part(run), name_part.join("/"));
+        let address = artifact_path(run, name);
         let mut out = File::create(path).map_err(LibraryError::io("create", path))?;
         let (mut hash, mut done, mut buffer) = (Sha256::new(), 0u64, vec![0; 1 << 18]);
         let mut moved = Instant::now();
@@ -108,6 +117,12 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Where a file of an artifact is.
+fn artifact_path(run: &str, name: &str) -> String {
+    let name: Vec<String> = name.split('/').map(part).collect();
+    format!("/v1/runs/{}/artifact/files/{}", part(run), name.join("/"))
 }
 
 /// Whether a name stays below its folder.

@@ -38,6 +38,31 @@ impl Login {
         file.ok_or_else(|| Error::Login("no place to keep a login: set `HOME`, or `FINETUNER_LOGIN` to a file".into()))
     }
 
+    /// Where to go: to `server`, else where somebody has logged in to, under the key in `FINETUNER_TOKEN`, else the stored
+    /// one; `None` where no server is named and nobody has logged in.
+    ///
+    /// # Errors
+    /// [`Error::Login`] if there is no key for `server`, else as [`Login::load`].
+    pub fn find(server: Option<&str>, variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Self>> {
+        let stored = match Login::path(&variable) {
+            Ok(path) => Login::load(&path)?,
+            Err(_) => None,
+        };
+        let token = variable("FINETUNER_TOKEN").and_then(|token| token.into_string().ok());
+        let same = |one: &str, other: &str| one.trim_end_matches('/') == other.trim_end_matches('/');
+        Ok(Some(match (server, stored, token) {
+            (Some(server), _, Some(token)) => Login { server: server.to_owned(), token },
+            (None, Some(stored), Some(token)) => Login { token, ..stored },
+            (None, Some(stored), None) => stored,
+            (Some(server), Some(stored), None) if same(server, &stored.server) => stored,
+            (Some(server), _, None) => {
+                let advice = format!("log in with `finetuner login {server}`, or set FINETUNER_TOKEN");
+                return Err(Error::Login(format!("there is no login for `{server}`; {advice}")));
+            }
+            (None, None, _) => return Ok(None),
+        }))
+    }
+
     /// Reads a stored login; `None` where there is none.
     ///
     /// # Errors
@@ -99,6 +124,28 @@ mod tests {
         }
         assert!(!format!("{login:?}").contains("ft_x"));
         assert!(Login::remove(&path).unwrap() && !Login::remove(&path).unwrap());
+    }
+
+    #[test]
+    fn a_server_is_the_named_one_else_the_stored_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("login.json");
+        let find = |server: Option<&str>, token: Option<&'static str>| {
+            Login::find(server, |asked| match asked {
+                "FINETUNER_LOGIN" => Some(path.clone().into()),
+                "FINETUNER_TOKEN" => token.map(Into::into),
+                _ => None,
+            })
+        };
+        let login = |server: &str, token: &str| Some(Login { server: server.into(), token: token.into() });
+        assert_eq!(find(None, None).unwrap(), None);
+        assert_eq!(find(None, Some("ft_e")).unwrap(), None);
+        login("http://a", "ft_s").unwrap().save(&path).unwrap();
+        assert_eq!(find(None, None).unwrap(), login("http://a", "ft_s"));
+        assert_eq!(find(Some("http://a/"), None).unwrap(), login("http://a", "ft_s"));
+        assert_eq!(find(None, Some("ft_e")).unwrap(), login("http://a", "ft_e"));
+        assert_eq!(find(Some("http://b"), Some("ft_e")).unwrap(), login("http://b", "ft_e"));
+        assert!(find(Some("http://b"), None).unwrap_err().to_string().contains("finetuner login http://b"));
     }
 
     #[test]

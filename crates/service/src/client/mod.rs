@@ -7,7 +7,9 @@ mod device;
 mod download;
 mod error;
 mod events;
+mod experiments;
 mod login;
+mod spec;
 mod upload;
 
 use std::time::{Duration, Instant};

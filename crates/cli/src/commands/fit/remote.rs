@@ -1,11 +1,11 @@
 //! The same run on a server: data goes there, events and the model come back.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use finetuner::event::{Event, Sink};
-use finetuner::spec::{FieldType, RunSpec};
+use finetuner::spec::RunSpec;
 use finetuner::train::Report;
 use serde_json::{Map, Value, json};
 use service::client::Client;
@@ -61,42 +61,12 @@ pub(super) fn run(
     end(client, client.run(&run.id)?, spec, json_lines, terminal)
 }
 
-/// Every field that is not at its default, with ids in place of paths.
+/// The spec with ids in place of paths, showing how far the uploads are.
 fn upload(client: &Client, spec: &RunSpec, terminal: &mut Terminal) -> Result<Map<String, Value>> {
-    let defaults = serde_json::to_value(RunSpec::default())?;
-    let Value::Object(mut fields) = serde_json::to_value(spec)? else { bail!("a spec is an object") };
-    fields.retain(|name, value| defaults.get(name.as_str()) != Some(value) && name != "output");
-    let mut bring = |value: &mut Value| -> Result<()> {
-        if let Some(path) = value.as_str().filter(|path| !path.is_empty()) {
-            *value = Value::String(upload_file(client, Path::new(path), terminal)?);
-        }
-        Ok(())
-    };
-    for field in RunSpec::FIELDS {
-        match (fields.get_mut(field.name), field.value) {
-            (Some(value), FieldType::Path) => bring(value)?,
-            (Some(Value::Array(tables)), FieldType::Tables) => {
-                for (name, value) in tables.iter_mut().filter_map(Value::as_object_mut).flatten() {
-                    if name.ends_with("_data") {
-                        bring(value)?;
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(fields)
-}
-
-fn upload_file(client: &Client, path: &Path, terminal: &mut Terminal) -> Result<String> {
-    if path.is_dir() || !path.exists() && path.to_string_lossy().contains(':') {
-        bail!("`{}` is a folder, and only files can be sent to a server; run it here with `--local`", path.display());
-    }
-    let phase = format!("upload {}, KB", path.file_name().unwrap_or_default().display());
-    let file = client.upload(path, &mut |done, total| {
+    Ok(client.upload_spec(spec, &mut |path, done, total| {
+        let phase = format!("upload {}, KB", path.file_name().unwrap_or_default().display());
         terminal.progress(&phase, (done / 1000) as usize, (total / 1000) as usize, None);
-    })?;
-    Ok(file.id)
+    })?)
 }
 
 fn tell(event: &Event, terminal: &mut Terminal) {
