@@ -291,7 +291,7 @@ fn the_power_of_gem_is_learnt_saved_and_read_back() {
     finish(&place.spec("still", &still));
     let embed = |model: &Model| {
         let texts = ["b c d", "a", "c c a b"];
-        model.embed(&Cpu, &texts, (Modality::Text, Role::Plain), |_| Ok(())).unwrap().0
+        model.embed(&Cpu::F32, &texts, (Modality::Text, Role::Plain), |_| Ok(())).unwrap().0
     };
     assert_eq!(embed(&tuned), embed(&open("still")));
     // The mean of the same weights is another embedding.

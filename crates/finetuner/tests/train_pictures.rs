@@ -169,7 +169,7 @@ fn the_power_of_gem_is_learnt_from_pictures_and_the_artifact_keeps_it() {
     let PoolingMode::Gem { p, eps } = tuned.folder.layout.pooling else { panic!("{:?}", tuned.folder.layout) };
     assert!((p - 3.0).abs() > 1e-4 && eps == 1e-6, "{p} {eps}");
     let evaluated = finetuner::train::read_target(Path::new(&photos), None, None).unwrap();
-    let again = evaluated.measure(&tuned, &Cpu, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
+    let again = evaluated.measure(&tuned, &Cpu::F32, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
     assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}, {metrics:?}");
 }
 

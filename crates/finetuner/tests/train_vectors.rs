@@ -89,9 +89,10 @@ fn classes_are_learnt_from_vectors_and_the_artifact_measures_the_same() {
     let tuned = open(&folder.path().join("run"));
     assert_eq!(tuned.encoder.dimension(), 8);
     let target = read_vector_target(&test, None, None).unwrap();
-    let again = target.measure(&tuned, &Cpu, Similarity::Cosine, 20, |_| Ok(())).unwrap();
+    let again = target.measure(&tuned, &Cpu::F32, Similarity::Cosine, 20, |_| Ok(())).unwrap();
     assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}");
-    let embed = |items: &[String]| tuned.embed(&Cpu, items, (Modality::Vector, Role::Plain), |_| Ok(())).unwrap().0;
+    let embed =
+        |items: &[String]| tuned.embed(&Cpu::F32, items, (Modality::Vector, Role::Plain), |_| Ok(())).unwrap().0;
     let length: f32 = embed(&[write_vector(&vector(0, 7))]).iter().map(|value| value * value).sum();
     assert!((length - 1.0).abs() < 1e-5, "{length}");
     let card = std::fs::read_to_string(folder.path().join("run/README.md")).unwrap();
