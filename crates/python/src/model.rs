@@ -81,7 +81,12 @@ impl Model {
         let modality = match modality {
             "text" => Modality::Text,
             "image" => Modality::Image,
-            other => return Err(PyValueError::new_err(format!("modality: expected `text` or `image`, got `{other}`"))),
+            "vector" => Modality::Vector,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "modality: expected `text`, `image` or `vector`, got `{other}`"
+                )));
+            }
         };
         let role = match role {
             None => Role::Plain,
@@ -132,12 +137,13 @@ impl Model {
         self.0.encoder.encoder.dimension()
     }
 
-    /// What it reads: `text`, `image` or both.
+    /// What it reads: `text`, `image`, both, or `vector`.
     #[getter]
     fn modalities(&self) -> Vec<&'static str> {
         let names = |modality| match modality {
             Modality::Text => "text",
             Modality::Image => "image",
+            Modality::Vector => "vector",
         };
         self.0.encoder.encoder.towers().iter().map(|tower| names(tower.modality())).collect()
     }

@@ -45,6 +45,7 @@ class Fields(TypedDict, total=False):
     max_grad_norm: float
     max_length: int
     pooling: str
+    pooling_options: Dict[str, Any]
     lora: Dict[str, Any]
     init: str
     query_prompt: str
@@ -52,6 +53,7 @@ class Fields(TypedDict, total=False):
     precision: str
     threads: int
     seed: int
+    preset: str
     max_time: str
     advise: bool
     output: str
