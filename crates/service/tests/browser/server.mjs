@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const EXAMPLES = new URL("../../../../examples/", import.meta.url).pathname;
+const NETWORK = new URL("../../../finetuner/tests/golden/vision/resnet18/", import.meta.url).pathname;
 
 /** Rows of the example that are learnt from: few enough for a minute in an unoptimised build. */
 const ROWS = 260;
@@ -60,13 +61,16 @@ export async function pictures(folder) {
   return path;
 }
 
-/** The small network of the emoji example, as if it had been downloaded. */
+/** A small network for pictures, as if it had been downloaded. */
 async function tower(cache) {
   const commit = "0123456789abcdef0123456789abcdef01234567";
   const model = join(cache, "models--test--tower");
+  const folder = join(model, "snapshots", commit);
   await mkdir(join(model, "refs"), { recursive: true });
-  await mkdir(join(model, "snapshots"), { recursive: true });
-  await cp(join(EXAMPLES, "emoji/tower"), join(model, "snapshots", commit), { recursive: true });
+  await mkdir(folder, { recursive: true });
+  for (const file of ["config.json", "model.safetensors"]) await cp(join(NETWORK, file), join(folder, file));
+  const processor = { image_processor_type: "ViTImageProcessor", do_resize: true, size: { height: 32, width: 32 } };
+  await writeFile(join(folder, "preprocessor_config.json"), JSON.stringify(processor));
   await writeFile(join(model, "refs/main"), commit);
 }
 

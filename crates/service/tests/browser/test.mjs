@@ -191,9 +191,11 @@ try {
   await page.getByRole("radio", { name: /Find pictures by their description/ }).waitFor();
   await look("pictures");
   await page.getByLabel("Name of the run").fill("emoji");
-  await expert({ model: "mini", image_model: "test/tower", init: "random:image", learning_rate: "0.002", epochs: "3", canary: "false" });
+  await expert({ model: "mini", image_model: "test/tower", learning_rate: "0.002", epochs: "3", canary: "false" });
   await page.getByRole("button", { name: "Start training" }).click();
-  await page.getByRole("heading", { name: "Sample queries" }).waitFor({ timeout: RUN });
+  await page.locator("#status").getByText(/Finished|Failed/).waitFor({ timeout: RUN });
+  assert.equal(await page.locator("#status").innerText(), "Finished", await page.locator("main").innerText());
+  await page.getByRole("heading", { name: "Sample queries" }).waitFor();
   await page.locator(".sample img").first().waitFor();
   await page.getByLabel("Search with both models").fill("a yellow face");
   await page.keyboard.press("Enter");
