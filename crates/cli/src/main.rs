@@ -10,6 +10,7 @@ mod remote;
 mod rows;
 mod terminal;
 mod texts;
+mod unpack;
 mod vectors;
 
 use std::process::ExitCode;

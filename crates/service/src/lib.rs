@@ -4,27 +4,30 @@
 //! 1. `status`: the states of a run and what may follow what
 //! 2. `wire`: what goes over HTTP, the same for server and client
 //! 3. `worker`: what a server and its worker processes say to each other, by files
-//! 4. `client`: the API from the other side, blocking and small
-//! 5. `error`: everything that goes wrong, as a status, a code, a field and what to do
-//! 6. `settings`: a file and the environment
-//! 7. `key`: bearer keys, shown once and stored as a keyed hash
-//! 8. `database`: the truth: rows and transactions
-//! 9. `storage`: files, artifacts
-//! 10. `request`: is what was asked for something that may run here?
-//! 11. `runner`: how a run is run: a process
-//! 12. `feed`: who waits for a run's events hears that there are some
-//! 13. `queue`: who runs next and why others wait
-//! 14. `service`: what every part of a server shares
-//! 15. `supervisor`: one run from its claim to its final state
-//! 16. `dispatcher`: desired state to running workers, again and again
-//! 17. `http`: routes
-//! 18. `server`: start, check, shut down
+//! 4. `question`: what a server asks a process that looks at data or tries models for it
+//! 5. `client`: the API from the other side, blocking and small
+//! 6. `error`: everything that goes wrong, as a status, a code, a field and what to do
+//! 7. `settings`: a file and the environment
+//! 8. `key`: bearer keys, shown once and stored as a keyed hash
+//! 9. `database`: the truth: rows and transactions
+//! 10. `storage`: files, artifacts
+//! 11. `request`: is what was asked for something that may run here?
+//! 12. `runner`: how a run is run: a process
+//! 13. `inquiry`: questions to processes that live as long as somebody asks, under limits
+//! 14. `feed`: who waits for a run's events hears that there are some
+//! 15. `queue`: who runs next and why others wait
+//! 16. `service`: what every part of a server shares
+//! 17. `supervisor`: one run from its claim to its final state
+//! 18. `dispatcher`: desired state to running workers, again and again
+//! 19. `http`: routes
+//! 20. `server`: start, check, shut down
 //!
-//! Without the feature `server` only the first four are built, and nothing asynchronous.
+//! Without the feature `server` only the first five are built, and nothing asynchronous.
 
 pub mod status;
 pub mod wire;
 pub mod worker;
+pub mod question;
 pub mod client;
 #[cfg(feature = "server")]
 pub mod error;
@@ -40,6 +43,8 @@ pub(crate) mod storage;
 pub(crate) mod request;
 #[cfg(feature = "server")]
 pub(crate) mod runner;
+#[cfg(feature = "server")]
+pub(crate) mod inquiry;
 #[cfg(feature = "server")]
 pub(crate) mod feed;
 #[cfg(feature = "server")]

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::database::{Database, KeyRow, id};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
+use crate::inquiry::Inquiries;
 use crate::key::Pepper;
 use crate::runner::Runner;
 use crate::runner::process::ProcessRunner;
@@ -21,6 +22,7 @@ pub(crate) struct Service {
     pub(crate) database: Database,
     pub(crate) storage: Storage,
     pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) inquiries: Inquiries,
     pub(crate) pepper: Pepper,
     pub(crate) feed: Feed,
     /// Something has changed that the dispatcher should look at.
@@ -40,11 +42,13 @@ impl Service {
             url => Database::open(url).await?,
         };
         let storage = Storage::open(data)?;
+        let inquiries = Inquiries::new(&settings, binary.clone(), storage.clone())?;
         let runner = Arc::new(ProcessRunner::new(data, binary, storage.clone())?);
         Ok(Service {
             database,
             storage,
             runner,
+            inquiries,
             pepper: Pepper::open(&data.join("pepper"))?,
             feed: Feed::default(),
             wake: Notify::new(),

@@ -31,6 +31,8 @@ pub struct Settings {
     pub gpus: u32,
     /// Memory in bytes that runs may ask for together; 0: not counted. Default 0.
     pub memory: u64,
+    /// Memory in bytes of a process that looks at data or tries models for somebody; 0: no limit. Default 8 GB.
+    pub question_memory: u64,
     /// Bytes of the largest upload. Default 100 GB.
     pub max_file_bytes: u64,
     /// Workers of one run that may be lost in a row without a new checkpoint. Default 5.
@@ -54,6 +56,7 @@ impl Default for Settings {
             cpus: 0,
             gpus: 0,
             memory: 0,
+            question_memory: 8_000_000_000,
             max_file_bytes: 100_000_000_000,
             max_losses: 5,
             lease_seconds: 15,

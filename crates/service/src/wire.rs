@@ -1,11 +1,16 @@
 //! What goes over HTTP, the same for server and client.
 
+mod inspection;
+mod trial;
+
 use std::collections::BTreeMap;
 
 use finetuner::event::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::inspection::{Cell, Choice, Finding, Inspection, NewInspection, Place, Row, Suggestion};
+pub use self::trial::{Found, Hit, Link, Match, NewSearch, Sample, Samples, Side, SpecField};
 use crate::status::{Phase, Status};
 
 /// One page of a list, newest first unless said otherwise.

@@ -1,5 +1,6 @@
 //! Every command, one file each.
 
+mod answer;
 mod cancel;
 mod check;
 mod devices;
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Cancel(cancel::Arguments),
     Pull(pull::Arguments),
     Worker(worker::Arguments),
+    Answer(answer::Arguments),
 }
 
 /// Runs a command on `threads` threads, or on one per core.
@@ -52,6 +54,7 @@ pub(crate) fn run(command: Command, threads: Option<usize>, terminal: &mut Termi
     let result = match command {
         Command::Fit(arguments) => return fit::run(arguments, threads, terminal), // makes its own threads
         Command::Worker(arguments) => return worker::run(&arguments),             // so does this
+        Command::Answer(arguments) => return answer::run(&arguments, threads),
         Command::Check(arguments) => return thread_pool(threads)?.install(|| check::run(&arguments, terminal)),
         Command::Evaluate(arguments) => thread_pool(threads)?.install(|| evaluate::run(&arguments, terminal)),
         Command::Encode(arguments) => thread_pool(threads)?.install(|| encode::run(&arguments, terminal)),

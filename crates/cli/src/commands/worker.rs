@@ -21,6 +21,8 @@ use finetuner::train;
 use service::wire::Problem;
 use service::worker::{HEARTBEAT, Job, Line, Outcome, RunFolder};
 
+use crate::unpack::unpack_data;
+
 /// Another attempt is to do it; as `sysexits.h` says "try again".
 const ANOTHER: u8 = 75;
 
@@ -82,7 +84,7 @@ fn work(folder: &RunFolder, job: &Job, log: &mut Log, stop: &AtomicBool) -> fine
             std::fs::remove_dir_all(&output).map_err(finetuner::Error::io("remove", &output))?;
         }
     }
-    let spec = RunSpec { resume, ..job.spec.clone() };
+    let spec = RunSpec { resume, ..unpack_data(&job.spec)? };
     match train::train(&spec, log, stop)? {
         train::Outcome::Finished(_) => Ok(Outcome::Finished),
         train::Outcome::Stopped { step } => Ok(Outcome::Stopped { step }),
@@ -130,7 +132,7 @@ fn stop_when_told() -> Result<Arc<AtomicBool>> {
 
 /// What is asked for beyond the limit fails in this process and nowhere else.
 #[cfg(unix)]
-fn limit_memory(bytes: u64) -> Result<()> {
+pub(super) fn limit_memory(bytes: u64) -> Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     if bytes > 0 {
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
@@ -140,7 +142,7 @@ fn limit_memory(bytes: u64) -> Result<()> {
 }
 
 #[cfg(not(unix))]
-fn limit_memory(bytes: u64) -> Result<()> {
+pub(super) fn limit_memory(bytes: u64) -> Result<()> {
     anyhow::ensure!(bytes == 0, "memory can be limited on Unix only; ask for none");
     Ok(())
 }
@@ -192,7 +194,7 @@ impl Sink for Log {
 }
 
 /// An error as the API tells it.
-fn problem(error: &finetuner::Error) -> Problem {
+pub(super) fn problem(error: &finetuner::Error) -> Problem {
     use finetuner::Error;
     let (code, param) = match error {
         Error::Spec { problems } => ("invalid_spec", problems.first().map(|problem| format!("spec.{}", problem.field))),

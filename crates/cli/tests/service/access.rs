@@ -14,7 +14,7 @@ fn key(server: &Server, owner: &str, scope: &str) -> (String, String) {
     (made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned())
 }
 
-const ROUTES: [(&str, &str); 15] = [
+const ROUTES: [(&str, &str); 18] = [
     ("GET", "/v1/files"),
     ("POST", "/v1/files"),
     ("GET", "/v1/files/{file}"),
@@ -28,6 +28,9 @@ const ROUTES: [(&str, &str); 15] = [
     ("GET", "/v1/runs/{run}/checkpoints"),
     ("GET", "/v1/runs/{run}/artifact"),
     ("GET", "/v1/runs/{run}/artifact/files/report.json"),
+    ("GET", "/v1/runs/{run}/artifact.zip"),
+    ("POST", "/v1/runs/{run}/artifact/link"),
+    ("GET", "/v1/runs/{run}/examples"),
     ("POST", "/v1/runs/{run}/cancel"),
     ("DELETE", "/v1/runs/{run}"),
 ];

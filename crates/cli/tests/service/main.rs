@@ -6,7 +6,10 @@
 mod access;
 mod cancel;
 mod files;
+mod inspections;
 mod kills;
 mod lifecycle;
+mod page;
 mod requests;
 mod support;
+mod trial;

@@ -167,6 +167,9 @@ fn save(
     recorder.state("finished")?;
     let events = recorder.contents()?;
     writer.bytes("report.html", page(report, spec, &events, samples).as_bytes())?;
+    if !samples.is_empty() {
+        writer.json("samples.json", &serde_json::to_value(samples).unwrap_or_default())?;
+    }
     writer.bytes("events.jsonl", &events)?;
     writer.finish(&spec_json, Default::default())?;
     let checkpoint = output.folder().join(state::FILE);

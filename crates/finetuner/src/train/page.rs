@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use self::chart::{Series, chart};
+pub use self::samples::Cell;
 pub(super) use self::samples::{Sample, samples};
 use super::report::Report;
 use crate::artifact::event_log::LoggedEvent;

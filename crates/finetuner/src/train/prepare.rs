@@ -150,7 +150,7 @@ impl<'a> Prepared<'a> {
     }
 }
 
-fn model_options(spec: &RunSpec, sources: Sources) -> Result<ModelOptions> {
+pub(crate) fn model_options(spec: &RunSpec, sources: Sources) -> Result<ModelOptions> {
     let pooling = spec.pooling.as_deref().map(PoolingMode::from_name);
     let pooling = pooling.transpose().map_err(|problem| Error::spec("pooling", problem))?;
     let pooling = pooling.map(|pooling| pooling.with_options(&spec.pooling_options)).transpose();

@@ -78,7 +78,7 @@ pub(super) async fn file(
     Ok(response)
 }
 
-async fn find(shared: &Shared, run: &RunRow) -> Result<Artifact> {
+pub(super) async fn find(shared: &Shared, run: &RunRow) -> Result<Artifact> {
     let artifact = shared.service.database.artifact(&run.id).await?;
     artifact.ok_or_else(|| {
         let message = format!("run `{}` is {}; its artifact is there once it is FINISHED", run.name, run.status.name());

@@ -115,10 +115,10 @@ pub(super) async fn page(Query(code): Query<Code>) -> Response {
             "<h1>Approve a login</h1>\n\
              <p>A program asks to start runs at this server in your name. Approve it only if you have just started it \
              yourself and it shows this code.</p>\n\
-             <form method=\"post\" action=\"/activate\">\n\
+             <form class=\"card\" method=\"post\" action=\"/activate\">\n\
              <p><label>Code <input name=\"user_code\" value=\"{code}\" required autocomplete=\"off\"></label></p>\n\
              <p><label>Your key <input name=\"key\" type=\"password\" required autocomplete=\"off\"></label></p>\n\
-             <p><button name=\"decision\" value=\"approve\">Approve</button> \
+             <p><button class=\"primary\" name=\"decision\" value=\"approve\">Approve</button> \
              <button name=\"decision\" value=\"deny\">Deny</button></p>\n\
              </form>"
         ),
@@ -145,15 +145,20 @@ pub(super) async fn decide(
     Ok(html(StatusCode::OK, &format!("{text}\n<p>You can close this page.</p>")))
 }
 
-/// A page that loads nothing and can be put into no other.
+/// A page that loads nothing but how it looks, runs nothing, and can be put into no other.
 fn html(status: StatusCode, body: &str) -> Response {
     let page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Finetuner</title>\n<main>\n{body}\n</main>\n</html>\n"
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Finetuner</title>\n\
+         <link rel=\"icon\" href=\"/page/icon.svg\">\n<link rel=\"stylesheet\" href=\"/page/style.css\">\n\
+         <main class=\"signin\">\n{body}\n</main>\n</html>\n"
     );
     let mut response = (status, Html(page)).into_response();
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; form-action 'self'; frame-ancestors 'none'"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'",
+        ),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

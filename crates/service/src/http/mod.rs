@@ -1,15 +1,19 @@
 //! Routes. Each file serves one noun; what they share is here.
 
 mod answer;
+mod archive;
 mod artifacts;
 mod caller;
 mod device;
 mod events;
 mod experiments;
 mod files;
+mod inspections;
 mod keys;
 mod operate;
+mod page;
 mod runs;
+mod trial;
 
 use std::sync::Arc;
 
@@ -73,6 +77,12 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(events::checkpoints))
         .routes(routes!(artifacts::get))
         .routes(routes!(artifacts::file))
+        .routes(routes!(archive::link))
+        .routes(routes!(archive::download))
+        .routes(routes!(trial::examples))
+        .routes(routes!(trial::search))
+        .routes(routes!(inspections::create))
+        .routes(routes!(inspections::fields))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::current))
         .routes(routes!(keys::revoke))
@@ -94,6 +104,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
     let (router, description) = routes().split_for_parts();
     let description = Bytes::from(description.to_json().unwrap_or_default());
     router
+        .merge(page::router())
         .route("/activate", axum::routing::get(device::page).post(device::decide))
         .route("/openapi.json", axum::routing::get(move || openapi(description.clone())))
         .fallback(answer::no_such_route)

@@ -5,6 +5,7 @@
 //! which may belong to another one by now.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -53,6 +54,11 @@ const ENVIRONMENT: [&str; 22] = [
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
 ];
+
+/// What a child process gets of the server's environment.
+pub(crate) fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| ENVIRONMENT.iter().any(|known| name == known))
+}
 
 /// Bytes of events read at once.
 const CHUNK: u64 = 1 << 20;
@@ -137,10 +143,9 @@ impl Runner for ProcessRunner {
         }
         let stderr = folder.attempt(job.attempt).join("stderr.log");
         let stderr = File::create(&stderr).map_err(Error::io("create", &stderr))?;
-        let environment = std::env::vars_os().filter(|(name, _)| ENVIRONMENT.iter().any(|known| name == known));
         let mut command = Command::new(&self.binary);
         command.arg("worker").arg("--job").arg(folder.job()).arg("--attempt").arg(job.attempt.to_string());
-        command.env_clear().envs(environment).current_dir(folder.path());
+        command.env_clear().envs(environment()).current_dir(folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         // Ctrl-C at the server's terminal is the server's to pass on.
         command.process_group(0);

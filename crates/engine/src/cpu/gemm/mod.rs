@@ -395,6 +395,9 @@ pub(crate) fn matmul_then<F: Format<Number = f32>>(
     product::<F>(a.into(), b, 1.0, (out, b.columns), false, Threads::All, side, finish);
 }
 
+/// The number of a task, its rows of the result, and those of the side.
+type Task<'a, T> = (usize, (&'a mut [T], &'a mut [T]));
+
 /// [`matmul`] and [`matmul_then`] of anything that can be packed, in any format.
 pub(crate) fn product<F: Format>(
     a: Source<'_, F::Number>,
@@ -427,7 +430,7 @@ pub(crate) fn product<F: Format>(
         let inner = slab.min(k - first);
         let packed = Packed::<F>::rows(b, first, inner, threads);
         let (accumulate, last) = (accumulate || first > 0, first + slab >= k);
-        let run = |(task, (out, side)): (usize, (&mut [F::Number], &mut [F::Number]))| {
+        let run = |(task, (out, side)): Task<'_, F::Number>| {
             let from = task * rows;
             packed.multiply_rows((a, from, first), rows.min(m - from), alpha, accumulate, out, row_stride);
             if last {

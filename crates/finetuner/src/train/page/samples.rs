@@ -1,10 +1,13 @@
 //! Queries to look at, with what was found before and after; pictures as small copies of themselves.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 use super::escaped;
 use crate::data::{Modality, RetrievalSet};
@@ -30,17 +33,45 @@ pub(in super::super) struct Sample {
     pub(in super::super) hits: [Vec<(Cell, bool)>; 2],
 }
 
-/// A text or a picture as it stands on the page.
+impl Serialize for Sample {
+    /// As `samples.json` has it: what other pages are made from.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let hits = |side: usize| -> Vec<_> {
+            self.hits[side].iter().map(|(cell, relevant)| json!({"item": cell, "relevant": relevant})).collect()
+        };
+        let side = |side: usize| json!({"rank": self.ranks[side], "hits": hits(side)});
+        json!({"query": self.query, "expected": self.expected, "before": side(0), "after": side(1)})
+            .serialize(serializer)
+    }
+}
+
+/// A text or a picture to look at: a text cut to 160 letters, a small copy of a picture.
+///
+/// As JSON `{"text"}`, or `{"picture", "jpeg"}`: the name of the file, and the copy in base64.
 #[derive(Debug, Clone, PartialEq)]
-pub(in super::super) enum Cell {
-    /// A vector is the start of its numbers.
+pub enum Cell {
+    /// A text, or the start of a vector's numbers.
     Text(String),
     /// Its address, and the copy as the bytes of a JPEG; none where it cannot be read any more.
     Picture(String, Option<Vec<u8>>),
 }
 
+impl Serialize for Cell {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Cell::Text(text) => json!({"text": text}),
+            Cell::Picture(address, jpeg) => {
+                let name = Path::new(address).file_name().map(|name| name.to_string_lossy());
+                json!({"picture": name, "jpeg": jpeg.as_deref().map(base64)})
+            }
+        }
+        .serialize(serializer)
+    }
+}
+
 impl Cell {
-    fn new((modality, content): (Modality, &str), sources: Option<&Sources>) -> Self {
+    /// Of an item; `sources` is where its picture is read from, if it is one.
+    pub fn new((modality, content): (Modality, &str), sources: Option<&Sources>) -> Self {
         match modality {
             Modality::Text | Modality::Vector => {
                 let end = content.char_indices().nth(LETTERS).map(|(end, _)| end);
