@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn texts_in_other_languages_begin_with_a_model_of_many_languages() {
-        let german = "Wie kann ich meine Karte sperren lassen, wenn ich sie verloren habe?,karte\n\
+        let german = "Wie kann ich meine verlorene Karte sperren lassen und eine neue bestellen?,karte\n\
                       Warum wurde mir für die Überweisung eine Gebühr berechnet?,konto\n\
                       Meine neue Karte ist noch nicht mit der Post angekommen.,karte\n";
         assert_eq!(
