@@ -15,10 +15,12 @@
 //! 12. `feed`: who waits for a run's events hears that there are some
 //! 13. `queue`: who runs next and why others wait
 //! 14. `service`: what every part of a server shares
-//! 15. `supervisor`: one run from its claim to its final state
-//! 16. `dispatcher`: desired state to running workers, again and again
-//! 17. `http`: routes
-//! 18. `server`: start, check, shut down
+//! 15. `retention`: what is old makes room
+//! 16. `supervisor`: one run from its claim to its final state
+//! 17. `dispatcher`: desired state to running workers, again and again
+//! 18. `http`: routes
+//! 19. `connections`: plain or TLS, with so much patience
+//! 20. `server`: start, check, shut down
 //!
 //! Without the feature `server` only the first four are built, and nothing asynchronous.
 
@@ -47,10 +49,14 @@ pub(crate) mod queue;
 #[cfg(feature = "server")]
 pub(crate) mod service;
 #[cfg(feature = "server")]
+pub(crate) mod retention;
+#[cfg(feature = "server")]
 pub(crate) mod supervisor;
 #[cfg(feature = "server")]
 pub(crate) mod dispatcher;
 #[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
+pub(crate) mod connections;
 #[cfg(feature = "server")]
 pub mod server;

@@ -137,7 +137,8 @@ impl Supervisor {
         let spec = localise(&self.run.spec, &self.run.name, &files, threads)?;
         let job = Job { run: self.run.id.clone(), attempt, spec, memory: self.run.resources.memory };
         info!(run = %job.run, attempt, "starting a worker");
-        service.runner.start(&job, &files).await
+        let models = service.database.run_models(&self.run.id).await?;
+        service.runner.start(&job, &files, &models).await
     }
 
     /// Reads what the attempt says until it has ended.

@@ -5,8 +5,13 @@
 
 mod access;
 mod cancel;
+mod databases;
+mod described;
 mod files;
 mod kills;
 mod lifecycle;
+mod limits;
 mod requests;
+mod retention;
 mod support;
+mod tls;
