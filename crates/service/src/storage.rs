@@ -228,7 +228,9 @@ impl Storage {
                 ignore_missing(self.store.delete(&object.location).await)?;
             }
         }
-        Ok(())
+        let Some(root) = &self.root else { return Ok(()) };
+        let folder = root.join("runs").join(run);
+        on_disk(move || remove_unfinished(&folder)).await
     }
 }
 
@@ -245,6 +247,27 @@ fn bucket(address: &str) -> Result<Arc<dyn ObjectStore>> {
     let store = builder.with_allow_http(endpoint.starts_with("http://")).build()?;
     let prefix = Key::parse(prefix).map_err(|error| Error::Settings(format!("`storage`: {error}")))?;
     Ok(Arc::new(PrefixStore::new(store, prefix)))
+}
+
+/// Removes what a crash left of files that were being written: the folder's store names them `NAME#1` and lists them nowhere.
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io("read", folder))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let number = name.rsplit_once('#').map_or("", |(_, number)| number);
+        if path.is_dir() {
+            remove_unfinished(&path)?;
+        } else if !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()) {
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    // A folder with nothing in it goes, too; one with something stays.
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
 }
 
 fn attempt_key(run: &str, attempt: u32, name: &str) -> Key {
@@ -306,6 +329,22 @@ mod tests {
         let (first, second) = (artifact(1), artifact(2));
         let (one, other) = tokio::join!(storage.publish(&first), storage.publish(&second));
         assert_eq!(one.unwrap(), other.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_of_a_file_goes_with_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::open("", folder.path()).unwrap();
+        let attempt = folder.path().join("objects/runs/run-x/attempts/1");
+        std::fs::create_dir_all(&attempt).unwrap();
+        for name in ["a", "a#1", "b#c"] {
+            std::fs::write(attempt.join(name), "x").unwrap();
+        }
+        storage.remove_run("run-x", Some(1)).await.unwrap();
+        assert!(attempt.join("a").exists() && attempt.join("b#c").exists() && !attempt.join("a#1").exists());
+        std::fs::write(attempt.join("a#1"), "x").unwrap();
+        storage.remove_run("run-x", None).await.unwrap();
+        assert!(!folder.path().join("objects/runs/run-x").exists());
     }
 
     #[test]

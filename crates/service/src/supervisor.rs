@@ -99,6 +99,7 @@ impl Supervisor {
         }
         // An earlier server may have got as far as publishing.
         if let Some(artifact) = self.service.storage.published(&self.run.id).await? {
+            self.service.storage.remove_run(&self.run.id, Some(artifact.attempt)).await?;
             return self.end(Ending::Finished(artifact)).await;
         }
         loop {
