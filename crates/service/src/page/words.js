@@ -20,6 +20,8 @@ export const METRICS = {
   f1: ["F1", "Precision and recall in one number"],
   average_precision: ["Average precision", "How high the right answers stand"],
   map: ["Mean average precision", "How high the right answers stand"],
+  ndcg_at_10: ["nDCG of the first ten", ""],
+  accuracy_at_1: ["Right answer first", "Share of queries whose first hit is right"],
   ndcg: ["nDCG", "How high the right answers stand; the first places count most"],
   hit_rate: ["Hit rate", "Share of queries with a right answer among those shown"],
   hit: ["Hit rate", "Share of queries with a right answer among those shown"],
