@@ -58,8 +58,14 @@ pub enum Kind {
     NotFound,
     /// It is in a state that forbids it: 409.
     Conflict,
+    /// It was there and is no more: 410.
+    Gone,
+    /// It took the caller too long: 408.
+    TooSlow,
     /// Too large: 413.
     TooLarge,
+    /// Too many: 429.
+    TooMany,
     /// The server is going down: 503.
     Unavailable,
 }
@@ -101,7 +107,10 @@ impl Error {
                 Kind::Permission => 403,
                 Kind::NotFound => 404,
                 Kind::Conflict => 409,
+                Kind::TooSlow => 408,
+                Kind::Gone => 410,
                 Kind::TooLarge => 413,
+                Kind::TooMany => 429,
                 Kind::Unavailable => 503,
             },
             _ => 500,
@@ -119,9 +128,9 @@ impl Error {
                     Kind::Request | Kind::Invalid => "invalid_request",
                     Kind::Authentication => "authentication",
                     Kind::Permission => "permission",
-                    Kind::NotFound => "not_found",
+                    Kind::NotFound | Kind::Gone => "not_found",
                     Kind::Conflict => "conflict",
-                    Kind::TooLarge => "limit",
+                    Kind::TooSlow | Kind::TooLarge | Kind::TooMany => "limit",
                     Kind::Unavailable => "unavailable",
                 }
                 .into(),

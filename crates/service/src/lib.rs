@@ -17,10 +17,12 @@
 //! 14. `feed`: who waits for a run's events hears that there are some
 //! 15. `queue`: who runs next and why others wait
 //! 16. `service`: what every part of a server shares
-//! 17. `supervisor`: one run from its claim to its final state
-//! 18. `dispatcher`: desired state to running workers, again and again
-//! 19. `http`: routes
-//! 20. `server`: start, check, shut down
+//! 17. `retention`: what is old makes room
+//! 18. `supervisor`: one run from its claim to its final state
+//! 19. `dispatcher`: desired state to running workers, again and again
+//! 20. `http`: routes
+//! 21. `connections`: plain or TLS, with so much patience
+//! 22. `server`: start, check, shut down
 //!
 //! Without the feature `server` only the first five are built, and nothing asynchronous.
 
@@ -52,10 +54,14 @@ pub(crate) mod queue;
 #[cfg(feature = "server")]
 pub(crate) mod service;
 #[cfg(feature = "server")]
+pub(crate) mod retention;
+#[cfg(feature = "server")]
 pub(crate) mod supervisor;
 #[cfg(feature = "server")]
 pub(crate) mod dispatcher;
 #[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
+pub(crate) mod connections;
 #[cfg(feature = "server")]
 pub mod server;

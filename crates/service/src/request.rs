@@ -25,6 +25,9 @@ const OURS: [(&str, &str); 3] = [
 const CALLBACKS: [&str; 5] =
     ["EvaluationCallback", "BestModelCheckpoint", "EarlyStopping", "TrainingCheckpoint", "WiSEFTCallback"];
 
+/// Fields that name a model: one of the hub, or what another run has learnt.
+const MODELS: [&str; 3] = ["model", "guide", "image_model"];
+
 /// Options of callbacks that name files.
 const CALLBACK_FILES: [&str; 2] = ["query_data", "index_data"];
 
@@ -45,8 +48,13 @@ pub(crate) fn check(new: NewRun, key: &KeyRow, settings: &Settings) -> Result<Ne
 
     let mut problems = Vec::new();
     let mut files = Vec::new();
+    let mut models = Vec::new();
     for (name, value) in &new.spec {
         let field = RunSpec::FIELDS.iter().find(|field| field.name == name);
+        if let Some(run) = value.as_str().and_then(named_run).filter(|_| MODELS.contains(&name.as_str())) {
+            models.push((name.clone(), run));
+            continue;
+        }
         check_field(name, field, value, &mut files, &mut problems);
     }
     if !problems.is_empty() {
@@ -59,7 +67,9 @@ pub(crate) fn check(new: NewRun, key: &KeyRow, settings: &Settings) -> Result<Ne
     }
     files.sort();
     files.dedup();
-    let model = spec.model.rsplit('/').next().unwrap_or("model").split('@').next().unwrap_or("model").to_owned();
+    // An artifact has no name of its own, and `run-` begins ids.
+    let model = if named_run(&spec.model).is_some() { "tuned" } else { &spec.model };
+    let model = model.rsplit('/').next().unwrap_or("model").split('@').next().unwrap_or("model").to_owned();
     Ok(NewRunRow {
         owner: key.owner.clone(),
         key: key.id.clone(),
@@ -68,9 +78,11 @@ pub(crate) fn check(new: NewRun, key: &KeyRow, settings: &Settings) -> Result<Ne
         description: new.description,
         spec: new.spec,
         files,
+        models,
         resources: new.resources,
         priority: new.priority,
         model,
+        waiting: (settings.waiting_runs, settings.waiting_runs_per_key),
     })
 }
 
@@ -91,6 +103,11 @@ pub(crate) fn localise(spec: &Map<String, Value>, name: &str, files: &[FileRow],
                 }
             }
             value if field.ends_with("_data") => path(value),
+            value if MODELS.contains(&field.as_str()) => {
+                if let Some(run) = value.as_str().and_then(named_run) {
+                    *value = Value::String(model_path(&run).display().to_string());
+                }
+            }
             _ => {}
         }
     }
@@ -103,6 +120,20 @@ pub(crate) fn localise(spec: &Map<String, Value>, name: &str, files: &[FileRow],
 /// Where a file lies in the folder of a run. The id keeps files of one name apart.
 pub(crate) fn data_path(file: &FileRow) -> PathBuf {
     PathBuf::from("data").join(&file.id).join(&file.name)
+}
+
+/// Where the artifact of another run lies in the folder of a run.
+pub(crate) fn model_path(run: &str) -> PathBuf {
+    PathBuf::from("models").join(run)
+}
+
+/// The run that `run:NAME` names, or an artifact's id, which is that of its run.
+fn named_run(model: &str) -> Option<String> {
+    let run = match model.strip_prefix("artifact-") {
+        Some(id) if id.len() == 26 => format!("run-{id}"),
+        _ => model.strip_prefix("run:")?.to_owned(),
+    };
+    check_name("model", &run).is_ok().then_some(run)
 }
 
 /// A name that is one harmless part of a path, a URL and a line.
@@ -166,8 +197,9 @@ fn check_field(name: &str, field: Option<&Field>, value: &Value, files: &mut Vec
     };
     match (name, value) {
         (_, value) if matches!(field.value, FieldType::Path) => add_file(name, value, &mut add),
-        ("model" | "guide" | "image_model", Value::String(model)) if !is_model(model) => {
-            add(name, format!("expected `mini`, an alias or `organisation/name` of the hub, got `{model}`"));
+        (name, Value::String(model)) if MODELS.contains(&name) && !is_model(model) => {
+            let expected = "expected `mini`, an alias, `organisation/name` of the hub or `run:NAME`";
+            add(name, format!("{expected}, got `{model}`"));
         }
         ("callbacks", Value::Array(callbacks)) => {
             for callback in callbacks.iter().filter_map(Value::as_str) {
@@ -207,7 +239,7 @@ fn is_model(name: &str) -> bool {
     let (model, revision) = name.split_once('@').unwrap_or((name, "main"));
     let mut parts = model.split('/');
     // The folders of a run are no models.
-    let ours = ["data", "output", "attempts"].contains(&model.split('/').next().unwrap_or_default());
+    let ours = ["data", "output", "attempts", "models"].contains(&model.split('/').next().unwrap_or_default());
     !ours && parts.next().is_some_and(part) && parts.next().is_none_or(part) && parts.next().is_none() && part(revision)
 }
 
@@ -267,6 +299,10 @@ mod tests {
             ("model", json!("a/b/c")),
             ("model", json!("a/../b")),
             ("model", json!("output/x")),
+            ("model", json!("models/run-1")),
+            ("model", json!("run:../x")),
+            ("model", json!("run:")),
+            ("guide", json!("run:/etc")),
             ("model", json!("~root")),
             ("guide", json!("./x")),
             ("image_model", json!("a\\b")),
@@ -318,11 +354,19 @@ mod tests {
 
     #[test]
     fn the_workers_spec_names_files_in_its_own_folder() {
-        let file =
-            FileRow { id: FILE.into(), name: "train.csv".into(), bytes: 1, sha256: None, ready: true, created_at: 0 };
-        let spec = json!({"train_data": FILE, "threads": 64});
+        let file = FileRow {
+            id: FILE.into(),
+            name: "train.csv".into(),
+            bytes: 1,
+            sha256: None,
+            ready: true,
+            reason: None,
+            created_at: 0,
+        };
+        let spec = json!({"train_data": FILE, "threads": 64, "model": "run:run-x"});
         let spec = localise(spec.as_object().unwrap(), "first", &[file], 2).unwrap();
         assert_eq!(spec.train_data, PathBuf::from("data").join(FILE).join("train.csv"));
+        assert_eq!(spec.model, "models/run-x");
         assert_eq!((spec.output, spec.threads), (Some("output/first".into()), Some(2)));
     }
 }

@@ -1,28 +1,34 @@
 //! Start, check, shut down.
 
-use std::future::IntoFuture;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use axum_server::Handle;
 use tokio::signal;
-use tracing::info;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
+use crate::connections::{self, certificate};
 use crate::dispatcher::dispatch;
 use crate::error::{Error, Result};
 use crate::http::router;
+use crate::retention::retain;
 use crate::service::{Service, lock_folder};
 use crate::settings::Settings;
 use crate::wire::{NewKey, Scope};
+
+/// Bytes of room without which no run can be expected to end well.
+const LEAST_FREE: u64 = 1_000_000_000;
 
 /// A server that takes requests.
 #[derive(Debug)]
 pub struct Ready {
     /// Where.
     pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// The first key, at the first start only: it is shown once.
     pub first_key: Option<String>,
 }
@@ -39,37 +45,43 @@ pub fn serve(settings: Settings, binary: PathBuf, ready: impl FnOnce(&Ready)) ->
         let _lock = lock_folder(&settings.data)?;
         let listen = settings.listen;
         let service = Arc::new(Service::open(settings, binary).await?);
-        if service.database.is_alone() {
-            service.database.release_all().await?;
-        }
+        service.database.release_all().await?;
         let first_key = first_key(&service).await?;
-        let listener = TcpListener::bind(listen).await.map_err(|error| {
-            Error::Settings(format!("cannot listen on {listen}: {error}; choose another address with `listen`"))
-        })?;
+        let tls = certificate(&service.settings).await?;
+        let listener = bind(listen).await?;
         let address = listener.local_addr().map_err(|error| Error::Internal(error.to_string()))?;
+        let asked = asked_to_stop()?;
         let dispatcher = tokio::spawn(begin(service.clone()));
-        ready(&Ready { address, first_key });
+        ready(&Ready { address, tls: tls.is_some(), first_key });
         info!(%address, "ready");
 
         let draining = service.draining.clone();
-        let stop = async move {
-            asked_to_stop().await;
-            info!("going down: workers save and stop");
-            draining.cancel();
-        };
+        let displaced = Arc::new(Mutex::new(None));
+        let (database, why) = (service.database.clone(), displaced.clone());
         let patience = Duration::from_secs(service.settings.patience_seconds);
-        // Made once: axum would otherwise make every route anew for each connection, a megabyte each.
-        let routes = router(service.clone()).into_make_service();
-        let serving = axum::serve(listener, routes).with_graceful_shutdown(stop);
-        let served = tokio::select! {
-            served = serving.into_future() => served,
+        let handle = Handle::new();
+        let stopping = handle.clone();
+        let stop = async move {
+            tokio::select! {
+                () = asked => info!("going down: workers save and stop"),
+                error = database.displaced() => {
+                    error!(%error, "going down");
+                    *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+            draining.cancel();
             // Whoever takes longer than a worker may to save has to come back.
-            () = too_long(&service, patience) => Ok(()),
+            stopping.graceful_shutdown(Some(patience));
         };
+        tokio::spawn(stop);
+        let served = connections::serve(listener, tls, router(service.clone()), &service.settings, handle).await;
         service.draining.cancel();
         let _ = dispatcher.await;
         service.database.close().await;
         info!("down");
+        if let Some(error) = displaced.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
         served.map_err(|error| Error::Internal(format!("cannot serve: {error}")))
     })
 }
@@ -84,14 +96,15 @@ pub fn check(settings: Settings, binary: PathBuf) -> Result<Vec<String>> {
         let listen = settings.listen;
         let data = settings.data.display().to_string();
         let service = Service::open(settings, binary.clone()).await?;
-        let mut works = vec![format!("folder: {data}")];
+        let mut works = vec![format!("folder: {data}, {} free", free(&service.settings.data)?)];
         service.database.ping().await?;
         works.push("database: answers, schema up to date".into());
         service.storage.check().await?;
         works.push("storage: written and read".into());
-        TcpListener::bind(listen)
-            .await
-            .map_err(|error| Error::Settings(format!("cannot listen on {listen}: {error}; choose another address")))?;
+        if certificate(&service.settings).await?.is_some() {
+            works.push("TLS: certificate and key belong together".into());
+        }
+        bind(listen).await?;
         works.push(format!("address: {listen}"));
         service.database.close().await;
         Ok(works)
@@ -101,15 +114,31 @@ pub fn check(settings: Settings, binary: PathBuf) -> Result<Vec<String>> {
 /// Tidies up, then dispatches.
 async fn begin(service: Arc<Service>) {
     if let Err(error) = service.tidy().await {
-        tracing::error!(%error, "cannot tidy up what was left behind; trying again at the next start");
+        error!(%error, "cannot tidy up what was left behind; trying again at the next start");
     }
-    dispatch(service).await;
+    tokio::join!(dispatch(service.clone()), retain(service));
 }
 
-/// So long after the server was told to stop.
-async fn too_long(service: &Service, patience: Duration) {
-    service.draining.cancelled().await;
-    tokio::time::sleep(patience).await;
+/// How much room there is in a folder; too little is an error.
+fn free(folder: &Path) -> Result<String> {
+    let found = rustix::fs::statvfs(folder).map_err(|error| Error::io("look at", folder)(error.into()))?;
+    let bytes = found.f_bavail * found.f_frsize;
+    if bytes < LEAST_FREE {
+        return Err(Error::Settings(format!(
+            "`{}`: {bytes} bytes are free, and a model alone takes more; make room, set `keep_days` or `keep_bytes`, or take \
+             another folder (`data`)",
+            folder.display()
+        )));
+    }
+    Ok(format!("{:.1} GB", bytes as f64 / 1e9))
+}
+
+/// Takes the address; as many clients as tokio lets may wait to be let in, which is more than the standard library does.
+async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    let bound = tokio::net::TcpListener::bind(listen).await.and_then(tokio::net::TcpListener::into_std);
+    bound.map_err(|error| {
+        Error::Settings(format!("cannot listen on {listen}: {error}; choose another address with `listen`"))
+    })
 }
 
 /// Makes a key at the first start.
@@ -123,25 +152,28 @@ async fn first_key(service: &Service) -> Result<Option<String>> {
     Ok(Some(minted.token.0))
 }
 
-async fn asked_to_stop() {
-    let interrupt = async {
+/// Waits until the process is told to stop. Heard from this call on: who waits for `ready` may say so at once.
+#[cfg(unix)]
+fn asked_to_stop() -> Result<impl Future<Output = ()>> {
+    use signal::unix::{SignalKind, signal};
+    let hear = |kind| signal(kind).map_err(|error| Error::Internal(format!("cannot hear signals: {error}")));
+    let (mut interrupt, mut terminate) = (hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Waits until the process is told to stop.
+#[cfg(not(unix))]
+fn asked_to_stop() -> Result<impl Future<Output = ()>> {
+    Ok(async {
         if signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
-    }
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

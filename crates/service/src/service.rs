@@ -37,11 +37,13 @@ impl Service {
     /// Opens everything below the folder of the settings. Workers are `binary worker`.
     pub(crate) async fn open(settings: Settings, binary: PathBuf) -> Result<Self> {
         let data = &settings.data;
+        // The one TLS of everything here; that it is chosen already is as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let database = match settings.database.0.as_str() {
             "" => Database::open(&sqlite_url(&data.join("finetuner.sqlite"))).await?,
             url => Database::open(url).await?,
         };
-        let storage = Storage::open(data)?;
+        let storage = Storage::open(&settings.storage, data)?;
         let inquiries = Inquiries::new(&settings, binary.clone(), storage.clone())?;
         let runner = Arc::new(ProcessRunner::new(data, binary, storage.clone())?);
         Ok(Service {
@@ -69,13 +71,20 @@ impl Service {
     pub(crate) async fn tidy(&self) -> Result<()> {
         let (files, runs) = self.storage.kept().await?;
         for run in runs {
-            if self.database.any_run(&run).await?.is_none() {
+            let row = self.database.any_run(&run).await?;
+            let ended = row.is_none_or(|row| row.status.is_final());
+            if ended && self.database.artifact(&run).await?.is_none() {
                 self.storage.remove_run(&run, None).await?;
             }
         }
-        for file in files.into_iter().chain(self.storage.uploads()?) {
+        for file in files {
+            if self.database.file_is_gone(&file).await? {
+                self.storage.remove_object(&file).await?;
+            }
+        }
+        for file in self.storage.uploads()? {
             if !self.database.knows_file(&file).await? {
-                self.storage.remove_file(&file).await?;
+                self.storage.remove_upload(&file).await?;
             }
         }
         for run in self.runner.leftovers().await? {

@@ -21,6 +21,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// `sqlite://…` or `postgres://…`. Default: SQLite in `data`.
     pub database: Secret,
+    /// `s3://bucket/prefix` for files and artifacts. Default: a folder in `data`.
+    pub storage: String,
     /// Runs at once. Default 1.
     pub runs: usize,
     /// Runs at once of one key. Default 4.
@@ -41,6 +43,28 @@ pub struct Settings {
     pub lease_seconds: u64,
     /// Seconds that a worker may be silent, or take to stop, until it is killed. Default 60.
     pub patience_seconds: u64,
+    /// A PEM file: the server's certificate, followed by those that vouch for it. With `tls_key` the server speaks TLS.
+    pub tls_certificate: PathBuf,
+    /// A PEM file: the certificate's key.
+    pub tls_key: PathBuf,
+    /// Listens on addresses that other machines reach without TLS: keys and data cross the network as they are, unless
+    /// something in front of the server sees to it. Default false.
+    pub insecure: bool,
+    /// Seconds that a client may take over a request's head and over each part of its body, and the server until its answer
+    /// begins. Default 30.
+    pub request_seconds: u64,
+    /// Requests a minute of one key; 0: any number. Default 6000.
+    pub requests_per_minute: u32,
+    /// Requests a minute without a key that counts, of one address; 0: any number. Default 600.
+    pub anonymous_requests_per_minute: u32,
+    /// Runs that may wait for their turn. Default 1000.
+    pub waiting_runs: u32,
+    /// Runs of one key that may wait for their turn. Default 100.
+    pub waiting_runs_per_key: u32,
+    /// Days after which artifacts, files and checkpoints that no run needs are removed; 0: never. Default 0.
+    pub keep_days: u32,
+    /// Bytes of artifacts and files beyond which those longest out of use are removed; 0: any number. Default 0.
+    pub keep_bytes: u64,
     /// The log: `text` or `json`. Default `text`.
     pub log: String,
 }
@@ -51,6 +75,7 @@ impl Default for Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
             data: PathBuf::from("finetuner-data"),
             database: Secret(String::new()),
+            storage: String::new(),
             runs: 1,
             runs_per_key: 4,
             cpus: 0,
@@ -61,6 +86,16 @@ impl Default for Settings {
             max_losses: 5,
             lease_seconds: 15,
             patience_seconds: 60,
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            insecure: false,
+            request_seconds: 30,
+            requests_per_minute: 6000,
+            anonymous_requests_per_minute: 600,
+            waiting_runs: 1000,
+            waiting_runs_per_key: 100,
+            keep_days: 0,
+            keep_bytes: 0,
             log: "text".into(),
         }
     }
@@ -93,6 +128,10 @@ impl Settings {
                     })?;
                     toml::Value::Integer(number)
                 }
+                Some(toml::Value::Boolean(_)) => {
+                    let wrong = || format!("{PREFIX}{}: expected true or false, got `{value}`", name.to_uppercase());
+                    toml::Value::Boolean(value.parse().map_err(|_| self::Error::Settings(wrong()))?)
+                }
                 _ => toml::Value::String(value.to_owned()),
             };
             table.insert(name, value);
@@ -117,6 +156,9 @@ impl Settings {
             ("max_losses", u64::from(self.max_losses)),
             ("lease_seconds", self.lease_seconds),
             ("patience_seconds", self.patience_seconds),
+            ("request_seconds", self.request_seconds),
+            ("waiting_runs", u64::from(self.waiting_runs)),
+            ("waiting_runs_per_key", u64::from(self.waiting_runs_per_key)),
         ] {
             if value == 0 {
                 return Err(Error::Settings(format!("`{name}`: expected 1 or more, got 0")));
@@ -125,15 +167,24 @@ impl Settings {
         if !["text", "json"].contains(&self.log.as_str()) {
             return Err(Error::Settings(format!("`log`: expected `text` or `json`, got `{}`", self.log)));
         }
-        if !self.listen.ip().is_loopback() {
+        if self.tls_certificate.as_os_str().is_empty() != self.tls_key.as_os_str().is_empty() {
+            return Err(Error::Settings("`tls_certificate` and `tls_key`: expected both or neither".into()));
+        }
+        if !self.listen.ip().is_loopback() && self.tls().is_none() && !self.insecure {
             // Keys would cross the network as they are.
             return Err(Error::Settings(format!(
-                "`listen`: {} is reachable from other machines, and this server speaks no TLS yet; listen on loopback \
-                 and put a proxy that does in front of it",
+                "`listen`: {} is reachable from other machines, and without TLS so is every key; set `tls_certificate` and \
+                 `tls_key`, or listen on loopback behind a proxy that speaks TLS, or allow it with `insecure = true`",
                 self.listen
             )));
         }
         Ok(())
+    }
+
+    /// The files of certificate and key, where the server speaks TLS.
+    pub(crate) fn tls(&self) -> Option<(PathBuf, PathBuf)> {
+        let set = !self.tls_certificate.as_os_str().is_empty();
+        set.then(|| (self.tls_certificate.clone(), self.tls_key.clone()))
     }
 
     /// Processors that runs share.
@@ -184,7 +235,9 @@ mod tests {
         for (text, variable, expected) in [
             ("run = 1", ("A", "1"), "`run` is no setting of the server, did you mean `runs`?"),
             ("runs = 0", ("A", "1"), "`runs`: expected 1 or more"),
-            ("listen = \"0.0.0.0:80\"", ("A", "1"), "speaks no TLS"),
+            ("tls_key = \"key.pem\"", ("A", "1"), "expected both or neither"),
+            ("", ("FINETUNER_SERVER_INSECURE", "yes"), "FINETUNER_SERVER_INSECURE: expected true or false, got `yes`"),
+            ("listen = \"0.0.0.0:80\"", ("A", "1"), "without TLS so is every key"),
             ("", ("FINETUNER_SERVER_RUNS", "many"), "FINETUNER_SERVER_RUNS: expected a whole number, got `many`"),
         ] {
             let error = read(text, &[variable]).unwrap_err().to_string();

@@ -1,4 +1,5 @@
-//! Files and artifacts as objects; uploads that are under way as files of this machine.
+//! Files and artifacts as objects, in a folder of this machine or a bucket; uploads that are under way, and what workers read and
+//! write, as files of this machine.
 //!
 //! ```text
 //! files/<file id>                              an uploaded file
@@ -12,12 +13,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
+use object_store::prefix::PrefixStore;
 use object_store::{GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::key::hexadecimal;
 use crate::wire::{Artifact, ArtifactFile};
 
@@ -25,27 +28,43 @@ use crate::wire::{Artifact, ArtifactFile};
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
     store: Arc<dyn ObjectStore>,
-    root: PathBuf,
+    /// The folder, where it is one: what has been uploaded is moved there, not copied.
+    root: Option<PathBuf>,
     uploads: PathBuf,
 }
 
 impl Storage {
-    /// A folder of this machine.
-    pub(crate) fn open(data: &Path) -> Result<Self> {
-        let (root, uploads) = (data.join("objects"), data.join("uploads"));
-        for folder in [&root, &uploads] {
-            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    /// A folder below `data`, or the bucket of an address like `s3://bucket/prefix`, whose region, keys and endpoint are those of
+    /// the usual `AWS_…` variables.
+    pub(crate) fn open(address: &str, data: &Path) -> Result<Self> {
+        let uploads = data.join("uploads");
+        std::fs::create_dir_all(&uploads).map_err(Error::io("create", &uploads))?;
+        if !address.is_empty() {
+            return Ok(Storage { store: bucket(address)?, root: None, uploads });
         }
+        let root = data.join("objects");
+        std::fs::create_dir_all(&root).map_err(Error::io("create", &root))?;
         let store = LocalFileSystem::new_with_prefix(&root)?.with_automatic_cleanup(true).with_fsync(true);
-        Ok(Storage { store: Arc::new(store), root, uploads })
+        Ok(Storage { store: Arc::new(store), root: Some(root), uploads })
     }
 
-    /// Whether objects can be written and read.
+    /// Whether objects can be written and read, and one that is there cannot be created again.
     pub(crate) async fn check(&self) -> Result<()> {
-        let key = Key::from("check");
-        self.store.put(&key, PutPayload::from_static(b"check")).await?;
+        let key = Key::from(format!("check-{}", ulid::Ulid::generate()));
+        let once = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        self.store.put_opts(&key, PutPayload::from_static(b"check"), once()).await?;
         self.store.get(&key).await?.bytes().await?;
-        Ok(self.store.delete(&key).await?)
+        let again = self.store.put_opts(&key, PutPayload::from_static(b"check"), once()).await;
+        self.store.delete(&key).await?;
+        match again {
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(Error::Settings(
+                "`storage`: creates an object that is there already, so that a run could have two artifacts; take one that \
+                 knows `If-None-Match: *`"
+                    .into(),
+            )),
+        }
     }
 
     /// The part of an upload that has arrived.
@@ -70,7 +89,12 @@ impl Storage {
 
     /// Makes a whole upload a file.
     pub(crate) async fn keep(&self, file: &str) -> Result<()> {
-        let (from, to) = (self.upload(file), self.root.join("files").join(file));
+        let from = self.upload(file);
+        let Some(root) = &self.root else {
+            self.put(Key::from_iter(["files", file]), &from).await?;
+            return tokio::fs::remove_file(&from).await.map_err(Error::io("remove", from));
+        };
+        let to = root.join("files").join(file);
         on_disk(move || {
             let folder = to.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
@@ -82,7 +106,12 @@ impl Storage {
 
     /// Writes a file's bytes to a path.
     pub(crate) async fn bring(&self, file: &str, to: &Path) -> Result<()> {
-        let mut stream = self.store.get(&Key::from_iter(["files", file])).await?.into_stream();
+        self.write(&Key::from_iter(["files", file]), to).await
+    }
+
+    /// Writes an object's bytes to a path.
+    async fn write(&self, key: &Key, to: &Path) -> Result<()> {
+        let mut stream = self.store.get(key).await?.into_stream();
         let mut out = tokio::fs::File::create(to).await.map_err(Error::io("create", to))?;
         while let Some(chunk) = stream.try_next().await? {
             tokio::io::AsyncWriteExt::write_all(&mut out, &chunk).await.map_err(Error::io("write", to))?;
@@ -90,9 +119,19 @@ impl Storage {
         tokio::io::AsyncWriteExt::flush(&mut out).await.map_err(Error::io("write", to))
     }
 
-    /// Removes a file.
+    /// Removes a file, whether it has arrived or not.
     pub(crate) async fn remove_file(&self, file: &str) -> Result<()> {
-        ignore_missing(self.store.delete(&Key::from_iter(["files", file])).await)?;
+        self.remove_object(file).await?;
+        self.remove_upload(file).await
+    }
+
+    /// Removes a file that has arrived.
+    pub(crate) async fn remove_object(&self, file: &str) -> Result<()> {
+        ignore_missing(self.store.delete(&Key::from_iter(["files", file])).await)
+    }
+
+    /// Removes what has arrived of a file that is not whole.
+    pub(crate) async fn remove_upload(&self, file: &str) -> Result<()> {
         match tokio::fs::remove_file(self.upload(file)).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove", self.upload(file))(error))
@@ -103,7 +142,11 @@ impl Storage {
 
     /// Stores one file of an attempt's artifact.
     pub(crate) async fn add(&self, run: &str, attempt: u32, name: &str, from: &Path) -> Result<ArtifactFile> {
-        let key = attempt_key(run, attempt, name);
+        self.put(attempt_key(run, attempt, name), from).await
+    }
+
+    /// Stores a file of this machine.
+    async fn put(&self, key: Key, from: &Path) -> Result<ArtifactFile> {
         let mut upload = object_store::buffered::BufWriter::new(self.store.clone(), key);
         let mut file = tokio::fs::File::open(from).await.map_err(Error::io("read", from))?;
         let mut hash = Sha256::new();
@@ -147,6 +190,21 @@ impl Storage {
         serde_json::from_slice(&body).map(Some).map_err(damaged)
     }
 
+    /// Writes the files of an artifact to a folder, and checks each.
+    pub(crate) async fn bring_artifact(&self, artifact: &Artifact, folder: &Path) -> Result<()> {
+        for (name, file) in &artifact.files {
+            let path = folder.join(name);
+            let parent = path.parent().unwrap_or(folder);
+            tokio::fs::create_dir_all(parent).await.map_err(Error::io("create", parent))?;
+            self.write(&attempt_key(&artifact.run, artifact.attempt, name), &path).await?;
+            if checksum(path).await? != *file {
+                let message = format!("`{name}` of the artifact of {} is damaged; take another model", artifact.run);
+                return Err(Error::refused(Kind::Conflict, "artifact_damaged", message));
+            }
+        }
+        Ok(())
+    }
+
     /// Opens a file of an artifact.
     pub(crate) async fn open_file(
         &self,
@@ -170,8 +228,46 @@ impl Storage {
                 ignore_missing(self.store.delete(&object.location).await)?;
             }
         }
-        Ok(())
+        let Some(root) = &self.root else { return Ok(()) };
+        let folder = root.join("runs").join(run);
+        on_disk(move || remove_unfinished(&folder)).await
     }
+}
+
+/// A bucket as the environment describes it. Every part is sent with its checksum, which the store checks.
+fn bucket(address: &str) -> Result<Arc<dyn ObjectStore>> {
+    let path = address.strip_prefix("s3://").and_then(|rest| rest.split_once('/').or(Some((rest, ""))));
+    let Some((name, prefix)) = path.filter(|(name, _)| !name.is_empty()) else {
+        let message =
+            format!("`storage`: expected `s3://bucket/prefix`, or nothing for a folder in `data`, got `{address}`");
+        return Err(Error::Settings(message));
+    };
+    let builder = AmazonS3Builder::from_env().with_bucket_name(name).with_checksum_algorithm(Checksum::SHA256);
+    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint).unwrap_or_default();
+    let store = builder.with_allow_http(endpoint.starts_with("http://")).build()?;
+    let prefix = Key::parse(prefix).map_err(|error| Error::Settings(format!("`storage`: {error}")))?;
+    Ok(Arc::new(PrefixStore::new(store, prefix)))
+}
+
+/// Removes what a crash left of files that were being written: the folder's store names them `NAME#1` and lists them nowhere.
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io("read", folder))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let number = name.rsplit_once('#').map_or("", |(_, number)| number);
+        if path.is_dir() {
+            remove_unfinished(&path)?;
+        } else if !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()) {
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    // A folder with nothing in it goes, too; one with something stays.
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
 }
 
 fn attempt_key(run: &str, attempt: u32, name: &str) -> Key {
@@ -216,5 +312,47 @@ impl Write for HashWriter {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_two_artifacts_of_a_run_one_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::open("", folder.path()).unwrap();
+        storage.check().await.unwrap();
+        let artifact =
+            |attempt| Artifact { id: "artifact-x".into(), run: "run-x".into(), attempt, files: Default::default() };
+        let (first, second) = (artifact(1), artifact(2));
+        let (one, other) = tokio::join!(storage.publish(&first), storage.publish(&second));
+        assert_eq!(one.unwrap(), other.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_of_a_file_goes_with_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::open("", folder.path()).unwrap();
+        let attempt = folder.path().join("objects/runs/run-x/attempts/1");
+        std::fs::create_dir_all(&attempt).unwrap();
+        for name in ["a", "a#1", "b#c"] {
+            std::fs::write(attempt.join(name), "x").unwrap();
+        }
+        storage.remove_run("run-x", Some(1)).await.unwrap();
+        assert!(attempt.join("a").exists() && attempt.join("b#c").exists() && !attempt.join("a#1").exists());
+        std::fs::write(attempt.join("a#1"), "x").unwrap();
+        storage.remove_run("run-x", None).await.unwrap();
+        assert!(!folder.path().join("objects/runs/run-x").exists());
+    }
+
+    #[test]
+    fn an_address_names_a_bucket() {
+        let folder = tempfile::tempdir().unwrap();
+        for address in ["s3://", "s3:///prefix", "gs://bucket", "/folder"] {
+            let error = Storage::open(address, folder.path()).unwrap_err().to_string();
+            assert!(error.starts_with("`storage`: expected `s3://bucket/prefix`"), "{error}");
+        }
     }
 }

@@ -99,6 +99,7 @@ impl Supervisor {
         }
         // An earlier server may have got as far as publishing.
         if let Some(artifact) = self.service.storage.published(&self.run.id).await? {
+            self.service.storage.remove_run(&self.run.id, Some(artifact.attempt)).await?;
             return self.end(Ending::Finished(artifact)).await;
         }
         loop {
@@ -137,7 +138,8 @@ impl Supervisor {
         let spec = localise(&self.run.spec, &self.run.name, &files, threads)?;
         let job = Job { run: self.run.id.clone(), attempt, spec, memory: self.run.resources.memory };
         info!(run = %job.run, attempt, "starting a worker");
-        service.runner.start(&job, &files).await
+        let models = service.database.run_models(&self.run.id).await?;
+        service.runner.start(&job, &files, &models).await
     }
 
     /// Reads what the attempt says until it has ended.

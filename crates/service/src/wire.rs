@@ -41,6 +41,9 @@ pub struct File {
     pub sha256: Option<String>,
     /// Whether it can be used.
     pub ready: bool,
+    /// Why it is there no more: the server removes what is old. It can be sent again.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// When it was announced, RFC 3339.
     pub created_at: String,
 }

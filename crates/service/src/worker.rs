@@ -7,6 +7,7 @@
 //! runs/<run>/attempts/<n>/heartbeat      written now and then                             worker -> server
 //! runs/<run>/attempts/<n>/outcome.json   how it ended, written whole, last                worker -> server
 //! runs/<run>/data/                       the files that were uploaded
+//! runs/<run>/models/<run>/               what other runs have learnt, where this one begins with it
 //! runs/<run>/output/<name>/              the output folder of `finetuner::train`
 //! ```
 //! A worker whose lock is free and which left no outcome was killed.
@@ -88,6 +89,11 @@ impl RunFolder {
     /// The uploaded files.
     pub fn data(&self) -> PathBuf {
         self.0.join("data")
+    }
+
+    /// What other runs have learnt.
+    pub fn models(&self) -> PathBuf {
+        self.0.join("models")
     }
 
     /// The folder of an attempt.

@@ -56,7 +56,7 @@ pub(super) fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn greeting(ready: &Ready) -> String {
-    let address = format!("http://{}", ready.address);
+    let address = format!("{}://{}", if ready.tls { "https" } else { "http" }, ready.address);
     let mut text = format!("Finetuner listens on {address}\n");
     if let Some(key) = &ready.first_key {
         text += &format!("First key, shown this once: {key}\nLog in: finetuner login {address} --token {key}\n");

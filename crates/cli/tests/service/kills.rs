@@ -2,12 +2,16 @@
 //! no gap, and nothing is left behind.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
+use service::client::Client;
 use service::status::Status;
 use service::wire::Run;
 
-use super::support::{Server, follow, names, new_run, signal, wait};
+use super::support::{DEADLINE, Server, follow, names, new_run, say, signal, wait};
 
 /// Random enough to meet every phase, the same in every run of the test.
 struct Moments(u64);
@@ -30,10 +34,9 @@ fn seen(server: &Server, runs: &[Run]) -> usize {
 
 fn assert_one_artifact(server: &Server, run: &str) {
     let artifact = server.client().artifact(run).unwrap();
-    let stored = server.path("data/objects/runs").join(run);
-    let found: BTreeSet<String> = names(&stored).into_iter().collect();
-    assert_eq!(found, ["artifact.json", "attempts"].map(str::to_owned).into());
-    assert_eq!(names(&stored.join("attempts")), [artifact.attempt.to_string()]);
+    let files = artifact.files.keys().map(|name| format!("runs/{run}/attempts/{}/{name}", artifact.attempt));
+    let expected: BTreeSet<String> = files.chain([format!("runs/{run}/artifact.json")]).collect();
+    assert_eq!(server.objects(&format!("runs/{run}/")), expected);
     let folder = server.path(&format!("pulled-{run}"));
     server.client().download(run, &folder, &mut |_, _| {}).unwrap();
     let manifest = serde_json::from_slice(&std::fs::read(folder.join("finetuner.json")).unwrap()).unwrap();
@@ -120,40 +123,83 @@ fn a_run_whose_workers_are_always_killed_fails_and_says_what_may_help() {
     wait(|| names(&server.path("data/runs")).is_empty().then_some(()));
 }
 
+/// Says that it is enough, even where a test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Starts a run whenever fewer than `open` have not ended, until it is told to stop.
+fn submit_again_and_again(client: &Client, file: &str, open: usize, accepted: &Mutex<Vec<Run>>, stop: &AtomicBool) {
+    let mut waiting: Vec<String> = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        waiting.retain(|run| !client.run(run).unwrap().status.is_final());
+        if waiting.len() < open {
+            let number = accepted.lock().unwrap().len();
+            let mut new = new_run(file, "", json!({"epochs": 2, "seed": number}));
+            new.name = None;
+            let run = client.create_run(&new).unwrap();
+            waiting.push(run.id.clone());
+            accepted.lock().unwrap().push(run);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn whatever_is_killed_whenever_nothing_is_lost() {
     let mut server = Server::with(&[("RUNS", "2"), ("MAX_LOSSES", "1000")]);
     let mut moments = Moments(7);
-    let file = server.upload();
-    let mut accepted = Vec::new();
-    let kills = std::env::var("FINETUNER_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(12);
-    for kill in 0..kills {
-        if kill % 4 == 0 {
-            let new = new_run(&file, &format!("run{kill}"), json!({"epochs": 3, "seed": kill}));
-            accepted.push(server.client().create_run(&new).unwrap());
-        }
-        // A moment is some events further on, or the end of everything accepted so far.
-        let further = moments.next(6) as usize;
-        let start = seen(&server, &accepted);
-        wait(|| {
-            let ended = accepted.iter().all(|run| server.client().run(&run.id).unwrap().status.is_final());
-            (ended || seen(&server, &accepted) >= start + further).then_some(())
-        });
-        if moments.next(2) == 0 {
-            server.kill();
-            server.restart();
-        } else {
-            let workers: Vec<u32> = accepted.iter().flat_map(|run| server.workers(&run.id)).collect();
-            if !workers.is_empty() {
-                signal("-KILL", workers[moments.next(workers.len() as u64) as usize]);
+    let (file, client) = (server.upload(), server.client().with_patience(DEADLINE));
+    let kills: u32 = std::env::var("FINETUNER_TEST_KILLS").ok().map_or(60, |kills| kills.parse().unwrap());
+    let (accepted, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        let submitting = scope.spawn(|| submit_again_and_again(&client, &file, 3, &accepted, &stop));
+        for kill in 0..kills {
+            if kill % 5 == 4 {
+                // Left alone for a while: another run is to end.
+                let ended = || {
+                    let runs = accepted.lock().unwrap().clone();
+                    runs.iter().filter(|run| client.run(&run.id).unwrap().status.is_final()).count()
+                };
+                let before = ended();
+                wait(|| (submitting.is_finished() || ended() > before).then_some(()));
+            }
+            // A moment is some events further on.
+            let further = moments.next(6) as usize;
+            let start = seen(&server, &accepted.lock().unwrap());
+            wait(|| {
+                let seen = seen(&server, &accepted.lock().unwrap());
+                // Fewer: a run has ended, and its log is gone.
+                (submitting.is_finished() || seen < start || seen >= start + further).then_some(())
+            });
+            if moments.next(2) == 0 {
+                server.kill();
+                server.restart();
+            } else {
+                let runs = accepted.lock().unwrap().clone();
+                let workers: Vec<u32> = runs.iter().flat_map(|run| server.workers(&run.id)).collect();
+                if !workers.is_empty() {
+                    signal("-KILL", workers[moments.next(workers.len() as u64) as usize]);
+                }
             }
         }
-    }
+    });
+    let accepted = accepted.into_inner().unwrap();
     for run in &accepted {
-        follow(&server.client(), &run.id);
-        assert_eq!(server.client().run(&run.id).unwrap().status, Status::Finished);
+        follow(&client, &run.id);
+        assert_eq!(client.run(&run.id).unwrap().status, Status::Finished);
         assert_one_artifact(&server, &run.id);
     }
+    let known: BTreeSet<String> = client.runs(None, 100_000).unwrap().into_iter().map(|run| run.id).collect();
+    assert_eq!(known, accepted.iter().map(|run| run.id.clone()).collect(), "no more than were accepted");
     wait(|| names(&server.path("data/runs")).is_empty().then_some(()));
     assert_eq!(names(&server.path("data/uploads")), Vec::<String>::new());
+    assert_eq!(server.objects("files/").len(), 1);
+    let attempts: u32 = accepted.iter().map(|run| client.run(&run.id).unwrap().attempts).sum();
+    say(&format!("{kills} kills, {} runs in {attempts} attempts: nothing lost", accepted.len()));
 }

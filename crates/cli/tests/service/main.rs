@@ -5,11 +5,16 @@
 
 mod access;
 mod cancel;
+mod databases;
+mod described;
 mod files;
 mod inspections;
 mod kills;
 mod lifecycle;
+mod limits;
 mod page;
 mod requests;
+mod retention;
 mod support;
+mod tls;
 mod trial;

@@ -47,7 +47,7 @@ pub enum Error {
 impl Error {
     /// Whether the same may work a little later.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Error::Unreachable { .. }) || matches!(self, Error::Refused { status: 503, .. })
+        matches!(self, Error::Unreachable { .. }) || matches!(self, Error::Refused { status: 429 | 503, .. })
     }
 
     pub(super) fn malformed(error: ureq::http::Error) -> Error {

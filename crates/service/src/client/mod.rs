@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ulid::Ulid;
 use ureq::http::{Method, Request, Response, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 pub use self::error::{Error, Result};
@@ -48,6 +49,8 @@ impl Client {
             .timeout_recv_response(Some(Duration::from_secs(300)))
             // The key is for this server only.
             .max_redirects(0)
+            // The system's certificates, or those of SSL_CERT_FILE.
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .user_agent(concat!("finetuner/", env!("CARGO_PKG_VERSION")))
             .build();
         Client { login, agent: config.into(), patience: PATIENCE }
@@ -193,7 +196,12 @@ impl Client {
 
     /// An answer that is no error.
     fn checked(&self, sent: std::result::Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
-        let mut answer = sent.map_err(|error| self.unreachable(error))?;
+        let mut answer = sent.map_err(|error| match error {
+            // Nothing that passes.
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => self.untrusted(&error),
+            ureq::Error::Io(ref cause) if cause.kind() == std::io::ErrorKind::InvalidData => self.untrusted(&error),
+            error => self.unreachable(error),
+        })?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -209,6 +217,14 @@ impl Client {
                 self.login.server
             ))),
         }
+    }
+
+    fn untrusted(&self, error: &ureq::Error) -> Error {
+        Error::Protocol(format!(
+            "`{}` speaks no TLS that can be trusted ({error}); `SSL_CERT_FILE` names certificates that are trusted instead \
+             of the system's",
+            self.login.server
+        ))
     }
 
     fn unreachable(&self, error: impl std::fmt::Display) -> Error {

@@ -53,7 +53,9 @@ impl Database {
     /// Answers a program that waits; an approved login is used up by the key it becomes.
     pub(crate) async fn poll_device(&self, hash: &str, interval: u64, minted: &Minted) -> Result<Polled> {
         let mut tx = self.transaction().await?;
-        let sql = "SELECT owner, denied, polled_at FROM devices WHERE hash = $1 AND expires_at > $2";
+        // Written first: of two that ask at once the second one waits here, and finds what the first one left.
+        let sql = "UPDATE devices SET denied = denied WHERE hash = $1 AND expires_at > $2 \
+                   RETURNING owner, denied, polled_at";
         let Some(row) = sqlx::query(sql).bind(hash).bind(now()).fetch_optional(&mut *tx).await? else {
             return Ok(Polled::Gone);
         };

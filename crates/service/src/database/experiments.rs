@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-use super::{Database, Tx, id, is_duplicate, now, rfc3339};
+use super::{Database, Tx, id, is_duplicate, now, removes_nothing, rfc3339};
 use crate::error::{Error, Kind, Result};
 use crate::wire::{Experiment, NewExperiment};
 
@@ -65,8 +65,8 @@ impl Database {
         self.experiment(owner, name).await?;
         let sql = "DELETE FROM experiments WHERE owner = $1 AND name = $2 \
                    AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.experiment_id = experiments.id)";
-        let done = sqlx::query(sql).bind(owner).bind(name).execute(&self.write).await?;
-        if done.rows_affected() == 0 {
+        let done = sqlx::query(sql).bind(owner).bind(name).execute(&self.write).await;
+        if removes_nothing(done)? {
             let message = format!("experiment `{name}` has runs; delete those first");
             return Err(Error::refused(Kind::Conflict, "experiment_in_use", message));
         }

@@ -26,10 +26,17 @@ pub(crate) struct Remembered {
 }
 
 impl Database {
+    /// Takes a request's place, or gives the answer that it had before. The same request that comes at the same time waits
+    /// here until the first one is through.
     pub(super) async fn remembered(tx: &mut Tx, repeat: &Repeat) -> Result<Option<Remembered>> {
+        let sql = "INSERT INTO idempotency (owner, token, fingerprint, status, body, created_at) \
+                   VALUES ($1, $2, $3, 0, '', $4) ON CONFLICT (owner, token) DO NOTHING";
+        let query = sqlx::query(sql).bind(&repeat.owner).bind(&repeat.token).bind(&repeat.fingerprint).bind(now());
+        if query.execute(&mut **tx).await?.rows_affected() > 0 {
+            return Ok(None);
+        }
         let sql = "SELECT fingerprint, status, body FROM idempotency WHERE owner = $1 AND token = $2";
-        let row = sqlx::query(sql).bind(&repeat.owner).bind(&repeat.token).fetch_optional(&mut **tx).await?;
-        let Some(row) = row else { return Ok(None) };
+        let row = sqlx::query(sql).bind(&repeat.owner).bind(&repeat.token).fetch_one(&mut **tx).await?;
         if row.try_get::<String, _>("fingerprint")? != repeat.fingerprint {
             return Err(Error::Refused {
                 kind: Kind::Invalid,
@@ -42,18 +49,11 @@ impl Database {
         Ok(Some(Remembered { status: row.try_get::<i64, _>("status")? as u16, body: row.try_get("body")? }))
     }
 
+    /// Keeps the answer of a request that has its place.
     pub(super) async fn remember(tx: &mut Tx, repeat: &Repeat, answer: &Remembered) -> Result<()> {
-        let sql = "INSERT INTO idempotency (owner, token, fingerprint, status, body, created_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6)";
-        sqlx::query(sql)
-            .bind(&repeat.owner)
-            .bind(&repeat.token)
-            .bind(&repeat.fingerprint)
-            .bind(i64::from(answer.status))
-            .bind(&answer.body)
-            .bind(now())
-            .execute(&mut **tx)
-            .await?;
+        let sql = "UPDATE idempotency SET status = $1, body = $2 WHERE owner = $3 AND token = $4";
+        let query = sqlx::query(sql).bind(i64::from(answer.status)).bind(&answer.body);
+        query.bind(&repeat.owner).bind(&repeat.token).execute(&mut **tx).await?;
         Ok(())
     }
 

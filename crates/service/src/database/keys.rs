@@ -105,3 +105,22 @@ fn scope(row: &AnyRow) -> Result<Scope> {
     let name: String = row.try_get("scope")?;
     Scope::from_name(&name).ok_or_else(|| Error::Internal(format!("a key has the scope `{name}`")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Pepper;
+
+    #[tokio::test]
+    async fn a_key_counts_until_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/x?mode=rwc", folder.path().display());
+        let database = Database::open(&url).await.unwrap();
+        let minted = Pepper::open(&folder.path().join("pepper")).unwrap().mint().unwrap();
+        let new = NewKey { name: "a".into(), owner: None, scope: Scope::Read, days: Some(1) };
+        database.add_key(&minted, &new, "me").await.unwrap();
+        assert_eq!(database.key(&minted.id).await.unwrap().unwrap().owner, "me");
+        sqlx::query("UPDATE keys SET expires_at = $1").bind(now()).execute(&database.write).await.unwrap();
+        assert!(database.key(&minted.id).await.unwrap().is_none());
+    }
+}

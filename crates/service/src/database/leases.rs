@@ -61,7 +61,7 @@ impl Database {
         Ok(Some(epoch))
     }
 
-    /// Every claim is free again: for a server that knows that it is the only one.
+    /// Every claim is free again: for a server that starts, and is the only one.
     pub(crate) async fn release_all(&self) -> Result<()> {
         sqlx::query("UPDATE runs SET lease_owner = NULL WHERE lease_owner IS NOT NULL").execute(&self.write).await?;
         Ok(())
@@ -142,8 +142,8 @@ impl Database {
     async fn end_in(tx: &mut Tx, run: &RunRow, epoch: i64, ending: &Ending) -> Result<()> {
         let sql = "SELECT status FROM runs WHERE id = $1 AND lease_epoch = $2";
         let row = sqlx::query(sql).bind(&run.id).bind(epoch).fetch_optional(&mut **tx).await?;
-        let status: String = row.ok_or_else(|| Error::LeaseLost(run.id.clone()))?.try_get("status")?;
-        let status = Status::from_name(&status).and_then(|status| status.after(ending.change()));
+        let before: String = row.ok_or_else(|| Error::LeaseLost(run.id.clone()))?.try_get("status")?;
+        let status = Status::from_name(&before).and_then(|status| status.after(ending.change()));
         let status = status.ok_or_else(|| Error::LeaseLost(run.id.clone()))?;
         let (error, artifact) = match ending {
             Ending::Finished(artifact) => (None, Some(artifact)),
@@ -151,16 +151,18 @@ impl Database {
             Ending::Cancelled => (None, None),
         };
         let sql = "UPDATE runs SET status = $1, phase = $2, error = $3, finished_at = $4, lease_owner = NULL, \
-                   reason = NULL WHERE id = $5 AND lease_epoch = $6";
-        sqlx::query(sql)
+                   reason = NULL WHERE id = $5 AND lease_epoch = $6 AND status = $7";
+        let done = sqlx::query(sql)
             .bind(status.name())
             .bind(Phase::Ended.name())
             .bind(error.map(text).transpose()?)
             .bind(now())
             .bind(&run.id)
             .bind(epoch)
+            .bind(before)
             .execute(&mut **tx)
             .await?;
+        held(&run.id, done)?;
         if let Some(artifact) = artifact {
             Self::add_artifact(tx, artifact).await?;
         }

@@ -11,11 +11,15 @@ mod files;
 mod idempotency;
 mod keys;
 mod leases;
+mod models;
+mod only;
+mod retention;
 mod runs;
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sqlx::any::{AnyPoolOptions, AnyRow};
+use sqlx::any::{AnyPoolOptions, AnyQueryResult, AnyRow};
 use sqlx::{Any, AnyPool, Executor, Row, Transaction};
 use ulid::Ulid;
 
@@ -25,16 +29,26 @@ pub(crate) use self::files::FileRow;
 pub(crate) use self::idempotency::Repeat;
 pub(crate) use self::keys::KeyRow;
 pub(crate) use self::leases::Ending;
+use self::only::Only;
+pub(crate) use self::retention::{Kept, What};
 pub(crate) use self::runs::{NewRunRow, RunFilter, RunRow};
 use crate::error::{Error, Result};
 
 /// Every step of the schema, applied once each, forwards only. Once released a step is never changed.
-const SCHEMA: [&str; 1] = [include_str!("schema/0001.sql")];
+const SCHEMA: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
 
 /// The first key of a list page is this many items at most.
 pub(crate) const MAX_PAGE: i64 = 100;
 
 pub(crate) type Tx = Transaction<'static, Any>;
+
+/// FULL: what was accepted survives a power cut, not only a crash.
+const SQLITE: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
+
+/// The same of PostgreSQL, whatever its own settings are; and no statement that hangs holds the others up.
+const POSTGRES: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
+                        SET default_transaction_isolation = 'read committed'; SET statement_timeout = '60s'; \
+                        SET client_min_messages = warning";
 
 /// The connections.
 #[derive(Debug, Clone)]
@@ -43,7 +57,7 @@ pub(crate) struct Database {
     /// SQLite has one writer at a time: waiting for one connection is fairer than trying again and again.
     write: AnyPool,
     begin: &'static str,
-    sqlite: bool,
+    only: Arc<Only>,
 }
 
 impl Database {
@@ -56,31 +70,26 @@ impl Database {
                 "`database`: expected an address that begins with sqlite: or postgres:".into(),
             ));
         }
+        let only = Arc::new(if sqlite { Only::by_folder() } else { Only::take(url).await? });
         let pool = |connections: u32| {
             let options = AnyPoolOptions::new().max_connections(connections);
             let options = options.after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if sqlite {
-                        // FULL: what was accepted survives a power cut, not only a crash.
-                        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
-                        connection.execute(sqlx::raw_sql(pragmas)).await?;
-                    }
-                    Ok(())
-                })
+                let settings = if sqlite { SQLITE } else { POSTGRES };
+                Box::pin(async move { connection.execute(sqlx::raw_sql(settings)).await.map(drop) })
             });
             options.connect(url)
         };
         let write = pool(if sqlite { 1 } else { 8 }).await?;
         let read = pool(8).await?;
         let begin = if sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
-        let database = Database { read, write, begin, sqlite };
+        let database = Database { read, write, begin, only };
         database.migrate().await?;
         Ok(database)
     }
 
-    /// Whether no other server can be at work: SQLite's folder is locked by one.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.sqlite
+    /// Waits until another server has taken the database over, which ends this one.
+    pub(crate) async fn displaced(&self) -> Error {
+        self.only.displaced().await
     }
 
     /// Whether the database answers.
@@ -93,6 +102,7 @@ impl Database {
     pub(crate) async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+        self.only.leave().await;
     }
 
     pub(crate) async fn transaction(&self) -> Result<Tx> {
@@ -143,6 +153,28 @@ fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T>
 /// A value as a JSON column.
 fn text<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Whether a row is needed by others that came in the meantime, or needs one that went.
+fn is_referenced(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}
+
+/// Whether the same may work at once, because another transaction was in the way: it removed what this one needs, or each
+/// waited for the other (PostgreSQL's `deadlock_detected` and `serialization_failure`).
+fn is_contended(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(error, sqlx::Error::RowNotFound)
+        || is_referenced(error)
+        || matches!(code.as_deref(), Some("40P01" | "40001"))
+}
+
+/// Whether a DELETE found nothing that it may remove: because of a condition, or of what came in the meantime.
+fn removes_nothing(done: sqlx::Result<AnyQueryResult>) -> Result<bool> {
+    match done {
+        Err(error) if is_referenced(&error) => Ok(true),
+        done => Ok(done?.rows_affected() == 0),
+    }
 }
 
 /// Whether an insert met a row of the same name.

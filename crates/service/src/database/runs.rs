@@ -5,10 +5,13 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::idempotency::{Remembered, Repeat};
-use super::{Database, Happened, id, is_duplicate, json, now, rfc3339, text};
+use super::{Database, Happened, Tx, id, is_contended, is_duplicate, is_referenced, json, now, rfc3339, text};
 use crate::error::{Error, Kind, Result};
 use crate::status::{Phase, Status};
 use crate::wire::{Problem, Resources, Run};
+
+/// How often a run is tried again to be accepted where others get in the way.
+const AGAIN: u32 = 5;
 
 /// A run's row.
 #[derive(Debug, Clone)]
@@ -48,10 +51,14 @@ pub(crate) struct NewRunRow {
     pub(crate) description: String,
     pub(crate) spec: Map<String, Value>,
     pub(crate) files: Vec<String>,
+    /// Fields of the spec that name another run, and which.
+    pub(crate) models: Vec<(String, String)>,
     pub(crate) resources: Resources,
     pub(crate) priority: i32,
     /// What a name is made of where none is given.
     pub(crate) model: String,
+    /// Runs that may wait: of everybody, and of this key.
+    pub(crate) waiting: (u32, u32),
 }
 
 /// Which runs a list shows.
@@ -75,17 +82,35 @@ macro_rules! select_runs {
 impl Database {
     /// Accepts a run: its row, its files, its first event and the answer to remember are one commit.
     pub(crate) async fn accept(&self, new: &NewRunRow, repeat: Option<&Repeat>) -> Result<Remembered> {
+        let mut again = 0;
+        loop {
+            match self.try_to_accept(new, repeat).await {
+                // Somebody removed the experiment in this moment: it is made anew.
+                Err(Error::Database(error)) if again < AGAIN && is_contended(&error) => again += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_to_accept(&self, new: &NewRunRow, repeat: Option<&Repeat>) -> Result<Remembered> {
         let mut tx = self.transaction().await?;
         if let Some(repeat) = repeat
             && let Some(answer) = Self::remembered(&mut tx, repeat).await?
         {
             return Ok(answer);
         }
+        Self::check_queue(&mut tx, new).await?;
         let run = id("run");
         let name = match &new.name {
             Some(name) => name.clone(),
             None => format!("{}-{}", new.model, &run[run.len() - 6..]),
         };
+        let (mut spec, mut models) = (new.spec.clone(), Vec::new());
+        for (field, name) in &new.models {
+            let model = Self::model_run(&mut tx, &new.owner, name).await?;
+            spec.insert(field.clone(), format!("run:{model}").into());
+            models.push(model);
+        }
         let experiment = Self::experiment_id(&mut tx, &new.owner, &new.experiment).await?;
         let sql = "INSERT INTO runs (id, owner, key_id, experiment_id, name, description, spec, resources, priority, \
                    status, phase, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'CREATED', 'waiting', $10)";
@@ -96,7 +121,7 @@ impl Database {
             .bind(experiment)
             .bind(&name)
             .bind(&new.description)
-            .bind(text(&new.spec)?)
+            .bind(text(&spec)?)
             .bind(text(&new.resources)?)
             .bind(i64::from(new.priority))
             .bind(now())
@@ -120,10 +145,16 @@ impl Database {
             // Only what is there, whole and the owner's, is inserted.
             let sql = "INSERT INTO run_files (run_id, file_id) \
                        SELECT $1, id FROM files WHERE id = $2 AND owner = $3 AND ready = 1";
-            let query = sqlx::query(sql).bind(&run).bind(file).bind(&new.owner);
-            if query.execute(&mut *tx).await?.rows_affected() == 0 {
-                return Err(Error::not_found("file_not_found", "whole file", file));
+            let done = sqlx::query(sql).bind(&run).bind(file).bind(&new.owner).execute(&mut *tx).await;
+            match done {
+                Ok(done) if done.rows_affected() > 0 => {}
+                // Removed in this moment.
+                Err(error) if !is_referenced(&error) => return Err(error.into()),
+                _ => return Err(Error::not_found("file_not_found", "whole file", file)),
             }
+        }
+        for model in &models {
+            Self::add_model(&mut tx, &run, model).await?;
         }
         Self::append(&mut tx, &run, &[Happened::state(Status::Created)]).await?;
         let row = sqlx::query(select_runs!("WHERE runs.id = $1")).bind(&run).fetch_one(&mut *tx).await?;
@@ -133,6 +164,25 @@ impl Database {
         }
         tx.commit().await?;
         Ok(answer)
+    }
+
+    /// Refuses a run where too many wait already.
+    async fn check_queue(tx: &mut Tx, new: &NewRunRow) -> Result<()> {
+        let sql = "SELECT COUNT(*) AS waiting, COALESCE(SUM(CASE WHEN key_id = $1 THEN 1 ELSE 0 END), 0) AS of_key \
+                   FROM runs WHERE status = 'CREATED'";
+        let row = sqlx::query(sql).bind(&new.key).fetch_one(&mut **tx).await?;
+        let (all, of_key) = new.waiting;
+        for (waiting, most, whose) in [
+            (row.try_get::<i64, _>("waiting")?, all, "this server"),
+            (row.try_get::<i64, _>("of_key")?, of_key, "one key"),
+        ] {
+            if waiting >= i64::from(most) {
+                let message =
+                    format!("{waiting} runs wait already, and {whose} may have {most} waiting; try again later");
+                return Err(Error::refused(Kind::TooMany, "queue_full", message));
+            }
+        }
+        Ok(())
     }
 
     /// The owner's run of this id or name.
@@ -213,12 +263,20 @@ impl Database {
     /// Removes a run that has ended, with everything that is known of it.
     pub(crate) async fn delete_run(&self, run: &RunRow) -> Result<()> {
         let sql = "DELETE FROM runs WHERE id = $1 AND status IN ('FINISHED', 'FAILED', 'CANCELLED')";
-        let done = sqlx::query(sql).bind(&run.id).execute(&self.write).await?;
-        if done.rows_affected() == 0 {
-            let message = format!("run `{}` has not ended; cancel it first", run.name);
-            return Err(Error::refused(Kind::Conflict, "run_not_ended", message));
+        let mut tx = self.transaction().await?;
+        Self::release_model(&mut tx, &run.id).await?;
+        match sqlx::query(sql).bind(&run.id).execute(&mut *tx).await {
+            Ok(done) if done.rows_affected() == 0 => {
+                let message = format!("run `{}` has not ended; cancel it first", run.name);
+                return Err(Error::refused(Kind::Conflict, "run_not_ended", message));
+            }
+            Err(error) if is_referenced(&error) => {
+                let message = format!("another run begins with the model of `{}`; wait for it, or cancel it", run.name);
+                return Err(Error::refused(Kind::Conflict, "run_in_use", message));
+            }
+            done => done.map(|_| ())?,
         }
-        Ok(())
+        Ok(tx.commit().await?)
     }
 }
 
@@ -264,7 +322,7 @@ impl RunRow {
             description: self.description.clone(),
             status: self.status,
             phase: if self.cancel && !self.status.is_final() { Phase::Cancelling } else { self.phase },
-            reason: self.reason.clone().filter(|_| self.phase == Phase::Waiting),
+            reason: self.reason.clone().filter(|_| matches!(self.phase, Phase::Waiting | Phase::Ended)),
             error: self.error.clone(),
             spec: self.spec.clone(),
             resources: self.resources,

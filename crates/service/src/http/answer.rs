@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use tracing::error;
 
+use super::limits::check_text;
 use crate::database::MAX_PAGE;
 use crate::error::{Error, Kind, Result};
 use crate::wire::ErrorBody;
@@ -26,7 +27,7 @@ impl IntoResponse for Error {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
             _ => {}
@@ -49,6 +50,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             let message = format!("the body is cut off or larger than {MAX_BODY} bytes; data goes into files");
             Error::refused(Kind::TooLarge, "body_too_large", message)
         })?;
+        check_text(&bytes)?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             let code = if error.is_data() { "invalid_body" } else { "not_json" };
             let kind = if error.is_data() { Kind::Invalid } else { Kind::Request };

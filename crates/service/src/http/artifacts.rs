@@ -11,6 +11,7 @@ use super::answer::Path;
 use super::caller::Caller;
 use crate::database::RunRow;
 use crate::error::{Error, Kind, Result};
+use crate::status::Status;
 use crate::wire::{Artifact, ErrorBody, Scope};
 
 /// The files of a finished run, with their checksums.
@@ -81,6 +82,13 @@ pub(super) async fn file(
 pub(super) async fn find(shared: &Shared, run: &RunRow) -> Result<Artifact> {
     let artifact = shared.service.database.artifact(&run.id).await?;
     artifact.ok_or_else(|| {
+        if let Some(reason) = run.reason.as_ref().filter(|_| run.status == Status::Finished) {
+            return Error::refused(
+                Kind::Gone,
+                "artifact_removed",
+                format!("the artifact of `{}` was {reason}", run.name),
+            );
+        }
         let message = format!("run `{}` is {}; its artifact is there once it is FINISHED", run.name, run.status.name());
         Error::refused(Kind::Conflict, "run_not_finished", message)
     })

@@ -5,6 +5,7 @@ use axum::http::header;
 use axum::http::request::Parts;
 
 use super::Shared;
+use super::limits::{Sender, address};
 use crate::database::KeyRow;
 use crate::error::{Error, Kind, Result};
 use crate::wire::Scope;
@@ -41,7 +42,12 @@ impl FromRequestParts<Shared> for Caller {
             .split_once(' ')
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token"));
         let token = token.map(|(_, token)| token.trim()).ok_or_else(wrong)?;
-        let key = shared.service.key(token).await?.ok_or_else(wrong)?;
+        let settings = &shared.service.settings;
+        let Some(key) = shared.service.key(token).await? else {
+            shared.limiter.count(address(&parts.extensions), settings.anonymous_requests_per_minute)?;
+            return Err(wrong());
+        };
+        shared.limiter.count(Sender::Key(key.id.clone()), settings.requests_per_minute)?;
         Ok(Caller(key))
     }
 }

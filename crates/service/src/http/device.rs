@@ -41,7 +41,8 @@ pub(super) async fn begin(State(shared): State<Shared>, headers: HeaderMap) -> R
     service.database.add_device(&service.pepper.hash(&device_code)?, &user_code, LIFETIME).await?;
     // The page is where the program found this server, through whatever proxy.
     let given = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let scheme = given("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or("http");
+    let ours = if shared.service.settings.tls().is_some() { "https" } else { "http" };
+    let scheme = given("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or(ours);
     let verification_uri = format!("{scheme}://{}/activate", given("host").unwrap_or("localhost"));
     let login = DeviceLogin {
         verification_uri_complete: format!("{verification_uri}?user_code={user_code}"),

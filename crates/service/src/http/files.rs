@@ -22,9 +22,6 @@ use crate::wire::{ErrorBody, File, NewFile, Page, Scope};
 /// Where a piece begins.
 const OFFSET: &str = "upload-offset";
 
-/// How long the next bytes of a piece may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Which files.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -152,10 +149,12 @@ pub(super) async fn append(
     }
     let mut out = tokio::fs::File::from_std(out);
     let mut pieces = body.into_data_stream();
+    let patience = Duration::from_secs(service.settings.request_seconds);
     loop {
-        let piece = tokio::time::timeout(PATIENCE, pieces.next()).await;
-        let Some(piece) = piece.map_err(|_| cut_off("no bytes came for a minute"))? else { break };
-        let piece = piece.map_err(|error| cut_off(&error.to_string()))?;
+        let piece = tokio::time::timeout(patience, pieces.next()).await;
+        let too_slow = || format!("no bytes came for {} seconds", patience.as_secs());
+        let Some(piece) = piece.map_err(|_| cut_off(Kind::TooSlow, &too_slow()))? else { break };
+        let piece = piece.map_err(|error| cut_off(Kind::Request, &error.to_string()))?;
         received += piece.len() as u64;
         if received > file.bytes {
             return Err(Error::refused(
@@ -210,9 +209,9 @@ async fn finish(shared: &Shared, file: &FileRow) -> Result<()> {
     shared.service.database.file_is_ready(&file.id, &found.sha256).await
 }
 
-fn cut_off(reason: &str) -> Error {
+fn cut_off(kind: Kind, reason: &str) -> Error {
     let message = format!("the piece was cut off ({reason}); ask for the file and go on from `received`");
-    Error::refused(Kind::Request, "piece_cut_off", message)
+    Error::refused(kind, "piece_cut_off", message)
 }
 
 async fn wire(shared: &Shared, file: FileRow) -> Result<File> {
@@ -229,6 +228,7 @@ async fn wire(shared: &Shared, file: FileRow) -> Result<File> {
         received,
         sha256: file.sha256,
         ready: file.ready,
+        reason: file.reason,
         created_at: rfc3339(file.created_at),
     })
 }

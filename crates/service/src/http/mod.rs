@@ -10,6 +10,7 @@ mod experiments;
 mod files;
 mod inspections;
 mod keys;
+mod limits;
 mod operate;
 mod page;
 mod runs;
@@ -18,6 +19,7 @@ mod trial;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::middleware;
 use axum::response::IntoResponse;
@@ -27,15 +29,20 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::limits::Limiter;
 use self::operate::Requests;
 use crate::service::Service;
 use crate::wire::Page;
+
+/// Bytes of the largest form.
+const FORM: usize = 1 << 14;
 
 /// What handlers share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     service: Arc<Service>,
     requests: Arc<Requests>,
+    limiter: Arc<Limiter>,
 }
 
 #[derive(OpenApi)]
@@ -95,20 +102,30 @@ fn routes() -> OpenApiRouter<Shared> {
 
 /// The OpenAPI 3.1 description of every route, made from the code.
 pub fn description() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    described(routes().into_openapi())
+}
+
+/// The router's word for the rest of a path is none of OpenAPI's.
+fn described(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let paths = std::mem::take(&mut description.paths.paths);
+    description.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    description
 }
 
 /// The router of a server.
 pub(crate) fn router(service: Arc<Service>) -> Router {
-    let shared = Shared { service, requests: Arc::new(Requests::default()) };
+    let shared = Shared { service, requests: Arc::default(), limiter: Arc::default() };
     let (router, description) = routes().split_for_parts();
-    let description = Bytes::from(description.to_json().unwrap_or_default());
+    let description = Bytes::from(described(description).to_json().unwrap_or_default());
     router
         .merge(page::router())
         .route("/activate", axum::routing::get(device::page).post(device::decide))
         .route("/openapi.json", axum::routing::get(move || openapi(description.clone())))
         .fallback(answer::no_such_route)
         .method_not_allowed_fallback(answer::no_such_method)
+        .layer(DefaultBodyLimit::max(FORM))
+        .layer(middleware::from_fn(limits::refuse_nul))
+        .layer(middleware::from_fn_with_state(shared.clone(), limits::bound))
         .layer(middleware::from_fn_with_state(shared.clone(), operate::observe))
         .with_state(shared)
 }

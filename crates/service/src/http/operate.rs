@@ -49,6 +49,7 @@ pub(super) async fn observe(State(shared): State<Shared>, request: Request, next
     let labels = vec![("method".into(), method), ("route".into(), route), ("status".into(), status.to_string())];
     shared.requests.count.get_or_create(&labels).inc();
     shared.requests.seconds.observe(took.as_secs_f64());
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -31,8 +31,8 @@ pub(crate) enum Observation {
 /// attempt.
 #[async_trait]
 pub(crate) trait Runner: Send + Sync + 'static {
-    /// Starts an attempt; one of the same run that came before is ended.
-    async fn start(&self, job: &Job, files: &[FileRow]) -> Result<()>;
+    /// Starts an attempt with these files and models; one of the same run that came before is ended.
+    async fn start(&self, job: &Job, files: &[FileRow], models: &[Artifact]) -> Result<()>;
 
     /// What is known of an attempt.
     async fn observe(&self, run: &str, attempt: u32) -> Result<Observation>;

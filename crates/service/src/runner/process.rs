@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use super::{Observation, Runner};
 use crate::database::FileRow;
 use crate::error::{Error, Kind, Result};
-use crate::request::data_path;
+use crate::request::{data_path, model_path};
 use crate::storage::{Storage, on_disk};
 use crate::wire::Artifact;
 use crate::worker::{Job, Line, RunFolder};
@@ -121,7 +121,7 @@ impl ProcessRunner {
 
 #[async_trait]
 impl Runner for ProcessRunner {
-    async fn start(&self, job: &Job, files: &[FileRow]) -> Result<()> {
+    async fn start(&self, job: &Job, files: &[FileRow], models: &[Artifact]) -> Result<()> {
         let folder = self.folder(&job.run);
         // From here on a worker of an earlier attempt that has not begun stops by itself: the job is not its own.
         let text = serde_json::to_vec_pretty(job).map_err(|error| Error::Internal(error.to_string()))?;
@@ -140,6 +140,9 @@ impl Runner for ProcessRunner {
                 tokio::fs::create_dir_all(parent).await.map_err(Error::io("create", parent))?;
                 self.storage.bring(&file.id, &path).await?;
             }
+        }
+        for artifact in models {
+            self.storage.bring_artifact(artifact, &folder.path().join(model_path(&artifact.run))).await?;
         }
         let stderr = folder.attempt(job.attempt).join("stderr.log");
         let stderr = File::create(&stderr).map_err(Error::io("create", &stderr))?;
@@ -235,7 +238,7 @@ impl Runner for ProcessRunner {
         self.children.lock().await.remove(run);
         let folder = self.folder(run);
         let remove = if keep_checkpoint {
-            vec![folder.data(), folder.path().join("attempts"), folder.job()]
+            vec![folder.data(), folder.models(), folder.path().join("attempts"), folder.job()]
         } else {
             vec![folder.path().to_owned()]
         };
