@@ -210,3 +210,106 @@ mod hardware {
         super::pairs(lows.1, highs.1, last);
     }
 }
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    #![allow(clippy::print_stderr, reason = "why a test was left out")]
+
+    use super::*;
+
+    /// Whether there is anything to compare; says so if not.
+    fn instruction() -> bool {
+        if !has_bf16() {
+            eprintln!("skipped: this processor has no AVX-512 BF16");
+        }
+        has_bf16()
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn hardware_tile(left: &[u32], right: &[u32]) -> [[f32; COLUMNS]; ROWS] {
+        // SAFETY: this function has the features of the tile.
+        unsafe { hardware::tile(left, right) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn hardware_neighbours(from: &[f32], to: &mut [u32]) {
+        hardware::neighbours(from, to);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn hardware_pairs(low: &[f32], high: &[f32], to: &mut [u32]) {
+        hardware::pairs(low, high, to);
+    }
+
+    fn pack(count: usize, seed: usize, number: impl Fn(usize) -> f32) -> Vec<u32> {
+        let number = |i: usize| number((i * 7919 + seed * 104_729) % 1009);
+        (0..count).map(|i| pair(number(2 * i), number(2 * i + 1))).collect()
+    }
+
+    /// Compares both tiles, element by element, with what they may differ by: a factor of the sum of magnitudes.
+    fn compare(inner: usize, number: impl Fn(usize) -> f32 + Copy, factor: f64) {
+        let (left, right) = (pack(inner * ROWS, 1, number), pack(inner * COLUMNS, 2, number));
+        // SAFETY: the tests run this only where the processor has AVX-512 BF16.
+        let (got, expected) = (unsafe { hardware_tile(&left, &right) }, tile(&left, &right));
+        let magnitudes = |x: &[u32]| x.iter().map(|x| x & 0x7fff_7fff).collect::<Vec<_>>();
+        let most = tile(&magnitudes(&left), &magnitudes(&right));
+        for (row, column) in (0..ROWS).flat_map(|row| (0..COLUMNS).map(move |column| (row, column))) {
+            let (got, expected) = (got[row][column], expected[row][column]);
+            let off = (f64::from(got) - f64::from(expected)).abs();
+            let allowed = factor * f64::from(most[row][column]);
+            assert!(off <= allowed, "{inner} [{row}][{column}]: {got:e}, not {expected:e}: {off:e} > {allowed:e}");
+        }
+    }
+
+    /// Sums of small whole numbers are exact in any order: the same bits.
+    #[test]
+    fn the_instruction_sums_whole_numbers_exactly() {
+        if instruction() {
+            // 2 * 130 products of at most 127 * 127 stay below 2^24.
+            for inner in [0, 1, 2, 7, 130] {
+                compare(inner, |i| (i % 255) as f32 - 127.0, 0.0);
+            }
+        }
+    }
+
+    /// Products of two bf16 numbers are exact in f32, so each of the `2 inner` additions rounds by at most 2^-24 of the
+    /// sum of magnitudes, on either side and in any order; a hundredth more covers the terms of second order.
+    #[test]
+    fn the_instruction_sums_as_precisely_as_plain_additions() {
+        if instruction() {
+            for inner in [1, 2, 7, 130, 448] {
+                compare(inner, |i| (i as f32 - 504.3) / 77.7, 2.0 * 2.0 * inner as f64 * 2f64.powi(-24) * 1.01);
+            }
+        }
+    }
+
+    /// Rounding gives the same bits, whole lines and rests; only a subnormal number becomes zero with its sign.
+    #[test]
+    fn the_instruction_rounds_to_the_same_bits() {
+        if !instruction() {
+            return;
+        }
+        let ties =
+            [0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x3f80_7fff, 0x7f7f_8000, 0xff7f_ffff, 0x0080_0000, 0x8000_0000];
+        let odd = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -1.0 / 3.0, 0.0].map(f32::to_bits);
+        let numbers: Vec<f32> = ties.into_iter().chain(odd).cycle().take(101).map(f32::from_bits).collect();
+        for count in 0..=numbers.len() {
+            let from = &numbers[..count];
+            let (mut got, mut expected) = (vec![1; count.div_ceil(2)], vec![2; count.div_ceil(2)]);
+            // SAFETY: `instruction` has checked that this processor has the enabled features.
+            unsafe { hardware_neighbours(from, &mut got) };
+            neighbours(from, &mut expected);
+            assert_eq!(got, expected, "{count} neighbours");
+            let (high, mut got, mut expected) = (&numbers[numbers.len() - count..], vec![1; count], vec![2; count]);
+            // SAFETY: as above.
+            unsafe { hardware_pairs(from, high, &mut got) };
+            pairs(from, high, &mut expected);
+            assert_eq!(got, expected, "{count} pairs");
+        }
+        let (mut got, tiny) = ([1; 16], [-f32::from_bits(0x7f_0000); 32]);
+        // SAFETY: as above.
+        unsafe { hardware_neighbours(&tiny, &mut got) };
+        assert_eq!(got, [0x8000_8000; 16]);
+    }
+}
