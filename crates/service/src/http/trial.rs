@@ -52,8 +52,8 @@ pub(super) async fn search(
 ) -> Result<Json<Found>> {
     let key = caller.needs(Scope::Run)?;
     let service = &shared.service;
-    let search = checked(body.value)?;
     let run = service.database.run(&key.owner, &run).await?;
+    let search = checked(body.value)?;
     let artifact = find(&shared, &run).await?;
     let files = service.database.run_files(&run.id).await?;
     Ok(Json(service.inquiries.search(&artifact, &run.spec, &files, search).await?))

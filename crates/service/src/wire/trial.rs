@@ -119,7 +119,6 @@ pub struct SpecField {
     #[serde(rename = "type")]
     pub kind: String,
     /// Its default, where it has one.
-    #[cfg_attr(feature = "server", schema(value_type = Option<Object>))]
     pub default: Option<Value>,
     /// What it means.
     pub description: String,
