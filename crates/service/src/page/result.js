@@ -10,7 +10,7 @@ const MAIN = ["mrr", "recall", "ndcg", "spearman", "pearson"];
 const VERDICTS = {
   improved: ["good", "The model got better"],
   worse: ["bad", "The model got worse"],
-  no_measurable_difference: ["", "No measurable difference"],
+  no_measurable_difference: ["", "No clear change"],
 };
 
 /** Hits of a search. */

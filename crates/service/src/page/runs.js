@@ -68,7 +68,8 @@ export async function compare(main, { signal }, ids) {
     return { run, report };
   }));
   if (signal.aborted) return;
-  const heads = own.map(({ run }) => h("a", { href: `#/runs/${run.id}` }, run.name));
+  // Made for each table: a link stands in one place only.
+  const heads = () => own.map(({ run }) => h("a", { href: `#/runs/${run.id}` }, run.name));
   const row = (name, cells) => h("tr", {}, h("th", { scope: "row" }, name), cells.map((content) => h("td", {}, content)));
   const names = [...new Set(own.flatMap(({ report }) => Object.keys(report?.metrics?.finetuned ?? report?.correlation?.finetuned ?? {})))];
   const value = (report, side, name) => report?.metrics?.[side]?.[name] ?? report?.correlation?.[side]?.[name];
@@ -85,14 +86,14 @@ export async function compare(main, { signal }, ids) {
   put(main, h("h1", { tabindex: "-1" }, "Runs side by side"),
     h("section", { class: "card", "aria-labelledby": "results" }, h("h2", { id: "results" }, "What came of them"),
       h("p", { class: "soft" }, "After training, and the change from before. Numbers compare only where the same data was measured."),
-      table("What came of the runs", ["", ...heads], [
+      table("What came of the runs", ["", ...heads()], [
         row("Status", own.map(({ run }) => badge(run))),
         ...results,
         row("Measured on", own.map(({ report }) => h("small", {}, report?.evaluated_on ?? "nothing"))),
         row("Time", own.map(({ run }) => took(run))),
       ])),
     h("section", { class: "card", "aria-labelledby": "fields" }, h("h2", { id: "fields" }, "Where they differ"),
-      differing.length === 0 ? h("p", {}, "All of them were asked for in the same way.") : table("Fields that differ", ["", ...heads], differing.map((field) => row(h("code", {}, field), own.map(({ run }) => text(run.spec[field])))))),
+      differing.length === 0 ? h("p", {}, "All of them were asked for in the same way.") : table("Fields that differ", ["", ...heads()], differing.map((field) => row(h("code", {}, field), own.map(({ run }) => text(run.spec[field])))))),
     h("p", {}, h("a", { href: "#/" }, "All runs")));
   say("The runs are shown side by side");
 }

@@ -210,7 +210,7 @@ try {
   await look("runs");
   await page.getByRole("button", { name: "Compare" }).click();
   await page.getByRole("region", { name: "Fields that differ" }).waitFor();
-  assert.match(await page.getByRole("region", { name: "What came of the runs" }).innerText(), /Mean reciprocal rank/);
+  assert.match(await page.getByRole("region", { name: "What came of the runs" }).innerText(), /packages\s+emoji[^]*Mean reciprocal rank/);
   await look("compare");
   said("two runs side by side");
 
