@@ -9,20 +9,21 @@
 //! 6. `error`: everything that goes wrong, as a status, a code, a field and what to do
 //! 7. `settings`: a file and the environment
 //! 8. `key`: bearer keys, shown once and stored as a keyed hash
-//! 9. `database`: the truth: rows and transactions
-//! 10. `storage`: files, artifacts
-//! 11. `request`: is what was asked for something that may run here?
-//! 12. `runner`: how a run is run: a process
-//! 13. `inquiry`: questions to processes that live as long as somebody asks, under limits
-//! 14. `feed`: who waits for a run's events hears that there are some
-//! 15. `queue`: who runs next and why others wait
-//! 16. `service`: what every part of a server shares
-//! 17. `retention`: what is old makes room
-//! 18. `supervisor`: one run from its claim to its final state
-//! 19. `dispatcher`: desired state to running workers, again and again
-//! 20. `http`: routes
-//! 21. `connections`: plain or TLS, with so much patience
-//! 22. `server`: start, check, shut down
+//! 9. `openid`: signing in at a provider
+//! 10. `database`: the truth: rows and transactions
+//! 11. `storage`: files, artifacts
+//! 12. `request`: is what was asked for something that may run here?
+//! 13. `runner`: how a run is run: a process
+//! 14. `inquiry`: questions to processes that live as long as somebody asks, under limits
+//! 15. `feed`: who waits for a run's events hears that there are some
+//! 16. `queue`: who runs next and why others wait
+//! 17. `service`: what every part of a server shares
+//! 18. `retention`: what is old makes room
+//! 19. `supervisor`: one run from its claim to its final state
+//! 20. `dispatcher`: desired state to running workers, again and again
+//! 21. `http`: routes
+//! 22. `connections`: plain or TLS, with so much patience
+//! 23. `server`: start, check, shut down
 //!
 //! Without the feature `server` only the first five are built, and nothing asynchronous.
 
@@ -37,6 +38,8 @@ pub mod error;
 pub mod settings;
 #[cfg(feature = "server")]
 pub(crate) mod key;
+#[cfg(feature = "server")]
+pub(crate) mod openid;
 #[cfg(feature = "server")]
 pub(crate) mod database;
 #[cfg(feature = "server")]

@@ -104,6 +104,10 @@ pub fn check(settings: Settings, binary: PathBuf) -> Result<Vec<String>> {
         if certificate(&service.settings).await?.is_some() {
             works.push("TLS: certificate and key belong together".into());
         }
+        if let Some(openid) = &service.openid {
+            openid.discover().await?;
+            works.push("OpenID Connect: the provider answers".into());
+        }
         bind(listen).await?;
         works.push(format!("address: {listen}"));
         service.database.close().await;

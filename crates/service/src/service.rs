@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::inquiry::Inquiries;
 use crate::key::Pepper;
+use crate::openid::OpenId;
 use crate::runner::Runner;
 use crate::runner::process::ProcessRunner;
 use crate::settings::Settings;
@@ -24,6 +25,8 @@ pub(crate) struct Service {
     pub(crate) runner: Arc<dyn Runner>,
     pub(crate) inquiries: Inquiries,
     pub(crate) pepper: Pepper,
+    /// Where people sign in without a key, if anywhere.
+    pub(crate) openid: Option<OpenId>,
     pub(crate) feed: Feed,
     /// Something has changed that the dispatcher should look at.
     pub(crate) wake: Notify,
@@ -52,6 +55,7 @@ impl Service {
             runner,
             inquiries,
             pepper: Pepper::open(&data.join("pepper"))?,
+            openid: OpenId::new(&settings)?,
             feed: Feed::default(),
             wake: Notify::new(),
             draining: CancellationToken::new(),

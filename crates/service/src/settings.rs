@@ -17,6 +17,8 @@ const PREFIX: &str = "FINETUNER_SERVER_";
 pub struct Settings {
     /// Where to listen. Default `127.0.0.1:7700`, which only this machine reaches; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where browsers find the server, as in `https://finetuner.example.com`. Default: where they ask for it.
+    pub address: String,
     /// The folder for everything that is not put elsewhere. Default `finetuner-data`.
     pub data: PathBuf,
     /// `sqlite://…` or `postgres://…`. Default: SQLite in `data`.
@@ -65,6 +67,16 @@ pub struct Settings {
     pub keep_days: u32,
     /// Bytes of artifacts and files beyond which those longest out of use are removed; 0: any number. Default 0.
     pub keep_bytes: u64,
+    /// An OpenID Connect provider at which people sign in, as in `https://accounts.example.com`. Default: none.
+    pub openid_issuer: String,
+    /// The name that this server has at the provider.
+    pub openid_client: String,
+    /// The secret that belongs to it, where the provider gave one.
+    pub openid_secret: Secret,
+    /// What the provider tells people apart by: `email`, which it must have verified, or `sub`. Default `email`.
+    pub openid_claim: String,
+    /// Who may sign in, separated by commas: `ann@example.com`, all of `@example.com`, `*` for everybody the provider knows.
+    pub openid_members: String,
     /// The log: `text` or `json`. Default `text`.
     pub log: String,
 }
@@ -73,6 +85,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            address: String::new(),
             data: PathBuf::from("finetuner-data"),
             database: Secret(String::new()),
             storage: String::new(),
@@ -96,6 +109,11 @@ impl Default for Settings {
             waiting_runs_per_key: 100,
             keep_days: 0,
             keep_bytes: 0,
+            openid_issuer: String::new(),
+            openid_client: String::new(),
+            openid_secret: Secret(String::new()),
+            openid_claim: "email".into(),
+            openid_members: String::new(),
             log: "text".into(),
         }
     }
@@ -178,6 +196,31 @@ impl Settings {
                 self.listen
             )));
         }
+        self.check_openid()
+    }
+
+    fn check_openid(&self) -> Result<()> {
+        if !["email", "sub"].contains(&self.openid_claim.as_str()) {
+            let got = &self.openid_claim;
+            return Err(Error::Settings(format!("`openid_claim`: expected `email` or `sub`, got `{got}`")));
+        }
+        check_address("address", &self.address)?;
+        check_address("openid_issuer", &self.openid_issuer)?;
+        let fields = [
+            ("openid_issuer", &self.openid_issuer),
+            ("openid_client", &self.openid_client),
+            ("openid_members", &self.openid_members),
+        ];
+        if self.openid_secret.0.is_empty() && fields.iter().all(|(_, value)| value.is_empty()) {
+            return Ok(());
+        }
+        for (name, value) in fields.into_iter().chain([("address", &self.address)]) {
+            if value.trim().is_empty() {
+                return Err(Error::Settings(format!(
+                    "`{name}`: needed to sign people in at an OpenID Connect provider"
+                )));
+            }
+        }
         Ok(())
     }
 
@@ -194,6 +237,18 @@ impl Settings {
             cpus => cpus,
         }
     }
+}
+
+/// What goes over other machines goes encrypted.
+fn check_address(name: &str, address: &str) -> Result<()> {
+    let here = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+    let here = here
+        .iter()
+        .any(|start| address.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])));
+    if address.is_empty() || address.starts_with("https://") || here {
+        return Ok(());
+    }
+    Err(Error::Settings(format!("`{name}`: expected an address that begins with `https://`, got `{address}`")))
 }
 
 /// A text that does not show itself.
@@ -237,6 +292,9 @@ mod tests {
             ("runs = 0", ("A", "1"), "`runs`: expected 1 or more"),
             ("tls_key = \"key.pem\"", ("A", "1"), "expected both or neither"),
             ("", ("FINETUNER_SERVER_INSECURE", "yes"), "FINETUNER_SERVER_INSECURE: expected true or false, got `yes`"),
+            ("openid_client = \"a\"", ("A", "1"), "`openid_issuer`: needed to sign people in"),
+            ("openid_claim = \"name\"", ("A", "1"), "`openid_claim`: expected `email` or `sub`, got `name`"),
+            ("address = \"http://127.0.0.1.evil.net\"", ("A", "1"), "`address`: expected an address that begins with"),
             ("listen = \"0.0.0.0:80\"", ("A", "1"), "without TLS so is every key"),
             ("", ("FINETUNER_SERVER_RUNS", "many"), "FINETUNER_SERVER_RUNS: expected a whole number, got `many`"),
         ] {

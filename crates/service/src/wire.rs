@@ -304,6 +304,14 @@ pub struct CreatedKey {
     pub token: String,
 }
 
+/// How somebody may sign in, beside a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct Ways {
+    /// At an OpenID Connect provider: `/login/openid` leads there.
+    pub openid: bool,
+}
+
 /// A login that waits for somebody to approve it, as RFC 8628 names its parts.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]

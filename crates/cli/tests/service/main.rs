@@ -12,6 +12,7 @@ mod inspections;
 mod kills;
 mod lifecycle;
 mod limits;
+mod openid;
 mod page;
 mod requests;
 mod retention;

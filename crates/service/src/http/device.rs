@@ -2,14 +2,15 @@
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use rand::{Rng, RngCore};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Shared;
 use super::answer::Query;
+use super::html::{escape, html};
 use crate::database::Polled;
 use crate::error::{Error, Kind, Result};
 use crate::key::hexadecimal;
@@ -39,11 +40,15 @@ pub(super) async fn begin(State(shared): State<Shared>, headers: HeaderMap) -> R
     let user_code: String = letters[..4].iter().chain(&['-']).chain(&letters[4..]).collect();
     let service = &shared.service;
     service.database.add_device(&service.pepper.hash(&device_code)?, &user_code, LIFETIME).await?;
-    // The page is where the program found this server, through whatever proxy.
+    let settings = &service.settings;
+    // The page is where the settings say, else where the program found this server, through whatever proxy.
     let given = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let ours = if shared.service.settings.tls().is_some() { "https" } else { "http" };
+    let ours = if settings.tls().is_some() { "https" } else { "http" };
     let scheme = given("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or(ours);
-    let verification_uri = format!("{scheme}://{}/activate", given("host").unwrap_or("localhost"));
+    let verification_uri = match settings.address.trim_end_matches('/') {
+        "" => format!("{scheme}://{}/activate", given("host").unwrap_or("localhost")),
+        address => format!("{address}/activate"),
+    };
     let login = DeviceLogin {
         verification_uri_complete: format!("{verification_uri}?user_code={user_code}"),
         verification_uri,
@@ -96,7 +101,7 @@ pub(super) async fn token(
 /// The code, where the address has it.
 #[derive(Deserialize)]
 pub(super) struct Code {
-    user_code: Option<String>,
+    pub(super) user_code: Option<String>,
 }
 
 /// What a person decides.
@@ -108,8 +113,20 @@ pub(super) struct Decided {
 }
 
 /// The page on which a login is approved.
-pub(super) async fn page(Query(code): Query<Code>) -> Response {
-    let code = escape(&code.user_code.unwrap_or_default());
+pub(super) async fn page(State(shared): State<Shared>, Query(code): Query<Code>) -> Response {
+    let code = code.user_code.unwrap_or_default();
+    let mut key = "<p><label>Your key <input name=\"key\" type=\"password\" required autocomplete=\"off\"></label></p>"
+        .to_owned();
+    if shared.service.openid.is_some() {
+        let code: String = code.chars().filter(|letter| letter.is_ascii_alphabetic() || *letter == '-').collect();
+        key += &format!("<p><a href=\"/login/openid?user_code={code}\">Sign in with your organisation</a> instead</p>");
+    }
+    approval(&code, &key)
+}
+
+/// The form on which a login is approved, by whoever these fields show.
+pub(super) fn approval(code: &str, key: &str) -> Response {
+    let code = escape(code);
     html(
         StatusCode::OK,
         &format!(
@@ -118,7 +135,7 @@ pub(super) async fn page(Query(code): Query<Code>) -> Response {
              yourself and it shows this code.</p>\n\
              <form class=\"card\" method=\"post\" action=\"/activate\">\n\
              <p><label>Code <input name=\"user_code\" value=\"{code}\" required autocomplete=\"off\"></label></p>\n\
-             <p><label>Your key <input name=\"key\" type=\"password\" required autocomplete=\"off\"></label></p>\n\
+             {key}\n\
              <p><button class=\"primary\" name=\"decision\" value=\"approve\">Approve</button> \
              <button name=\"decision\" value=\"deny\">Deny</button></p>\n\
              </form>"
@@ -144,37 +161,4 @@ pub(super) async fn decide(
     }
     let text = if approved { "<h1>Approved</h1>" } else { "<h1>Denied</h1>" };
     Ok(html(StatusCode::OK, &format!("{text}\n<p>You can close this page.</p>")))
-}
-
-/// A page that loads nothing but how it looks, runs nothing, and can be put into no other.
-fn html(status: StatusCode, body: &str) -> Response {
-    let page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Finetuner</title>\n\
-         <link rel=\"icon\" href=\"/page/icon.svg\">\n<link rel=\"stylesheet\" href=\"/page/style.css\">\n\
-         <main class=\"signin\">\n{body}\n</main>\n</html>\n"
-    );
-    let mut response = (status, Html(page)).into_response();
-    for (name, value) in [
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'",
-        ),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-/// A text as the value of an attribute.
-fn escape(text: &str) -> String {
-    text.chars()
-        .map(|letter| match letter {
-            '&' | '<' | '>' | '"' | '\'' => format!("&#{};", u32::from(letter)),
-            letter => letter.to_string(),
-        })
-        .collect()
 }

@@ -8,9 +8,11 @@ mod device;
 mod events;
 mod experiments;
 mod files;
+mod html;
 mod inspections;
 mod keys;
 mod limits;
+mod openid;
 mod operate;
 mod page;
 mod runs;
@@ -31,6 +33,7 @@ use utoipa_axum::routes;
 
 use self::limits::Limiter;
 use self::operate::Requests;
+use crate::openid::CALLBACK;
 use crate::service::Service;
 use crate::wire::Page;
 
@@ -95,6 +98,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::revoke))
         .routes(routes!(device::begin))
         .routes(routes!(device::token))
+        .routes(routes!(openid::ways))
         .routes(routes!(operate::healthy))
         .routes(routes!(operate::ready))
         .routes(routes!(operate::metrics))
@@ -120,6 +124,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
     router
         .merge(page::router())
         .route("/activate", axum::routing::get(device::page).post(device::decide))
+        .route("/login/openid", axum::routing::get(openid::leave))
+        .route(CALLBACK, axum::routing::get(openid::come_back))
         .route("/openapi.json", axum::routing::get(move || openapi(description.clone())))
         .fallback(answer::no_such_route)
         .method_not_allowed_fallback(answer::no_such_method)

@@ -30,7 +30,7 @@ macro_rules! assets {
 }
 
 /// Every file; the first one is the page itself.
-const ASSETS: [Asset; 14] = assets![
+const ASSETS: [Asset; 15] = assets![
     HTML "index.html",
     CSS "style.css",
     ICON "icon.svg",
@@ -41,6 +41,7 @@ const ASSETS: [Asset; 14] = assets![
     SCRIPT "chart.js",
     SCRIPT "words.js",
     SCRIPT "signin.js",
+    SCRIPT "signedin.js",
     SCRIPT "new.js",
     SCRIPT "runs.js",
     SCRIPT "run.js",
