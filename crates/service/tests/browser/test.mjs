@@ -158,9 +158,9 @@ try {
   assert.match(verdict, /mRR|better|difference|worse/);
   assert.match(await page.locator('[aria-label="Before and after"]').innerText(), /Mean reciprocal rank[\s\S]*0\.\d+ to [01]\.\d+/);
   await page.getByRole("heading", { name: "Sample queries" }).waitFor();
-  assert((await page.locator(".sample").count()) > 2);
+  await page.locator(".sample").nth(2).waitFor();
   await page.locator("#charts figure:first-child summary").click();
-  assert((await page.locator("#charts figure:first-child tbody tr").count()) > 4);
+  await page.locator("#charts figure:first-child tbody tr").nth(4).waitFor();
   await page.locator("#charts figure:first-child summary").click();
   await page.getByLabel("Search with both models").fill("draw pictures");
   await page.keyboard.press("Enter");
