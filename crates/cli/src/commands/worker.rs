@@ -29,6 +29,10 @@ const ANOTHER: u8 = 75;
 /// A server that looks whether the lock is free holds it for a moment.
 const LOCKING: Duration = Duration::from_secs(5);
 
+/// How much a worker lets others go first, of 19.
+#[cfg(unix)]
+const NICENESS: i32 = 10;
+
 /// Between two events of progress in one phase.
 const PACE: Duration = Duration::from_millis(500);
 
@@ -46,6 +50,7 @@ pub(crate) struct Arguments {
 
 /// Trains, resuming what an earlier attempt has left.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    give_way();
     let attempt = arguments.attempt;
     let folder = RunFolder::new(arguments.job.parent().unwrap_or(Path::new(".")));
     let Some(_lock) = lock(&folder.lock(attempt))? else { return Ok(ExitCode::from(ANOTHER)) };
@@ -66,6 +71,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let text = serde_json::to_vec(&outcome)?;
     write_file(&folder.outcome(attempt), |out| out.write_all(&text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lets other processes go first, above all the server, which has somebody waiting for each of its answers. Threads that come
+/// later inherit it.
+fn give_way() {
+    // A worker without it works all the same.
+    #[cfg(unix)]
+    let _ = rustix::process::nice(NICENESS);
 }
 
 /// Goes on from wherever the attempt before was killed.

@@ -21,6 +21,14 @@ fn a_cancelled_run_saves_a_checkpoint_and_stays_cancelled() {
     let mut server = Server::start();
     let run = server.submit("long", json!({"epochs": 400}));
     is_training(&server, "long");
+    #[cfg(target_os = "linux")]
+    for worker in server.workers(&run.id) {
+        for thread in std::fs::read_dir(format!("/proc/{worker}/task")).unwrap() {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            let niceness = stat.rsplit(')').next().unwrap().split_whitespace().nth(16);
+            assert_eq!(niceness, Some("10"), "the server goes first: {stat}");
+        }
+    }
     server.succeed(&format!("login {} --token {}", server.address, server.token));
     server.succeed("cancel long");
     let events = follow(&server.client(), &run.id);
