@@ -41,7 +41,7 @@ pub enum Cpu {
     F32,
     /// Operands of the products of linear layers and their gradients are rounded to bf16, to nearest, ties to even, and
     /// summed in f32; tensors, attention, norms, losses and updates stay f32. Faster than [`Cpu::F32`] only where
-    /// [`crate::has_bf16`]; elsewhere the same numbers come slowly.
+    /// [`crate::has_bf16`]; elsewhere the same sums come slowly, added in another order.
     Bf16,
 }
 
