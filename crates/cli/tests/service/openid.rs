@@ -192,6 +192,7 @@ fn who_signs_in_at_the_provider_gets_a_key_of_their_own() {
     assert_eq!(server.send_as("", "GET", "/v1/login", &[], &[]).json(), json!({"openid": true}));
     let page = provider.sign_in(&server, "", json!({}), |_| {});
     assert_eq!(page.status, 200, "{page:?}");
+    assert!(page.header("content-security-policy").ends_with("; script-src 'self'"), "{page:?}");
     let key = key_in(&page.body).unwrap();
     let current = server.send_as(key, "GET", "/v1/keys/current", &[], &[]).json();
     assert_eq!((&current["owner"], &current["scope"]), (&json!("openid:ann@example.org"), &json!("run")));
@@ -247,6 +248,7 @@ fn a_program_is_let_in_by_who_signs_in() {
     assert!(page.contains(&format!("href=\"/login/openid?user_code={code}\"")), "{page}");
     let page = provider.sign_in(&server, code, json!({}), |_| {});
     assert!(page.body.contains(&format!("value=\"{code}\"")) && page.body.contains("Signed in as ann@"), "{page:?}");
+    assert!(!page.header("content-security-policy").contains("script-src"), "a form needs none: {page:?}");
     let approval = format!("user_code={code}&key={}&decision=approve", key_in(&page.body).unwrap());
     assert_eq!(server.send_as("", "POST", "/activate", &form, approval.as_bytes()).status, 200);
     let asked = format!(

@@ -3,7 +3,9 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-/// A page that loads nothing but how it looks, runs nothing but scripts of this server, and can be put into no other.
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'";
+
+/// A page that loads nothing but how it looks, runs nothing, and can be put into no other.
 pub(super) fn html(status: StatusCode, body: &str) -> Response {
     let page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
@@ -13,16 +15,21 @@ pub(super) fn html(status: StatusCode, body: &str) -> Response {
     );
     let mut response = (status, Html(page)).into_response();
     for (name, value) in [
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; form-action 'self'; \
-             frame-ancestors 'none'",
-        ),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The same, but scripts of this server run.
+pub(super) fn html_with_scripts(status: StatusCode, body: &str) -> Response {
+    let mut response = html(status, body);
+    if let Ok(policy) = HeaderValue::try_from(format!("{POLICY}; script-src 'self'")) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     response
 }

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::Shared;
 use super::answer::Query;
 use super::device::{Code, approval};
-use super::html::{escape, html};
+use super::html::{escape, html, html_with_scripts};
 use crate::error::{Error, Kind, Result};
 use crate::openid::{Attempt, OpenId};
 use crate::wire::{ErrorBody, NewKey, Scope, Ways};
@@ -38,20 +38,15 @@ pub(super) async fn ways(State(shared): State<Shared>) -> Json<Ways> {
 
 /// Sends a browser to the provider. With the code of a program that logs in, its page comes afterwards.
 pub(super) async fn leave(State(shared): State<Shared>, Query(code): Query<Code>) -> Response {
-    match provider(&shared) {
-        Ok(openid) => match openid.leave().await {
-            Ok((address, attempt)) => {
-                let code = code.user_code.unwrap_or_default();
-                let code =
-                    if code.chars().all(|letter| letter.is_ascii_alphabetic() || letter == '-') { &*code } else { "" };
-                let Attempt { state, nonce, verifier } = attempt;
-                let cookie = cookie(&shared, &format!("{state}.{nonce}.{verifier}.{code}"), LIFETIME);
-                (cookie, [(header::CACHE_CONTROL, "no-store")], Redirect::to(&address)).into_response()
-            }
-            Err(error) => sorry(&error),
-        },
-        Err(error) => sorry(&error),
-    }
+    send(&shared, code).await.unwrap_or_else(|error| sorry(&error))
+}
+
+async fn send(shared: &Shared, code: Code) -> Result<Response> {
+    let (address, Attempt { state, nonce, verifier }) = provider(shared)?.leave().await?;
+    let code = code.user_code.unwrap_or_default();
+    let code = if code.chars().all(|letter| letter.is_ascii_alphabetic() || letter == '-') { &*code } else { "" };
+    let cookie = cookie(shared, &format!("{state}.{nonce}.{verifier}.{code}"), LIFETIME);
+    Ok((cookie, [(header::CACHE_CONTROL, "no-store")], Redirect::to(&address)).into_response())
 }
 
 /// What a provider sends a browser back with.
@@ -64,10 +59,7 @@ pub(super) struct Back {
 
 /// Takes somebody who comes back from the provider.
 pub(super) async fn come_back(State(shared): State<Shared>, headers: HeaderMap, Query(back): Query<Back>) -> Response {
-    let response = match enter(&shared, &headers, back).await {
-        Ok(response) => response,
-        Err(error) => sorry(&error),
-    };
+    let response = enter(&shared, &headers, back).await.unwrap_or_else(|error| sorry(&error));
     // Once: the next attempt has another one.
     (cookie(&shared, "", 0), response).into_response()
 }
@@ -112,7 +104,7 @@ async fn enter(shared: &Shared, headers: &HeaderMap, back: Back) -> Result<Respo
         "<h1>Signed in</h1>\n<p data-key=\"{token}\"><a href=\"/\">Go on</a></p>\n\
          <script type=\"module\" src=\"/page/signedin.js\"></script>"
     );
-    Ok(html(StatusCode::OK, &body))
+    Ok(html_with_scripts(StatusCode::OK, &body))
 }
 
 fn provider(shared: &Shared) -> Result<&OpenId> {
