@@ -8,14 +8,19 @@ Starts the server itself, in a temporary folder. Needs nothing but Python.
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import pathlib
+import re
+import selectors
 import signal
+import socket
 import statistics
 import subprocess
 import tempfile
 import time
 
+EVENT = re.compile(rb"id: (\d+)\nevent: ")
 SPEC = {"model": "mini", "kind": "labelled", "epochs": 100000, "batch_size": 16, "threads": 1, "val_split": 0.2, "canary": False}
 
 
@@ -76,24 +81,33 @@ async def submit(server, rows):
     return file["id"], run["id"]
 
 
-async def follow(server, run, after, until, seen):
-    reader, writer = await asyncio.open_connection(server.host, server.port)
+def follow(server, run, after, streams, opened, enough, heard):
+    """Follows a run `streams` times until it is enough. A process of its own: who asks should wait for the server, not for this."""
     fields = f"host: x\r\nauthorization: Bearer {server.token}\r\naccept: text/event-stream\r\nlast-event-id: {after}\r\n"
-    writer.write(f"GET /v1/runs/{run}/events HTTP/1.1\r\n{fields}\r\n".encode())
-    status, _ = await head(reader)
-    assert status == 200, status
-    last = after
-    while time.perf_counter() < until:
-        try:
-            line = await asyncio.wait_for(reader.readline(), max(0.01, until - time.perf_counter()))
-        except TimeoutError:
-            break
-        if line.startswith(b"id: "):
-            number = int(line[4:])
-            assert number == last + 1, f"event {number} after {last}"
-            last = number
-    seen.append(last - after)
-    writer.close()
+    selector, slowest, began = selectors.DefaultSelector(), 0, time.perf_counter()
+    for _ in range(streams):
+        asked = time.perf_counter()
+        stream = socket.create_connection((server.host, server.port))
+        stream.sendall(f"GET /v1/runs/{run}/events HTTP/1.1\r\n{fields}\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += stream.recv(1 << 16)
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        slowest = max(slowest, time.perf_counter() - asked)
+        stream.setblocking(False)
+        selector.register(stream, selectors.EVENT_READ, [answer, after])
+    opened.send((time.perf_counter() - began, slowest))
+    while not enough.is_set():
+        for key, _ in selector.select(0.1):
+            text = key.data[0] + key.fileobj.recv(1 << 16)
+            end = 0
+            for event in EVENT.finditer(text):
+                number, end = int(event[1]), event.end()
+                assert number == key.data[1] + 1, f"event {number} after {key.data[1]}"
+                key.data[1] = number
+            key.data[0] = text[max(end, len(text) - 64) :]
+    counts = [key.data[1] - after for key in selector.get_map().values()]
+    heard.send((min(counts), max(counts)))
 
 
 async def one(server, pool, method, path, body, took, failed):
@@ -111,9 +125,13 @@ async def load(server, streams, rate, seconds):
     connection = Connection(server)
     _, page = await connection.ask("GET", f"/v1/runs/{run}/events?limit=100")
     after = page["data"][-1]["sequence"]
-    until = time.perf_counter() + seconds
-    seen, took, failed, pool = [], [], [], []
-    followers = [asyncio.create_task(follow(server, run, after, until, seen)) for _ in range(streams)]
+    took, failed, pool = [], [], []
+    (opened, tell_opened), (heard, tell_heard), enough = multiprocessing.Pipe(False), multiprocessing.Pipe(False), multiprocessing.Event()
+    followers = multiprocessing.Process(target=follow, args=(server, run, after, streams, tell_opened, enough, tell_heard))
+    followers.start()
+    tell_opened.close(), tell_heard.close()  # so that its end is heard, should it fail
+    opening, slowest = await asyncio.to_thread(opened.recv)
+    print(f"{streams} streams opened one after the other in {opening:.1f} s, the slowest in {1000 * slowest:.1f} ms")
     mix = [
         ("GET", f"/v1/runs/{run}", b""),
         ("GET", "/v1/runs?limit=20", b""),
@@ -126,14 +144,18 @@ async def load(server, streams, rate, seconds):
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(0, began + number / rate - time.perf_counter()))
         requests.append(asyncio.create_task(one(server, pool, *mix[number % len(mix)], took, failed)))
-    await asyncio.gather(*requests, *followers)
+    await asyncio.gather(*requests)
+    took_all = time.perf_counter() - began
+    enough.set()
+    fewest, most = await asyncio.to_thread(heard.recv)
+    followers.join()
     # The first connection has been silent for too long to be kept.
     await Connection(server).ask("POST", f"/v1/runs/{run}/cancel")
     took.sort()
     at = lambda share: 1000 * took[min(len(took) - 1, int(share * len(took)))]
-    print(f"{len(took)} requests, {len(took) / (time.perf_counter() - began):.0f} a second, {len(failed)} failed {failed[:3]}")
+    print(f"{len(took)} requests, {len(took) / took_all:.0f} a second, {len(failed)} failed {failed[:3]}")
     print(f"answered in: median {at(0.5):.1f} ms, 99 % within {at(0.99):.1f} ms, slowest {at(1):.1f} ms")
-    print(f"{streams} streams heard {min(seen)} to {max(seen)} events each, no gap; memory {server.memory():.0f} MB")
+    print(f"{streams} streams heard {fewest} to {most} events each, no gap; memory {server.memory():.0f} MB")
 
 
 async def upload(server, gigabytes):

@@ -1,7 +1,7 @@
 //! A zip of data that somebody brought: unpacked without trust in anything that stands in it.
 //!
-//! What a zip may hold: a folder of pictures by class, pictures beside each other, or one table (CSV, JSONL, Parquet) with the
-//! pictures that it names. Only plain files come out of it, below a folder of its own.
+//! What a zip may hold: a folder of pictures by class, pictures beside each other, tar shards, a BEIR folder, or one table
+//! (CSV, JSONL, Parquet) with the pictures that it names. Only plain files come out of it, below a folder of its own.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -36,8 +36,14 @@ const TABLES: [&str; 6] = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet"];
 /// As [`unpack`].
 pub(crate) fn unpack_data(spec: &RunSpec) -> Result<RunSpec> {
     let mut spec = spec.clone();
+    let is_zip = |path: &Path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip"));
     let one = |path: &mut PathBuf| {
-        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip")) {
+        // `data.zip:test` is a split of what is in it.
+        let split =
+            path.to_str().and_then(|text| text.rsplit_once(':')).filter(|(archive, _)| is_zip(Path::new(archive)));
+        if let Some((archive, split)) = split {
+            *path = format!("{}:{split}", unpack(Path::new(archive))?.display()).into();
+        } else if is_zip(path) {
             *path = unpack(path)?;
         }
         Ok::<_, Error>(())
@@ -194,7 +200,7 @@ fn shown(name: &str) -> String {
     name.chars().take(200).map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }
 
-/// What in the folder is the data: the one table, else the pictures.
+/// What in the folder is the data: all of a BEIR folder, the one table, else the pictures.
 fn find(archive: &Path, folder: &Path) -> Result<PathBuf> {
     let mut folder = folder.to_owned();
     for _ in 0..DEPTH {
@@ -207,6 +213,9 @@ fn find(archive: &Path, folder: &Path) -> Result<PathBuf> {
         let is_table =
             |path: &&PathBuf| path.is_file() && ending(path).is_some_and(|own| TABLES.contains(&own.as_str()));
         let tables: Vec<&PathBuf> = entries.iter().filter(is_table).collect();
+        if ["corpus.jsonl", "queries.jsonl"].iter().all(|name| folder.join(name).is_file()) {
+            return Ok(folder);
+        }
         match (&tables[..], &entries[..]) {
             ([table], _) => return Ok((*table).clone()),
             ([], []) => return Err(Error::data(archive, None, "holds no files; pack pictures, or a table with them")),
@@ -266,6 +275,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = unpack(&packed(folder.path(), &[("mine/train.csv", b"x"), ("mine/pictures/2.png", b"y")])).unwrap();
         assert_eq!(data, folder.path().join("data/mine/train.csv"));
+
+        let folder = tempfile::tempdir().unwrap();
+        let beir: [(&str, &[u8]); 3] =
+            [("a/corpus.jsonl", b"x"), ("a/queries.jsonl", b"y"), ("a/qrels/test.tsv", b"z")];
+        assert_eq!(unpack(&packed(folder.path(), &beir)).unwrap(), folder.path().join("data/a"));
+        let spec = RunSpec { train_data: folder.path().join("data.zip:test"), ..RunSpec::default() };
+        assert_eq!(unpack_data(&spec).unwrap().train_data, folder.path().join("data/a:test"));
     }
 
     #[test]

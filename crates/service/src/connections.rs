@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -59,18 +59,84 @@ fn patient<A>(mut server: Server<SocketAddr, A>, patience: Duration) -> Server<S
 
 /// Takes a certificate that has been renewed, without an end.
 async fn renew(config: RustlsConfig, certificate: PathBuf, key: PathBuf) {
-    let written = || [&certificate, &key].map(|path| path.metadata().and_then(|found| found.modified()).ok());
-    let mut known: [Option<SystemTime>; 2] = written();
+    let mut known = written(&certificate, &key);
     loop {
         tokio::time::sleep(LOOK).await;
-        let now = written();
-        if now == known {
-            continue;
+        look(&config, &certificate, &key, &mut known).await;
+    }
+}
+
+/// Takes the certificate if its files have been written since `known`; whatever they hold, connections go on.
+async fn look(config: &RustlsConfig, certificate: &Path, key: &Path, known: &mut [Option<SystemTime>; 2]) {
+    let now = written(certificate, key);
+    if now == *known {
+        return;
+    }
+    *known = now;
+    match config.reload_from_pem_file(certificate, key).await {
+        Ok(()) => info!("the certificate was renewed"),
+        Err(error) => warn!(%error, "cannot read the new certificate; going on with the old one"),
+    }
+}
+
+fn written(certificate: &Path, key: &Path) -> [Option<SystemTime>; 2] {
+    [certificate, key].map(|path| path.metadata().and_then(|found| found.modified()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+
+    /// Whether somebody who trusts only this certificate comes to an understanding with the server.
+    fn trusts(config: &RustlsConfig, certificate: &CertifiedKey<rcgen::KeyPair>) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.cert.der().clone()).unwrap();
+        let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let mut client = ClientConnection::new(client.into(), ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut server = ServerConnection::new(config.get_inner()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            if client.process_new_packets().is_err() {
+                return false;
+            }
         }
-        known = now;
-        match config.reload_from_pem_file(&certificate, &key).await {
-            Ok(()) => info!("the certificate was renewed"),
-            Err(error) => warn!(%error, "cannot read the new certificate; going on with the old one"),
-        }
+        true
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let (path, key) = (folder.path().join("server.pem"), folder.path().join("server.key"));
+        let write = |certificate: &CertifiedKey<rcgen::KeyPair>, hours: u64| {
+            std::fs::write(&path, certificate.cert.pem()).unwrap();
+            std::fs::write(&key, certificate.signing_key.serialize_pem()).unwrap();
+            // Two writes may come within one tick of the file system's clock.
+            let later = SystemTime::now() + Duration::from_secs(3600 * hours);
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        };
+        let [old, new] = [(); 2].map(|()| generate_simple_self_signed(["localhost".into()]).unwrap());
+        write(&old, 1);
+        let config = RustlsConfig::from_pem_file(&path, &key).await.unwrap();
+        let mut known = written(&path, &key);
+        write(&new, 2);
+        assert!(trusts(&config, &old) && !trusts(&config, &new));
+        look(&config, &path, &key, &mut known).await;
+        assert!(trusts(&config, &new) && !trusts(&config, &old));
+        std::fs::write(&key, "half a ke").unwrap();
+        look(&config, &path, &key, &mut known).await;
+        assert!(trusts(&config, &new), "the old one is still there");
+        write(&old, 3);
+        look(&config, &path, &key, &mut known).await;
+        assert!(trusts(&config, &old), "and the next good one is taken");
     }
 }

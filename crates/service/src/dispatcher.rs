@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tracing::error;
+use tracing::{Instrument, error};
 
 use crate::database::{Ending, RunRow, now};
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::queue::{Candidate, Capacity, Decision, decide};
 use crate::service::Service;
 use crate::status::Status;
 use crate::supervisor::Supervisor;
+use crate::telemetry::run_span;
 
 /// How often the rows are looked at when nobody says that they have changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -78,8 +79,9 @@ async fn hold(service: &Arc<Service>, held: &mut HashMap<String, JoinHandle<()>>
     let Some(epoch) = service.database.claim(&run, &service.instance, service.lease()).await? else { return Ok(()) };
     let Some(run) = service.database.any_run(&run.id).await? else { return Ok(()) };
     service.feed.tell(&run.id, run.last_event, &[]);
-    let id = run.id.clone();
-    held.insert(id, tokio::spawn(Supervisor::new(service.clone(), run, epoch).supervise()));
+    let (id, span) = (run.id.clone(), run_span(&run.id));
+    let supervised = Supervisor::new(service.clone(), run, epoch).supervise();
+    held.insert(id, tokio::spawn(supervised.instrument(span)));
     Ok(())
 }
 

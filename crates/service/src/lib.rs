@@ -8,22 +8,23 @@
 //! 5. `client`: the API from the other side, blocking and small
 //! 6. `error`: everything that goes wrong, as a status, a code, a field and what to do
 //! 7. `settings`: a file and the environment
-//! 8. `key`: bearer keys, shown once and stored as a keyed hash
-//! 9. `openid`: signing in at a provider
-//! 10. `database`: the truth: rows and transactions
-//! 11. `storage`: files, artifacts
-//! 12. `request`: is what was asked for something that may run here?
-//! 13. `runner`: how a run is run: a process
-//! 14. `inquiry`: questions to processes that live as long as somebody asks, under limits
-//! 15. `feed`: who waits for a run's events hears that there are some
-//! 16. `queue`: who runs next and why others wait
-//! 17. `service`: what every part of a server shares
-//! 18. `retention`: what is old makes room
-//! 19. `supervisor`: one run from its claim to its final state
-//! 20. `dispatcher`: desired state to running workers, again and again
-//! 21. `http`: routes
-//! 22. `connections`: plain or TLS, with so much patience
-//! 23. `server`: start, check, shut down
+//! 8. `telemetry`: the log, and spans for a collector
+//! 9. `key`: bearer keys, shown once and stored as a keyed hash
+//! 10. `openid`: signing in at a provider
+//! 11. `database`: the truth: rows and transactions
+//! 12. `storage`: files, artifacts
+//! 13. `request`: is what was asked for something that may run here?
+//! 14. `runner`: how a run is run: a process
+//! 15. `inquiry`: questions to processes that live as long as somebody asks, under limits
+//! 16. `feed`: who waits for a run's events hears that there are some
+//! 17. `queue`: who runs next and why others wait
+//! 18. `service`: what every part of a server shares
+//! 19. `retention`: what is old makes room
+//! 20. `supervisor`: one run from its claim to its final state
+//! 21. `dispatcher`: desired state to running workers, again and again
+//! 22. `http`: routes
+//! 23. `connections`: plain or TLS, with so much patience
+//! 24. `server`: start, check, shut down
 //!
 //! Without the feature `server` only the first five are built, and nothing asynchronous.
 
@@ -36,6 +37,8 @@ pub mod client;
 pub mod error;
 #[cfg(feature = "server")]
 pub mod settings;
+#[cfg(feature = "server")]
+pub(crate) mod telemetry;
 #[cfg(feature = "server")]
 pub(crate) mod key;
 #[cfg(feature = "server")]

@@ -90,9 +90,10 @@ pub(crate) fn check(new: NewRun, key: &KeyRow, settings: &Settings) -> Result<Ne
 pub(crate) fn localise(spec: &Map<String, Value>, name: &str, files: &[FileRow], threads: usize) -> Result<RunSpec> {
     let mut spec = spec.clone();
     let path = |value: &mut Value| {
-        let file = files.iter().find(|file| Some(file.id.as_str()) == value.as_str());
-        if let Some(file) = file {
-            *value = Value::String(data_path(file).display().to_string());
+        let Some((id, split)) = value.as_str().and_then(named_file) else { return };
+        if let Some(file) = files.iter().find(|file| file.id == id) {
+            let split = split.map(|split| format!(":{split}")).unwrap_or_default();
+            *value = Value::String(format!("{}{split}", data_path(file).display()));
         }
     };
     for (field, value) in &mut spec {
@@ -191,9 +192,16 @@ fn check_field(name: &str, field: Option<&Field>, value: &Value, files: &mut Vec
     if let Some((_, reason)) = OURS.iter().find(|(ours, _)| *ours == name) {
         return add(name, (*reason).to_owned());
     }
-    let mut add_file = |place: &str, value: &Value, add: &mut dyn FnMut(&str, String)| match value.as_str() {
-        Some(id) if is_file_id(id) => files.push(id.to_owned()),
-        _ => add(place, format!("expected the id of an uploaded file, as in `file-01jd…`, got `{value}`")),
+    let mut add_file = |place: &str, value: &Value, add: &mut dyn FnMut(&str, String)| match value
+        .as_str()
+        .and_then(named_file)
+    {
+        Some((id, _)) => files.push(id.to_owned()),
+        None => {
+            let expected =
+                "expected the id of an uploaded file, as in `file-01jd…`, or a split of one, as in `file-01jd…:test`";
+            add(place, format!("{expected}, got `{value}`"));
+        }
     };
     match (name, value) {
         (_, value) if matches!(field.value, FieldType::Path) => add_file(name, value, &mut add),
@@ -224,10 +232,12 @@ fn check_field(name: &str, field: Option<&Field>, value: &Value, files: &mut Vec
     }
 }
 
-/// Our ids only: what looks like one can never be a path.
-fn is_file_id(text: &str) -> bool {
-    let ulid = text.strip_prefix("file-");
-    ulid.is_some_and(|ulid| ulid.len() == 26 && ulid.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+/// A file by our id, and the split of a BEIR folder in it; what looks like one can never be a path.
+fn named_file(text: &str) -> Option<(&str, Option<&str>)> {
+    let (id, split) = text.split_once(':').map_or((text, None), |(id, split)| (id, Some(split)));
+    let ulid = id.strip_prefix("file-")?;
+    let good = ulid.len() == 26 && ulid.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (good && split.is_none_or(|split| check_name("split", split).is_ok())).then_some((id, split))
 }
 
 /// One name or `organisation/name`, with an optional revision: no part is a way up or out.
@@ -291,7 +301,9 @@ mod tests {
         for (field, value) in [
             ("train_data", json!("/etc/passwd")),
             ("train_data", json!("../x.csv")),
-            ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:test")),
+            ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:../test")),
+            ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:")),
+            ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:a:b")),
             ("train_data", json!("file-../../../../../../etc/pass")),
             ("query_data", json!("data/x.csv")),
             ("model", json!("/models/secret")),
@@ -363,9 +375,11 @@ mod tests {
             reason: None,
             created_at: 0,
         };
-        let spec = json!({"train_data": FILE, "threads": 64, "model": "run:run-x"});
+        let spec =
+            json!({"train_data": FILE, "threads": 64, "model": "run:run-x", "query_data": format!("{FILE}:test")});
         let spec = localise(spec.as_object().unwrap(), "first", &[file], 2).unwrap();
         assert_eq!(spec.train_data, PathBuf::from("data").join(FILE).join("train.csv"));
+        assert_eq!(spec.query_data, Some(PathBuf::from("data").join(FILE).join("train.csv:test")));
         assert_eq!(spec.model, "models/run-x");
         assert_eq!((spec.output, spec.threads), (Some("output/first".into()), Some(2)));
     }

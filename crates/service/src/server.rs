@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum_server::Handle;
 use tokio::signal;
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
 
 use crate::connections::{self, certificate};
 use crate::dispatcher::dispatch;
@@ -17,6 +16,7 @@ use crate::http::router;
 use crate::retention::retain;
 use crate::service::{Service, lock_folder};
 use crate::settings::Settings;
+use crate::telemetry::Telemetry;
 use crate::wire::{NewKey, Scope};
 
 /// Bytes of room without which no run can be expected to end well.
@@ -39,7 +39,9 @@ pub struct Ready {
 /// # Errors
 /// Everything that [`Error`] lists, with what to do.
 pub fn serve(settings: Settings, binary: PathBuf, ready: impl FnOnce(&Ready)) -> Result<()> {
-    start_log(&settings);
+    choose_tls();
+    // Until after the runtime: at its end it sends what is left.
+    let _telemetry = Telemetry::start(&settings)?;
     runtime()?.block_on(async {
         // Held until the end.
         let _lock = lock_folder(&settings.data)?;
@@ -91,6 +93,7 @@ pub fn serve(settings: Settings, binary: PathBuf, ready: impl FnOnce(&Ready)) ->
 /// # Errors
 /// The first thing that does not, with what to do.
 pub fn check(settings: Settings, binary: PathBuf) -> Result<Vec<String>> {
+    choose_tls();
     runtime()?.block_on(async {
         let _lock = lock_folder(&settings.data)?;
         let listen = settings.listen;
@@ -113,6 +116,11 @@ pub fn check(settings: Settings, binary: PathBuf) -> Result<Vec<String>> {
         service.database.close().await;
         Ok(works)
     })
+}
+
+/// The one TLS of everything here; that it is chosen already is as well.
+fn choose_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Tidies up, then dispatches.
@@ -183,16 +191,4 @@ fn asked_to_stop() -> Result<impl Future<Output = ()>> {
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| Error::Internal(format!("cannot start threads: {error}")))
-}
-
-/// Lines on standard error; `RUST_LOG` says how many.
-fn start_log(settings: &Settings) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // That somebody else has started a log already is no reason not to serve.
-    let _ = if settings.log == "json" {
-        tracing::subscriber::set_global_default(log.json().finish())
-    } else {
-        tracing::subscriber::set_global_default(log.with_ansi(false).finish())
-    };
 }

@@ -40,8 +40,6 @@ impl Service {
     /// Opens everything below the folder of the settings. Workers are `binary worker`.
     pub(crate) async fn open(settings: Settings, binary: PathBuf) -> Result<Self> {
         let data = &settings.data;
-        // The one TLS of everything here; that it is chosen already is as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let database = match settings.database.0.as_str() {
             "" => Database::open(&sqlite_url(&data.join("finetuner.sqlite"))).await?,
             url => Database::open(url).await?,

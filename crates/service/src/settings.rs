@@ -79,6 +79,8 @@ pub struct Settings {
     pub openid_members: String,
     /// The log: `text` or `json`. Default `text`.
     pub log: String,
+    /// A collector of OpenTelemetry that takes OTLP over HTTP, as in `http://127.0.0.1:4318`. Default: none.
+    pub telemetry: String,
 }
 
 impl Default for Settings {
@@ -115,6 +117,7 @@ impl Default for Settings {
             openid_claim: "email".into(),
             openid_members: String::new(),
             log: "text".into(),
+            telemetry: String::new(),
         }
     }
 }
@@ -184,6 +187,13 @@ impl Settings {
         }
         if !["text", "json"].contains(&self.log.as_str()) {
             return Err(Error::Settings(format!("`log`: expected `text` or `json`, got `{}`", self.log)));
+        }
+        if !self.telemetry.is_empty() && !["http://", "https://"].iter().any(|start| self.telemetry.starts_with(start))
+        {
+            let got = &self.telemetry;
+            return Err(Error::Settings(format!(
+                "`telemetry`: expected an address as in `http://127.0.0.1:4318`, got `{got}`"
+            )));
         }
         if self.tls_certificate.as_os_str().is_empty() != self.tls_key.as_os_str().is_empty() {
             return Err(Error::Settings("`tls_certificate` and `tls_key`: expected both or neither".into()));
@@ -295,6 +305,7 @@ mod tests {
             ("openid_client = \"a\"", ("A", "1"), "`openid_issuer`: needed to sign people in"),
             ("openid_claim = \"name\"", ("A", "1"), "`openid_claim`: expected `email` or `sub`, got `name`"),
             ("address = \"http://127.0.0.1.evil.net\"", ("A", "1"), "`address`: expected an address that begins with"),
+            ("telemetry = \"127.0.0.1:4318\"", ("A", "1"), "`telemetry`: expected an address as in `http://"),
             ("listen = \"0.0.0.0:80\"", ("A", "1"), "without TLS so is every key"),
             ("", ("FINETUNER_SERVER_RUNS", "many"), "FINETUNER_SERVER_RUNS: expected a whole number, got `many`"),
         ] {

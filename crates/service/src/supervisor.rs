@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::request::localise;
 use crate::runner::Observation;
 use crate::service::Service;
-use crate::status::Phase;
+use crate::status::{Phase, Status};
+use crate::telemetry::left;
 use crate::wire::Problem;
 use crate::worker::{Job, Outcome};
 
@@ -82,6 +83,7 @@ impl Supervisor {
                 }
             }
         }
+        left(self.run.status.name(), self.run.attempt, self.run.status == Status::Failed);
         self.service.wake.notify_one();
     }
 

@@ -6,12 +6,17 @@ use super::folder;
 use crate::error::{Error, Result};
 
 /// What a path given by the user means.
-#[derive(Debug, PartialEq)]
-pub(super) enum Address {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
     /// One file of examples.
     File(PathBuf),
-    /// A BEIR folder, with the split after the last colon.
-    Beir { folder: PathBuf, split: Option<String> },
+    /// A BEIR folder.
+    Beir {
+        /// Where it is.
+        folder: PathBuf,
+        /// What stood after the last colon.
+        split: Option<String>,
+    },
     /// A folder of pictures.
     Pictures(PathBuf),
     /// A tar file, or a folder of them.
@@ -20,7 +25,10 @@ pub(super) enum Address {
 
 impl Address {
     /// Reads `PATH` or `DIR:split`. A path that exists as it is written is never split at a colon.
-    pub(super) fn of(path: &Path) -> Result<Address> {
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a split of a file.
+    pub fn of(path: &Path) -> Result<Address> {
         if path.is_dir() {
             let beir = path.join("queries.jsonl").exists() || path.join("corpus.jsonl").exists();
             match folder::holds(path).filter(|_| !beir) {

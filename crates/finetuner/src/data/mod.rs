@@ -27,6 +27,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use address::Address;
 pub use item::{ItemId, Items, Modality};
 pub use label_graph::LabelGraph;
 pub use order::{Hierarchy, Mix, Order, Sampler};

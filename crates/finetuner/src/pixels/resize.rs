@@ -5,8 +5,9 @@
 //! the intermediate is cut to 0..255; so the two passes are asked for one by one. Pillow 13 takes columns first, too, where
 //! the height shrinks much more than the width; every version before it takes rows first, as models have been trained.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::Picture;
 use crate::error::{Error, Result};
@@ -111,11 +112,14 @@ pub(super) fn resize_window(picture: &Picture, size: (u32, u32), window: Window,
     let mut pass = |source: &Picture, [left, top, width, height]: [f64; 4], size: (u32, u32)| {
         // Rounding may push a box over the edge.
         let (width, height) = (width.min(f64::from(source.width) - left), height.min(f64::from(source.height) - top));
-        let mut target = Image::new(size.0, size.1, PixelType::U8x3);
-        let done = ImageRef::new(source.width, source.height, &source.pixels, PixelType::U8x3)
-            .map(|image| resizer.resize(&image, &mut target, &options.crop(left, top, width, height)));
+        let mut pixels = vec![0; size.0 as usize * size.1 as usize * 3];
+        // Typed: else code is made for every sort of pixel there is.
+        let done = TypedImageRef::<U8x3>::from_buffer(source.width, source.height, &source.pixels).and_then(|image| {
+            let mut target = TypedImage::<U8x3>::from_buffer(size.0, size.1, &mut pixels)?;
+            Ok(resizer.resize_typed(&image, &mut target, &options.crop(left, top, width, height)))
+        });
         assert!(matches!(done, Ok(Ok(()))), "a window inside a picture: bug: {done:?}");
-        Picture::new(size.0, size.1, target.into_vec())
+        Picture::new(size.0, size.1, pixels)
     };
     let scales = (f64::from(picture.width) / f64::from(size.0), f64::from(picture.height) / f64::from(size.1));
     // What of the picture the window is made of: where it begins, and how long it is.

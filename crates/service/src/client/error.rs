@@ -1,7 +1,5 @@
 //! What goes wrong on this side of the network.
 
-use std::path::PathBuf;
-
 use crate::wire::Problem;
 
 /// The result of everything in a client that can fail.
@@ -33,12 +31,6 @@ pub enum Error {
     /// A file of this machine cannot be read or written, or is not what it should be.
     #[error(transparent)]
     Local(#[from] finetuner::Error),
-    /// Data that is no file.
-    #[error(
-        "`{}` is a folder, and only files can be sent to a server; run it on this machine (`--local`, in Python `local=True`)",
-        .0.display()
-    )]
-    Folder(PathBuf),
     /// There is no usable login.
     #[error("{0}")]
     Login(String),

@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod experiments;
 mod login;
+mod pack;
 mod spec;
 mod upload;
 

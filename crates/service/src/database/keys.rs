@@ -51,6 +51,8 @@ impl Database {
 
     pub(super) async fn insert_key(tx: &mut Tx, minted: &Minted, new: &NewKey, owner: &str) -> Result<Key> {
         let created = now();
+        // Who signs in every day would leave a row a day.
+        sqlx::query("DELETE FROM keys WHERE expires_at <= $1").bind(created).execute(&mut **tx).await?;
         let expires = new.days.map(|days| created + i64::from(days) * DAY);
         let sql = "INSERT INTO keys (id, owner, name, scope, hash, created_at, expires_at) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -74,11 +76,11 @@ impl Database {
         })
     }
 
-    /// Every key that has not been revoked, oldest first. Keys are few, and an administrator sees them all.
+    /// Every key that counts, oldest first. Keys are few, and an administrator sees them all.
     pub(crate) async fn keys(&self, after: &str, limit: i64) -> Result<Vec<Key>> {
         let sql = "SELECT id, owner, name, scope, created_at, expires_at FROM keys \
-                   WHERE revoked_at IS NULL AND id > $1 ORDER BY id LIMIT $2";
-        let rows = sqlx::query(sql).bind(after).bind(limit).fetch_all(&self.read).await?;
+                   WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) AND id > $2 ORDER BY id LIMIT $3";
+        let rows = sqlx::query(sql).bind(now()).bind(after).bind(limit).fetch_all(&self.read).await?;
         rows.iter()
             .map(|row| {
                 Ok(Key {
@@ -122,5 +124,11 @@ mod tests {
         assert_eq!(database.key(&minted.id).await.unwrap().unwrap().owner, "me");
         sqlx::query("UPDATE keys SET expires_at = $1").bind(now()).execute(&database.write).await.unwrap();
         assert!(database.key(&minted.id).await.unwrap().is_none());
+        assert!(database.keys("", 10).await.unwrap().is_empty());
+        assert!(database.has_keys().await.unwrap(), "its row is still there");
+        let next = Pepper::open(&folder.path().join("pepper")).unwrap().mint().unwrap();
+        database.add_key(&next, &NewKey { days: None, ..new }, "me").await.unwrap();
+        let rows = sqlx::query("SELECT id FROM keys").fetch_all(&database.read).await.unwrap();
+        assert_eq!(rows.len(), 1, "the next key's");
     }
 }

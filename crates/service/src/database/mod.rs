@@ -72,7 +72,8 @@ impl Database {
         }
         let only = Arc::new(if sqlite { Only::by_folder() } else { Only::take(url).await? });
         let pool = |connections: u32| {
-            let options = AnyPoolOptions::new().max_connections(connections);
+            // A connection to a file does not break off, and asking whether it has costs as much as a query.
+            let options = AnyPoolOptions::new().max_connections(connections).test_before_acquire(!sqlite);
             let options = options.after_connect(move |connection, _| {
                 let settings = if sqlite { SQLITE } else { POSTGRES };
                 Box::pin(async move { connection.execute(sqlx::raw_sql(settings)).await.map(drop) })

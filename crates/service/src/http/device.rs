@@ -101,7 +101,18 @@ pub(super) async fn token(
 /// The code, where the address has it.
 #[derive(Deserialize)]
 pub(super) struct Code {
-    pub(super) user_code: Option<String>,
+    user_code: Option<String>,
+}
+
+impl Code {
+    /// What in it can be a part of a code: harmless in an address and in a cookie.
+    pub(super) fn letters(self) -> String {
+        self.user_code
+            .unwrap_or_default()
+            .chars()
+            .filter(|letter| letter.is_ascii_alphabetic() || *letter == '-')
+            .collect()
+    }
 }
 
 /// What a person decides.
@@ -114,11 +125,10 @@ pub(super) struct Decided {
 
 /// The page on which a login is approved.
 pub(super) async fn page(State(shared): State<Shared>, Query(code): Query<Code>) -> Response {
-    let code = code.user_code.unwrap_or_default();
+    let code = code.letters();
     let mut key = "<p><label>Your key <input name=\"key\" type=\"password\" required autocomplete=\"off\"></label></p>"
         .to_owned();
     if shared.service.openid.is_some() {
-        let code: String = code.chars().filter(|letter| letter.is_ascii_alphabetic() || *letter == '-').collect();
         key += &format!("<p><a href=\"/login/openid?user_code={code}\">Sign in with your organisation</a> instead</p>");
     }
     approval(&code, &key)

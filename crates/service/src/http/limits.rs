@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 const REMEMBERED: usize = 10_000;
 
 /// Routes that probes ask.
-const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+pub(super) const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Who has sent how many requests.
 #[derive(Debug, Default)]

@@ -43,9 +43,7 @@ pub(super) async fn leave(State(shared): State<Shared>, Query(code): Query<Code>
 
 async fn send(shared: &Shared, code: Code) -> Result<Response> {
     let (address, Attempt { state, nonce, verifier }) = provider(shared)?.leave().await?;
-    let code = code.user_code.unwrap_or_default();
-    let code = if code.chars().all(|letter| letter.is_ascii_alphabetic() || letter == '-') { &*code } else { "" };
-    let cookie = cookie(shared, &format!("{state}.{nonce}.{verifier}.{code}"), LIFETIME);
+    let cookie = cookie(shared, &format!("{state}.{nonce}.{verifier}.{}", code.letters()), LIFETIME);
     Ok((cookie, [(header::CACHE_CONTROL, "no-store")], Redirect::to(&address)).into_response())
 }
 

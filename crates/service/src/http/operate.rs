@@ -12,12 +12,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use ulid::Ulid;
 
 use super::Shared;
+use super::limits::PROBES;
 use crate::error::{Error, Kind, Result};
 use crate::status::Status;
+use crate::telemetry::{answered, request_span};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -41,10 +43,17 @@ pub(super) async fn observe(State(shared): State<Shared>, request: Request, next
     // The route, not the path: names and ids are the callers', and metrics are few.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let started = Instant::now();
+    // Probes come all the time and say nothing.
+    let traced = if PROBES.contains(&route.as_str()) {
+        Span::none()
+    } else {
+        request_span(&id, &method, &route, request.headers())
+    };
     let span = tracing::info_span!("request", id);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = next.run(request).instrument(span.clone()).instrument(traced.clone()).await;
     let took = started.elapsed();
     let status = response.status().as_u16();
+    answered(&traced, status);
     span.in_scope(|| tracing::debug!(method, route, status, milliseconds = took.as_millis() as u64, "answered"));
     let labels = vec![("method".into(), method), ("route".into(), route), ("status".into(), status.to_string())];
     shared.requests.count.get_or_create(&labels).inc();

@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -15,11 +16,12 @@ const ROWS = 260;
 /** Pictures in the zip. */
 const PICTURES = 60;
 
-export async function start(binary) {
+/** A server with these settings; `listen` is a free address unless something has to know it before. */
+export async function start(binary, settings = {}, listen = "127.0.0.1:0") {
   const folder = await mkdtemp(join(tmpdir(), "finetuner-page-"));
   await tower(join(folder, "home/.cache/huggingface/hub"));
-  const environment = { PATH: process.env.PATH, HOME: join(folder, "home"), HF_HUB_OFFLINE: "1" };
-  const child = spawn(binary, ["serve", "--data", join(folder, "data"), "--listen", "127.0.0.1:0"], { env: environment, stdio: ["ignore", "pipe", "pipe"] });
+  const environment = { PATH: process.env.PATH, HOME: join(folder, "home"), HF_HUB_OFFLINE: "1", ...settings };
+  const child = spawn(binary, ["serve", "--data", join(folder, "data"), "--listen", listen], { env: environment, stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   child.stderr.on("data", (text) => {
     log += text;
@@ -39,6 +41,15 @@ export async function start(binary) {
     await rm(folder, { recursive: true, force: true });
   };
   return { ...found, folder, stop, log: () => log };
+}
+
+/** An address of this machine that nobody listens at. */
+export async function free() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return `127.0.0.1:${port}`;
 }
 
 /** Questions and answers of the packages example, one row twice. */

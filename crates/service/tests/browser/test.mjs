@@ -11,7 +11,8 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import axe from "axe-core";
 import { chromium } from "playwright-core";
-import { pictures, start, table } from "./server.mjs";
+import { provide } from "./provider.mjs";
+import { free, pictures, start, table } from "./server.mjs";
 
 const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
@@ -27,6 +28,12 @@ assert(binary && existsSync(binary), `expected the path of the binary, got ${bin
 assert(existsSync(BROWSER), `there is no browser at ${BROWSER}; install Debian's chromium, or name one with CHROMIUM`);
 
 const server = await start(resolve(binary));
+let person = { sub: "1", email: "ann@example.org", email_verified: true };
+const provider = await provide(() => person);
+const listen = await free();
+const settings = { ADDRESS: `http://${listen}`, OPENID_ISSUER: provider.address, OPENID_CLIENT: "finetuner", OPENID_MEMBERS: "@example.org" };
+const organisation = await start(resolve(binary), Object.fromEntries(Object.entries(settings).map(([name, value]) => [`FINETUNER_SERVER_${name}`, value])), listen);
+const ours = [server.address, organisation.address, provider.address];
 const browser = await chromium.launch({ executablePath: BROWSER, headless: true, args: FLAGS });
 const context = await browser.newContext({ viewport: DESK, colorScheme: "light", reducedMotion: "reduce", acceptDownloads: true });
 const page = await context.newPage();
@@ -37,7 +44,7 @@ page.on("console", (message) => message.type() === "error" && complaints.push(`c
 page.on("pageerror", (error) => complaints.push(`script: ${error.stack}`));
 page.on("request", (request) => {
   const { origin, protocol } = new URL(request.url());
-  if (protocol !== "data:" && origin !== server.address) complaints.push(`request elsewhere: ${request.url()}`);
+  if (protocol !== "data:" && !ours.includes(origin)) complaints.push(`request elsewhere: ${request.url()}`);
 });
 
 if (process.env.PAGE) {
@@ -223,6 +230,25 @@ try {
   await page.goto(`${server.address}/activate?user_code=ABCD-EFGH`);
   await look("activate");
 
+  // Signing in at an organisation's provider: there and back, into this tab alone; and somebody whom it knows and we do not.
+  await page.goto(organisation.address);
+  const elsewhere = page.getByRole("link", { name: "Sign in with your organisation" });
+  await elsewhere.waitFor();
+  await look("sign-in-elsewhere");
+  await elsewhere.click();
+  await page.getByRole("heading", { name: "No runs yet" }).waitFor();
+  assert.equal(new URL(page.url()).origin, organisation.address);
+  assert.deepEqual(await page.evaluate(() => [localStorage.length, document.cookie]), [0, ""]);
+  assert.deepEqual(await context.cookies(), []);
+  await page.getByRole("button", { name: "Sign out" }).click();
+  person = { sub: "2", email: "eve@example.net", email_verified: true };
+  await elsewhere.click();
+  await page.getByRole("heading", { name: "Not signed in" }).waitFor();
+  assert.match(await page.locator("body").innerText(), /eve@example\.net/);
+  assert(complaints.splice(0).every((one) => one.includes("403")), "who may not in is more than a 403");
+  await look("not-signed-in");
+  said("signing in elsewhere");
+
   assert.deepEqual(complaints, []);
   said("no error in the console, no request elsewhere");
 } catch (error) {
@@ -233,5 +259,6 @@ try {
   process.exitCode = 1;
 } finally {
   await browser.close();
-  await server.stop();
+  await Promise.all([server.stop(), organisation.stop()]);
+  provider.stop();
 }
