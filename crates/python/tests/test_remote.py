@@ -1,6 +1,8 @@
 """The same calls at a server: a real one, on loopback."""
 
+import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -116,7 +118,7 @@ def test_what_the_server_refuses(logged_in):
         finetuner.fit(train_data="train.csv", **{**SHORT, "model": "../secret"})
     assert caught.value.problems[0][0] == "model"
     os.mkdir("pictures")
-    with pytest.raises(finetuner.FinetunerServerError, match="local=True"):
+    with pytest.raises(exception.DataError, match="pictures.*found none"):
         finetuner.fit(train_data="pictures", **SHORT)
     with pytest.raises(exception.UnsupportedError, match="local=True"):
         finetuner.synthesize(["a"], ["b"], finetuner.synthesis_model_en)
@@ -124,6 +126,21 @@ def test_what_the_server_refuses(logged_in):
         finetuner.fit(train_data="missing.csv", **SHORT)
     run = finetuner.fit(train_data="train.csv", local=True, run_name="here", **SHORT)
     assert run.wait(progress=False).artifact_id == os.path.abspath("runs/here")
+
+
+def test_a_split_of_a_beir_folder_goes_there_as_one_file(logged_in):
+    os.mkdir("things")
+    rows = range(16)
+    for name, rows_of in {
+        "queries.jsonl": [json.dumps({"_id": f"q{row}", "text": f"where is thing {row}"}) for row in rows],
+        "corpus.jsonl": [json.dumps({"_id": f"d{row}", "text": f"thing {row} lies there"}) for row in rows],
+        "qrels_train.tsv": [f"q{row}\td{row}\t1" for row in rows],
+    }.items():
+        pathlib.Path("things", name).write_text("\n".join(rows_of))
+    run = finetuner.fit(train_data="things:train", **{**SHORT, "loss": "MultipleNegativesRankingLoss"})
+    run.wait(progress=False)
+    assert run.status()["status"] == "FINISHED"
+    assert re.fullmatch(r"file-\w{26}:train", run.config["train_data"])
 
 
 def test_a_login_that_somebody_approves(server, capfd):
