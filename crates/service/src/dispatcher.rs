@@ -60,6 +60,7 @@ async fn look(service: &Arc<Service>, held: &mut HashMap<String, JoinHandle<()>>
         cpus: settings.all_cpus(),
         gpus: settings.gpus,
         memory: settings.memory,
+        disk: settings.disk,
     };
     let candidates: Vec<Candidate> = waiting.iter().map(candidate).collect();
     for (run, decision) in waiting.into_iter().zip(decide(&candidates, &running, capacity)) {

@@ -23,6 +23,8 @@ pub(crate) struct Capacity {
     pub(crate) gpus: u32,
     /// 0: not counted.
     pub(crate) memory: u64,
+    /// 0: not counted.
+    pub(crate) disk: u64,
 }
 
 /// What becomes of a waiting run now.
@@ -68,19 +70,21 @@ fn take<'a>(candidate: &'a Candidate, taken: &mut Resources, places: &mut usize,
     taken.cpus += candidate.resources.cpus;
     taken.gpus += candidate.resources.gpus;
     taken.memory += candidate.resources.memory;
+    taken.disk += candidate.resources.disk;
     *places += 1;
     *keys.entry(&candidate.key).or_default() += 1;
 }
 
 fn lacks(asked: &Resources, taken: &Resources, places: usize, capacity: Capacity) -> Option<String> {
-    let memory = if capacity.memory == 0 { u64::MAX } else { capacity.memory };
+    let counted = |there| if there == 0 { u64::MAX } else { there };
     if places >= capacity.runs {
         return Some(format!("{places} of {} runs are at work", capacity.runs));
     }
     [
         ("processors", u64::from(asked.cpus), u64::from(taken.cpus), u64::from(capacity.cpus)),
         ("GPUs", u64::from(asked.gpus), u64::from(taken.gpus), u64::from(capacity.gpus)),
-        ("bytes of memory", asked.memory, taken.memory, memory),
+        ("bytes of memory", asked.memory, taken.memory, counted(capacity.memory)),
+        ("bytes of disk", asked.disk, taken.disk, counted(capacity.disk)),
     ]
     .into_iter()
     .find(|(_, asked, taken, there)| *asked > 0 && taken.saturating_add(*asked) > *there)
@@ -91,7 +95,7 @@ fn lacks(asked: &Resources, taken: &Resources, places: usize, capacity: Capacity
 mod tests {
     use super::*;
 
-    const CAPACITY: Capacity = Capacity { runs: 3, runs_per_key: 2, cpus: 8, gpus: 1, memory: 0 };
+    const CAPACITY: Capacity = Capacity { runs: 3, runs_per_key: 2, cpus: 8, gpus: 1, memory: 0, disk: 100 };
 
     fn candidate(key: &str, cpus: u32, gpus: u32) -> Candidate {
         Candidate { key: key.into(), resources: Resources { cpus, gpus, ..Resources::default() } }
@@ -129,6 +133,17 @@ mod tests {
         let decisions = decide(&waiting, &running, CAPACITY);
         assert_eq!(decisions[0], Decision::Wait("needs 6 processors; 4 of 8 are taken".into()));
         assert_eq!(decisions[1], Decision::Wait("behind 1 other runs".into()));
+    }
+
+    #[test]
+    fn a_run_waits_for_room_on_the_disk() {
+        let with_disk = |disk| {
+            let resources = Resources { disk, ..Resources::default() };
+            Candidate { key: "x".into(), resources }
+        };
+        let decisions = decide(&[with_disk(60)], &[with_disk(50)], CAPACITY);
+        assert_eq!(decisions[0], Decision::Wait("needs 60 bytes of disk; 50 of 100 are taken".into()));
+        assert_eq!(decide(&[with_disk(50)], &[with_disk(50)], CAPACITY)[0], Decision::Start);
     }
 
     #[test]

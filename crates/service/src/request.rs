@@ -45,6 +45,7 @@ pub(crate) fn check(new: NewRun, key: &KeyRow, settings: &Settings) -> Result<Ne
         return Err(Error::invalid("description", "expected 1000 characters or fewer"));
     }
     check_resources(&new.resources, settings)?;
+    let mut resources = new.resources;
 
     let mut problems = Vec::new();
     let mut files = Vec::new();
@@ -65,6 +66,13 @@ pub(crate) fn check(new: NewRun, key: &KeyRow, settings: &Settings) -> Result<Ne
         Err(LibraryError::Spec { problems }) => return Err(spec_error(problems)),
         checked => checked?,
     }
+    if settings.gpus > 0 && spec.device != "cpu" {
+        if spec.device.starts_with("cuda:") {
+            let problem = "expected `cuda`, `cpu` or `auto`: this server chooses which GPU".into();
+            return Err(spec_error(vec![Problem { field: "device".into(), problem }]));
+        }
+        resources.gpus = resources.gpus.max(1);
+    }
     files.sort();
     files.dedup();
     // An artifact has no name of its own, and `run-` begins ids.
@@ -79,7 +87,7 @@ pub(crate) fn check(new: NewRun, key: &KeyRow, settings: &Settings) -> Result<Ne
         spec: new.spec,
         files,
         models,
-        resources: new.resources,
+        resources,
         priority: new.priority,
         model,
         waiting: (settings.waiting_runs, settings.waiting_runs_per_key),
@@ -163,6 +171,7 @@ fn check_resources(asked: &crate::wire::Resources, settings: &Settings) -> Resul
         ("cpus", u64::from(asked.cpus), u64::from(settings.all_cpus())),
         ("gpus", u64::from(asked.gpus), u64::from(settings.gpus)),
         ("memory", asked.memory, if settings.memory == 0 { u64::MAX } else { settings.memory }),
+        ("disk", asked.disk, if settings.disk == 0 { u64::MAX } else { settings.disk }),
     ] {
         if asked > there {
             let message = format!("asked for {asked}, and this server has {there}: such a run would wait for ever");
@@ -362,6 +371,21 @@ mod tests {
     fn more_than_there_is_is_refused_at_once() {
         let refusal = refusal(json!({"spec": {"train_data": FILE}, "resources": {"gpus": 1}}));
         assert!(refusal.starts_with("resources.gpus: asked for 1, and this server has 0"), "{refusal}");
+    }
+
+    #[test]
+    fn where_gpus_are_counted_a_run_that_may_take_one_asks_for_one() {
+        let gpus = |settings: &Settings, device: &str, asked: u32| {
+            let request = json!({"spec": {"train_data": FILE, "device": device}, "resources": {"gpus": asked}});
+            let key = KeyRow { id: "key-1".into(), owner: "me".into(), scope: Scope::Run, hash: String::new() };
+            check(serde_json::from_value(request).unwrap(), &key, settings).map(|row| row.resources.gpus)
+        };
+        let counted = Settings { gpus: 2, ..Settings::default() };
+        for (device, asked, expected) in [("auto", 0, 1), ("cuda", 0, 1), ("cuda", 2, 2), ("cpu", 0, 0)] {
+            assert_eq!(gpus(&counted, device, asked).unwrap(), expected, "{device}");
+        }
+        assert!(gpus(&counted, "cuda:1", 0).unwrap_err().to_string().contains("this server chooses which GPU"));
+        assert_eq!(gpus(&Settings::default(), "cuda:1", 0).unwrap(), 0);
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Service {
         };
         let storage = Storage::open(&settings.storage, data)?;
         let inquiries = Inquiries::new(&settings, binary.clone(), storage.clone())?;
-        let runner = Arc::new(ProcessRunner::new(data, binary, storage.clone())?);
+        let runner = Arc::new(ProcessRunner::new(data, binary, storage.clone(), settings.gpus)?);
         Ok(Service {
             database,
             storage,

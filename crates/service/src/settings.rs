@@ -31,10 +31,13 @@ pub struct Settings {
     pub runs_per_key: usize,
     /// Processors that all runs share; 0: those of the machine. Default 0.
     pub cpus: u32,
-    /// GPUs that all runs share. Default 0.
+    /// GPUs that all runs share, each one's own while it runs: the first so many, or those of `CUDA_VISIBLE_DEVICES`; 0: not
+    /// counted, runs take what their `device` finds. Default 0.
     pub gpus: u32,
     /// Memory in bytes that runs may ask for together; 0: not counted. Default 0.
     pub memory: u64,
+    /// Disk in bytes that runs may ask for together; 0: not counted. Default 0.
+    pub disk: u64,
     /// Memory in bytes of a process that looks at data or tries models for somebody; 0: no limit. Default 8 GB.
     pub question_memory: u64,
     /// Bytes of the largest upload. Default 100 GB.
@@ -96,6 +99,7 @@ impl Default for Settings {
             cpus: 0,
             gpus: 0,
             memory: 0,
+            disk: 0,
             question_memory: 8_000_000_000,
             max_file_bytes: 100_000_000_000,
             max_losses: 5,

@@ -23,6 +23,12 @@ use crate::worker::{Job, Outcome};
 /// How often a worker is looked at.
 const LOOK: Duration = Duration::from_millis(150);
 
+/// How often the disk that it takes is measured.
+const MEASURE: Duration = Duration::from_secs(1);
+
+/// The code of a run that took more disk than it may.
+const OUT_OF_DISK: &str = "out_of_disk";
+
 /// How often it is told to stop, should the first time have come too early to be heard.
 const REMIND: Duration = Duration::from_secs(2);
 
@@ -34,8 +40,8 @@ enum Watched {
     Ended(Outcome),
     Lost,
     Absent,
-    /// Ended by the server because it took longer than it may.
-    OutOfTime,
+    /// Ended by the server because it took more than it may.
+    Exceeded(Problem),
 }
 
 /// A claim on a run.
@@ -110,7 +116,7 @@ impl Supervisor {
             let lost = match watched {
                 Watched::Ended(Outcome::Finished) => return self.publish().await,
                 Watched::Ended(Outcome::Failed { error }) if !cancel => return self.end(Ending::Failed(error)).await,
-                Watched::OutOfTime => return self.end(Ending::Failed(self.out_of_time())).await,
+                Watched::Exceeded(problem) => return self.end(Ending::Failed(problem)).await,
                 _ if cancel => return self.end(Ending::Cancelled).await,
                 _ if self.service.draining.is_cancelled() => {
                     let reason = "the server was stopped; it goes on from its checkpoint when the server is back";
@@ -138,7 +144,13 @@ impl Supervisor {
         let files = service.database.run_files(&self.run.id).await?;
         let threads = service.threads(self.run.resources.cpus);
         let spec = localise(&self.run.spec, &self.run.name, &files, threads)?;
-        let job = Job { run: self.run.id.clone(), attempt, spec, memory: self.run.resources.memory };
+        let job = Job {
+            run: self.run.id.clone(),
+            attempt,
+            spec,
+            memory: self.run.resources.memory,
+            gpus: self.run.resources.gpus,
+        };
         info!(run = %job.run, attempt, "starting a worker");
         let models = service.database.run_models(&self.run.id).await?;
         service.runner.start(&job, &files, &models).await
@@ -150,7 +162,8 @@ impl Supervisor {
         let lease = self.service.lease();
         let mut renewed: Option<Instant> = None;
         let mut stopping: Option<(Instant, Instant)> = None;
-        let mut out_of_time = false;
+        let mut exceeded: Option<Problem> = None;
+        let mut measured: Option<Instant> = None;
         let attempt = self.run.attempt;
         loop {
             let service = self.service.clone();
@@ -163,7 +176,9 @@ impl Supervisor {
             self.read().await?;
             match observed {
                 Observation::Ended(Outcome::Finished) => return Ok(Watched::Ended(Outcome::Finished)),
-                _ if out_of_time && !matches!(observed, Observation::Running { .. }) => return Ok(Watched::OutOfTime),
+                Observation::Ended(_) | Observation::Lost | Observation::Absent if exceeded.is_some() => {
+                    return Ok(exceeded.map_or(Watched::Lost, Watched::Exceeded));
+                }
                 Observation::Ended(outcome) => return Ok(Watched::Ended(outcome)),
                 Observation::Lost => return Ok(Watched::Lost),
                 Observation::Absent => return Ok(Watched::Absent),
@@ -173,9 +188,18 @@ impl Supervisor {
                 }
                 Observation::Running { .. } => {}
             }
-            out_of_time = out_of_time || self.is_out_of_time();
+            if exceeded.is_none() {
+                exceeded = self.out_of_time();
+            }
+            if exceeded.is_none() && measured.is_none_or(|when| when.elapsed() >= MEASURE) {
+                exceeded = self.out_of_disk().await?;
+                measured = Some(Instant::now());
+            }
             let asked = service.draining.is_cancelled() || service.database.is_to_cancel(&self.run.id).await?;
-            if asked || out_of_time {
+            if exceeded.as_ref().is_some_and(|problem| problem.code == OUT_OF_DISK) {
+                // A checkpoint would take more of it.
+                service.runner.stop(&self.run.id, attempt, true).await?;
+            } else if asked || exceeded.is_some() {
                 let (since, told) = stopping.unwrap_or_else(|| (Instant::now(), Instant::now() - REMIND));
                 if since.elapsed() > patience {
                     service.runner.stop(&self.run.id, attempt, true).await?;
@@ -230,15 +254,31 @@ impl Supervisor {
         self.service.runner.clean(&self.run.id, self.run.keeps_checkpoint()).await
     }
 
-    fn is_out_of_time(&self) -> bool {
-        let limit = self.run.resources.seconds as i64 * 1000;
-        limit > 0 && self.run.started_at.is_some_and(|started| crate::database::now() - started > limit)
+    /// The run's end, if it has taken longer than it asked for.
+    fn out_of_time(&self) -> Option<Problem> {
+        let seconds = self.run.resources.seconds;
+        let limit = i64::try_from(seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
+        let over = self.run.started_at.is_some_and(|started| crate::database::now() - started > limit);
+        (seconds > 0 && over).then(|| {
+            let message =
+                format!("took longer than the {seconds} seconds it asked for; ask for more, or set `max_time`");
+            run_problem("out_of_time", message)
+        })
     }
 
-    fn out_of_time(&self) -> Problem {
-        let seconds = self.run.resources.seconds;
-        let message = format!("took longer than the {seconds} seconds it asked for; ask for more, or set `max_time`");
-        run_problem("out_of_time", message)
+    /// The run's end, if its folder has grown beyond what it asked for.
+    async fn out_of_disk(&self) -> Result<Option<Problem>> {
+        let disk = self.run.resources.disk;
+        if disk == 0 {
+            return Ok(None);
+        }
+        let bytes = self.service.runner.bytes(&self.run.id).await?;
+        Ok((bytes > disk).then(|| {
+            let message = format!(
+                "took {bytes} bytes of disk, and asked for {disk}; ask for more: data, checkpoint and model lie there"
+            );
+            run_problem(OUT_OF_DISK, message)
+        }))
     }
 
     fn too_many_losses(&self) -> Problem {

@@ -95,10 +95,12 @@ pub struct NewExperiment {
 pub struct Resources {
     /// Processors, which are its threads too. 0: as many as the server gives a run.
     pub cpus: u32,
-    /// GPUs.
+    /// GPUs, which nobody else has meanwhile. 0: one where the server counts its GPUs and `device` is not `cpu`.
     pub gpus: u32,
     /// Memory that the worker's data may take at most, in bytes. 0: no limit.
     pub memory: u64,
+    /// Disk that the run's folder (data, checkpoint, model) may take, in bytes; looked at every second. 0: no limit.
+    pub disk: u64,
     /// Seconds from the start after which the run is ended with a failure. 0: no limit.
     pub seconds: u64,
 }

@@ -5,6 +5,7 @@
 //! runs/<run>/attempts/<n>/lock           held as long as the worker lives; its process id inside
 //! runs/<run>/attempts/<n>/events.jsonl   a line for every event, appended whole           worker -> server
 //! runs/<run>/attempts/<n>/heartbeat      written now and then                             worker -> server
+//! runs/<run>/attempts/<n>/gpus.json      the GPUs that are its own
 //! runs/<run>/attempts/<n>/outcome.json   how it ended, written whole, last                worker -> server
 //! runs/<run>/data/                       the files that were uploaded
 //! runs/<run>/models/<run>/               what other runs have learnt, where this one begins with it
@@ -36,6 +37,9 @@ pub struct Job {
     pub spec: RunSpec,
     /// Bytes of memory that it may take for data; 0: no limit.
     pub memory: u64,
+    /// GPUs that are its own.
+    #[serde(default)]
+    pub gpus: u32,
 }
 
 /// A line of a worker's events.
@@ -114,6 +118,11 @@ impl RunFolder {
     /// When an attempt last showed that it lives.
     pub fn heartbeat(&self, attempt: u32) -> PathBuf {
         self.attempt(attempt).join("heartbeat")
+    }
+
+    /// The GPUs of an attempt, as CUDA numbers or names them.
+    pub fn gpus(&self, attempt: u32) -> PathBuf {
+        self.attempt(attempt).join("gpus.json")
     }
 
     /// How an attempt ended.

@@ -54,6 +54,21 @@ struct Placement {
     /// On a server: the experiment, made if need be. Default: `default`
     #[arg(long, value_name = "NAME")]
     experiment: Option<String>,
+    /// On a server: processors of its own. Default: its share of them
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    cpus: u32,
+    /// On a server that counts its GPUs: how many of its own. Default: 1, with `--device cpu` none
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    gpus: u32,
+    /// On a server: memory that it may take at most. Default: no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    memory: u64,
+    /// On a server: disk that it may take at most for data, checkpoint and model. Default: no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    disk: u64,
+    /// On a server: those with a higher one go first. Default: 0
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true, allow_negative_numbers = true)]
+    priority: i32,
     /// On a server: start the run, print its name and do not wait for it
     #[arg(long)]
     detach: bool,

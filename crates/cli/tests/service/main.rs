@@ -16,6 +16,7 @@ mod limits;
 mod openid;
 mod page;
 mod requests;
+mod resources;
 mod retention;
 mod support;
 mod telemetry;

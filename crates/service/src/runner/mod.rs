@@ -43,6 +43,9 @@ pub(crate) trait Runner: Send + Sync + 'static {
     /// Tells an attempt to save a checkpoint and stop, or ends it.
     async fn stop(&self, run: &str, attempt: u32, at_once: bool) -> Result<()>;
 
+    /// Bytes that a run takes on the disk.
+    async fn bytes(&self, run: &str) -> Result<u64>;
+
     /// Stores the files of a finished attempt, each checked, and says which they are; nothing is published yet.
     async fn collect(&self, run: &str, attempt: u32) -> Result<Artifact>;
 

@@ -72,17 +72,22 @@ pub(crate) struct ProcessRunner {
     root: PathBuf,
     binary: PathBuf,
     storage: Storage,
+    /// GPUs that are given to one worker each, as CUDA numbers or names them; none where they are not counted.
+    gpus: Vec<String>,
+    /// Held while GPUs are chosen.
+    choosing: Mutex<()>,
     /// Workers that this server has started itself, with their attempts.
     children: Mutex<HashMap<String, (u32, Child)>>,
 }
 
 impl ProcessRunner {
-    /// Workers are `binary worker`, below `data`.
-    pub(crate) fn new(data: &Path, binary: PathBuf, storage: Storage) -> Result<Self> {
+    /// Workers are `binary worker`, below `data`; they share so many GPUs.
+    pub(crate) fn new(data: &Path, binary: PathBuf, storage: Storage, gpus: u32) -> Result<Self> {
         let root = data.join("runs");
         std::fs::create_dir_all(&root).map_err(Error::io("create", &root))?;
         let root = root.canonicalize().map_err(Error::io("find", &root))?;
-        Ok(ProcessRunner { root, binary, storage, children: Mutex::default() })
+        let gpus = known_gpus(gpus as usize, std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())?;
+        Ok(ProcessRunner { root, binary, storage, gpus, choosing: Mutex::default(), children: Mutex::default() })
     }
 
     fn folder(&self, run: &str) -> RunFolder {
@@ -100,6 +105,28 @@ impl ProcessRunner {
         drop(children);
         let lock = self.folder(run).lock(attempt);
         on_disk(move || holder(&lock)).await
+    }
+
+    /// GPUs that no worker has, whichever server started it.
+    async fn free_gpus(&self, asked: u32) -> Result<Vec<String>> {
+        let mut taken: Vec<String> = Vec::new();
+        for run in names(&self.root)? {
+            let folder = self.folder(&run);
+            let attempts = names(&folder.path().join("attempts"))?;
+            for attempt in attempts.iter().filter_map(|name| name.parse().ok()) {
+                if folder.gpus(attempt).exists()
+                    && let Worker::Alive(_) = self.worker(&run, attempt).await?
+                {
+                    taken.extend(read_json::<Vec<String>>(&folder.gpus(attempt))?);
+                }
+            }
+        }
+        let free = self.gpus.iter().filter(|gpu| !taken.contains(gpu)).take(asked as usize);
+        let free: Vec<String> = free.cloned().collect();
+        if free.len() < asked as usize {
+            return Err(Error::Internal(format!("asked for {asked} GPUs, and {} are free", free.len())));
+        }
+        Ok(free)
     }
 
     /// Ends whatever works on a run.
@@ -152,6 +179,14 @@ impl Runner for ProcessRunner {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         // Ctrl-C at the server's terminal is the server's to pass on.
         command.process_group(0);
+        let _choosing = self.choosing.lock().await;
+        if !self.gpus.is_empty() {
+            let gpus = self.free_gpus(job.gpus).await?;
+            command.env("CUDA_VISIBLE_DEVICES", gpus.join(","));
+            let text = serde_json::to_vec(&gpus).map_err(|error| Error::Internal(error.to_string()))?;
+            let path = folder.gpus(job.attempt);
+            on_disk(move || Ok(write_file(&path, |out| out.write_all(&text))?)).await?;
+        }
         let child = command.spawn().map_err(Error::io("start", &self.binary))?;
         self.children.lock().await.insert(job.run.clone(), (job.attempt, child));
         Ok(())
@@ -205,6 +240,11 @@ impl Runner for ProcessRunner {
             let _ = kill_process(pid, if at_once { Signal::KILL } else { Signal::TERM });
         }
         Ok(())
+    }
+
+    async fn bytes(&self, run: &str) -> Result<u64> {
+        let path = self.folder(run).path().to_owned();
+        on_disk(move || bytes_below(&path).map_err(Error::io("look at", &path))).await
     }
 
     async fn collect(&self, run: &str, attempt: u32) -> Result<Artifact> {
@@ -287,6 +327,40 @@ fn holder(path: &Path) -> Result<Worker> {
     }
 }
 
+/// The first GPUs of those that the environment lets us see.
+fn known_gpus(number: usize, visible: Option<&str>) -> Result<Vec<String>> {
+    let Some(visible) = visible.filter(|_| number > 0) else {
+        return Ok((0..number).map(|gpu| gpu.to_string()).collect());
+    };
+    let gpus: Vec<String> = visible.split(',').map(|gpu| gpu.trim().to_owned()).filter(|gpu| !gpu.is_empty()).collect();
+    if gpus.len() < number {
+        let there = gpus.len();
+        return Err(Error::Settings(format!(
+            "`gpus`: {number}, and `CUDA_VISIBLE_DEVICES` names {there}; name more, or ask for less"
+        )));
+    }
+    Ok(gpus.into_iter().take(number).collect())
+}
+
+/// Bytes of the files below a folder; what goes while it is looked at does not count.
+fn bytes_below(folder: &Path) -> std::io::Result<u64> {
+    let gone = |error: std::io::Error| if error.kind() == std::io::ErrorKind::NotFound { Ok(0) } else { Err(error) };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return gone(error),
+    };
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(found) if found.is_dir() => bytes_below(&entry.path())?,
+            Ok(found) => found.len(),
+            Err(error) => gone(error)?,
+        };
+    }
+    Ok(bytes)
+}
+
 /// The names in a folder; none where there is no folder.
 fn names(folder: &Path) -> Result<Vec<String>> {
     match std::fs::read_dir(folder) {
@@ -308,4 +382,17 @@ fn damaged(problem: String) -> Error {
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).map_err(Error::io("read", path))?;
     serde_json::from_slice(&text).map_err(|error| Error::Internal(format!("`{}` is damaged: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_are_the_first_of_those_that_can_be_seen() {
+        assert_eq!(known_gpus(2, None).unwrap(), ["0", "1"]);
+        assert_eq!(known_gpus(1, Some("3, GPU-8f2a")).unwrap(), ["3"]);
+        assert!(known_gpus(0, Some("0")).unwrap().is_empty());
+        assert!(known_gpus(2, Some("0")).unwrap_err().to_string().contains("names 1"));
+    }
 }

@@ -39,8 +39,14 @@ pub(super) fn run(
         name: placement.name.clone(),
         experiment: placement.experiment.clone(),
         description: String::new(),
-        priority: 0,
-        resources: Resources::default(),
+        priority: placement.priority,
+        resources: Resources {
+            cpus: placement.cpus,
+            gpus: placement.gpus,
+            memory: placement.memory,
+            disk: placement.disk,
+            ..Resources::default()
+        },
     };
     let run = client.create_run(&new)?;
     if placement.detach {
