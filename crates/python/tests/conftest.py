@@ -1,8 +1,11 @@
 """A folder of its own for every test, a user who has logged in nowhere, and one server for all."""
 
+import json
 import os
 import pathlib
 import random
+import shutil
+import string
 import subprocess
 import time
 
@@ -52,6 +55,42 @@ def wait_for(ask, what):
     raise AssertionError(f"waited for too long: {what}")
 
 
+def download(home):
+    """A tiny BERT where a download of `bert-base-cased` would lie."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    model = pathlib.Path(home, ".cache/huggingface/hub/models--google-bert--bert-base-cased")
+    folder = model / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(GOLDEN / "encoders" / "bert" / name, folder)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *string.ascii_lowercase, *(f"##{one}" for one in string.ascii_lowercase + string.digits)]
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    sequence = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}]
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [{"id": place, "content": content, **plain} for place, content in enumerate(special)],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": False},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": sequence,
+            "pair": [*sequence, {"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
+            "special_tokens": {name: {"id": name, "ids": [special.index(name)], "tokens": [name]} for name in ("[CLS]", "[SEP]")},
+        },
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {piece: place for place, piece in enumerate(pieces)},
+        },
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
 @pytest.fixture(autouse=True)
 def workplace(tmp_path, monkeypatch):
     """An empty folder with training data, and a home in it."""
@@ -76,6 +115,7 @@ class Server:
             name: value for name, value in os.environ.items() if not name.startswith("FINETUNER_") and name != "HOME"
         }
         environment.update(HOME=str(folder), HF_HUB_OFFLINE="1")
+        download(folder)
         command = [binary(), "serve", "--data", str(folder / "data"), "--listen", "127.0.0.1:0"]
         self.log = open(folder / "server.log", "w+")
         self.process = subprocess.Popen(

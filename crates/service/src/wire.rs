@@ -6,7 +6,8 @@ mod trial;
 use std::collections::BTreeMap;
 
 use finetuner::event::Event;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::inspection::{Cell, Choice, Finding, Inspection, NewInspection, Place, Row, Suggestion};
@@ -130,6 +131,14 @@ pub struct NewRun {
     pub resources: Resources,
 }
 
+/// What a request asks for must be known; in an answer a later server may tell of more.
+fn known_resources<'de, D: Deserializer<'de>>(answer: D) -> Result<Resources, D::Error> {
+    let mut fields = Map::deserialize(answer)?;
+    let known = serde_json::to_value(Resources::default()).map_err(D::Error::custom)?;
+    fields.retain(|name, _| known.get(name).is_some());
+    serde_json::from_value(Value::Object(fields)).map_err(D::Error::custom)
+}
+
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
@@ -154,6 +163,7 @@ pub struct Run {
     #[cfg_attr(feature = "server", schema(value_type = Object))]
     pub spec: Map<String, Value>,
     /// What it asked for.
+    #[serde(deserialize_with = "known_resources")]
     pub resources: Resources,
     /// Higher goes first.
     pub priority: i32,
@@ -354,4 +364,25 @@ pub struct Problem {
 pub struct ErrorBody {
     /// What went wrong.
     pub error: Problem,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_server_may_tell_of_more_and_nobody_may_ask_for_what_is_not_known() {
+        #[derive(Deserialize)]
+        struct Answer {
+            #[serde(deserialize_with = "known_resources")]
+            resources: Resources,
+        }
+        let text = r#"{"resources": {"cpus": 2, "moons": 1}}"#;
+        assert_eq!(
+            serde_json::from_str::<Answer>(text).unwrap().resources,
+            Resources { cpus: 2, ..Resources::default() }
+        );
+        let asked = serde_json::from_str::<NewRun>(r#"{"spec": {}, "resources": {"moons": 1}}"#).unwrap_err();
+        assert!(asked.to_string().contains("unknown field `moons`"), "{asked}");
+    }
 }
