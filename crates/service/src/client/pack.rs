@@ -36,11 +36,7 @@ pub(super) struct Packed {
 /// Packs the data of a folder, as it is: pictures do not get smaller, and texts are read once.
 pub(super) fn pack(folder: &Path, holds: Holds) -> Result<Packed> {
     let mut names = Vec::new();
-    walk(folder, "", 0, &mut |name| {
-        if holds.takes(name) {
-            names.push(name.to_owned());
-        }
-    })?;
+    walk(folder, "", 0, holds, &mut names)?;
     if names.is_empty() {
         let problem =
             "expected a BEIR folder (corpus.jsonl, queries.jsonl and judgements), pictures or tar files, found none";
@@ -65,6 +61,12 @@ pub(super) fn pack(folder: &Path, holds: Holds) -> Result<Packed> {
 }
 
 impl Holds {
+    /// Whether data of this sort lies in a folder of this path.
+    fn enters(self, name: &str) -> bool {
+        self == Holds::Pictures || name == "qrels"
+    }
+
+    /// Whether a file of this path is data of this sort.
     fn takes(self, name: &str) -> bool {
         match self {
             Holds::Beir => match name.split_once('/') {
@@ -80,8 +82,8 @@ impl Holds {
     }
 }
 
-/// Every file below a folder by its path from there; links are followed, hidden ones are nobody's data.
-fn walk(folder: &Path, prefix: &str, depth: usize, each: &mut dyn FnMut(&str)) -> Result<()> {
+/// The data below a folder, by its paths from there; links are followed, hidden files are nobody's data.
+fn walk(folder: &Path, prefix: &str, depth: usize, holds: Holds, names: &mut Vec<String>) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(LibraryError::io("read", folder))? {
         let path = entry.map_err(LibraryError::io("read", folder))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -91,14 +93,15 @@ fn walk(folder: &Path, prefix: &str, depth: usize, each: &mut dyn FnMut(&str)) -
             continue;
         }
         let name = format!("{prefix}{name}");
-        if !path.is_dir() {
-            each(&name);
-        } else if depth + 1 < DEPTH {
-            walk(&path, &format!("{name}/"), depth + 1, each)?;
-        } else {
-            return Err(
-                LibraryError::data(path, None, "lies too deep; expected at most 32 folders in each other").into()
-            );
+        match path.is_dir() {
+            true if !holds.enters(&name) => {}
+            true if depth + 1 == DEPTH => {
+                let problem = "lies too deep; expected at most 32 folders in each other";
+                return Err(LibraryError::data(path, None, problem).into());
+            }
+            true => walk(&path, &format!("{name}/"), depth + 1, holds, names)?,
+            false if holds.takes(&name) => names.push(name),
+            false => {}
         }
     }
     Ok(())
