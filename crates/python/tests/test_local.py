@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import numpy
 import pytest
@@ -185,7 +186,10 @@ run = finetuner.fit(train_data="train.csv", model="mini", epochs=500, batch_size
     ids=["streaming", "elsewhere", "at the end", "waiting"],
 )
 def test_ctrl_c_saves_a_checkpoint(workplace, then):
-    program = subprocess.Popen([sys.executable, "-c", SCRIPT.format(then=then)], stderr=subprocess.PIPE, text=True)
+    # As a terminal starts programs: of a job in a script's background Ctrl-C would be ignored from the beginning.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-c", SCRIPT.format(then=then)]
+    program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     events = workplace / "runs/interrupted/events.jsonl"
     wait_for(lambda: events.is_file() and '"train_loss"' in events.read_text(), "the first step")
     program.send_signal(signal.SIGINT)
