@@ -26,9 +26,6 @@ const LOOK: Duration = Duration::from_millis(150);
 /// How often the disk that it takes is measured.
 const MEASURE: Duration = Duration::from_secs(1);
 
-/// The code of a run that took more disk than it may.
-const OUT_OF_DISK: &str = "out_of_disk";
-
 /// How often it is told to stop, should the first time have come too early to be heard.
 const REMIND: Duration = Duration::from_secs(2);
 
@@ -176,30 +173,30 @@ impl Supervisor {
             self.read().await?;
             match observed {
                 Observation::Ended(Outcome::Finished) => return Ok(Watched::Ended(Outcome::Finished)),
-                Observation::Ended(_) | Observation::Lost | Observation::Absent if exceeded.is_some() => {
-                    return Ok(exceeded.map_or(Watched::Lost, Watched::Exceeded));
-                }
-                Observation::Ended(outcome) => return Ok(Watched::Ended(outcome)),
-                Observation::Lost => return Ok(Watched::Lost),
-                Observation::Absent => return Ok(Watched::Absent),
                 Observation::Running { silent } if silent > patience => {
                     warn!(run = %self.run.id, attempt, "the worker is silent; ending it");
                     service.runner.stop(&self.run.id, attempt, true).await?;
                 }
                 Observation::Running { .. } => {}
+                // However it ended: it was the server that ended it.
+                _ if let Some(problem) = exceeded => return Ok(Watched::Exceeded(problem)),
+                Observation::Ended(outcome) => return Ok(Watched::Ended(outcome)),
+                Observation::Lost => return Ok(Watched::Lost),
+                Observation::Absent => return Ok(Watched::Absent),
             }
             if exceeded.is_none() {
                 exceeded = self.out_of_time();
             }
             if exceeded.is_none() && measured.is_none_or(|when| when.elapsed() >= MEASURE) {
-                exceeded = self.out_of_disk().await?;
                 measured = Some(Instant::now());
+                exceeded = self.out_of_disk().await?;
+                if exceeded.is_some() {
+                    // At once: a checkpoint would take more of it.
+                    service.runner.stop(&self.run.id, attempt, true).await?;
+                }
             }
             let asked = service.draining.is_cancelled() || service.database.is_to_cancel(&self.run.id).await?;
-            if exceeded.as_ref().is_some_and(|problem| problem.code == OUT_OF_DISK) {
-                // A checkpoint would take more of it.
-                service.runner.stop(&self.run.id, attempt, true).await?;
-            } else if asked || exceeded.is_some() {
+            if asked || exceeded.is_some() {
                 let (since, told) = stopping.unwrap_or_else(|| (Instant::now(), Instant::now() - REMIND));
                 if since.elapsed() > patience {
                     service.runner.stop(&self.run.id, attempt, true).await?;
@@ -277,7 +274,7 @@ impl Supervisor {
             let message = format!(
                 "took {bytes} bytes of disk, and asked for {disk}; ask for more: data, checkpoint and model lie there"
             );
-            run_problem(OUT_OF_DISK, message)
+            run_problem("out_of_disk", message)
         }))
     }
 

@@ -25,6 +25,8 @@ use ureq::{Agent, Body};
 pub use self::error::{Error, Result};
 pub use self::events::Events;
 pub use self::login::Login;
+#[cfg(feature = "server")]
+pub(crate) use self::pack::stored;
 use crate::wire::{Artifact, ErrorBody, NewRun, Page, Run};
 
 /// How long a server that does not answer is asked again, unless said otherwise.

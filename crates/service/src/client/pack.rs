@@ -15,9 +15,6 @@ use super::error::{Error, Result};
 /// Folders in each other; a server takes no more.
 const DEPTH: usize = 32;
 
-/// From here on a file needs the large form of a zip's records.
-const LARGE: u64 = u32::MAX as u64;
-
 /// What of a folder is data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holds {
@@ -52,12 +49,17 @@ pub(super) fn pack(folder: &Path, holds: Holds) -> Result<Packed> {
         let source = folder.join(name);
         let mut source_file = File::open(&source).map_err(LibraryError::io("read", &source))?;
         let bytes = source_file.metadata().map_err(LibraryError::io("read", &source))?.len();
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-        writer.start_file(name.as_str(), options.large_file(bytes >= LARGE)).map_err(failed)?;
+        writer.start_file(name.as_str(), stored(bytes)).map_err(failed)?;
         std::io::copy(&mut source_file, &mut writer).map_err(LibraryError::io("pack", &source))?;
     }
     writer.finish().map_err(failed)?;
     Ok(Packed { path, _folder: place })
+}
+
+/// How an entry of so many bytes stands in a zip of ours: as it is, from 4 GB on in the large form of its records.
+pub(crate) fn stored(bytes: u64) -> SimpleFileOptions {
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    options.large_file(bytes >= u64::from(u32::MAX))
 }
 
 impl Holds {

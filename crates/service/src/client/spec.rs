@@ -1,6 +1,7 @@
 //! A spec as a server takes it: its data goes there first, and ids stand in place of paths.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use finetuner::data::Address;
 use finetuner::spec::{FieldType, RunSpec};
@@ -23,9 +24,11 @@ impl Client {
         };
         let (defaults, mut fields) = (object(&RunSpec::default())?, object(spec)?);
         fields.retain(|name, value| defaults.get(name) != Some(value) && name != "output");
+        // Several fields may name splits of one folder.
+        let mut brought = HashMap::new();
         let mut bring = |value: &mut Value| -> Result<()> {
             if let Some(path) = value.as_str().filter(|path| !path.is_empty()) {
-                *value = Value::String(self.upload_data(Path::new(path), progress)?);
+                *value = Value::String(self.upload_data(Path::new(path), &mut brought, progress)?);
             }
             Ok(())
         };
@@ -45,16 +48,32 @@ impl Client {
         Ok(fields)
     }
 
-    /// The id of what lies at a path, and the split of it that is meant.
-    fn upload_data(&self, path: &Path, progress: &mut dyn FnMut(&Path, u64, u64)) -> Result<String> {
-        let (packed, split) = match Address::of(path)? {
-            Address::Beir { folder, split } => (Some(pack(&folder, Holds::Beir)?), split),
-            Address::Pictures(folder) => (Some(pack(&folder, Holds::Pictures)?), None),
-            Address::Shards(path) if path.is_dir() => (Some(pack(&path, Holds::Pictures)?), None),
-            Address::Shards(_) | Address::File(_) => (None, None),
+    /// The id of what lies at a path, and the split of it that is meant; `brought` knows the ids of what is there already.
+    fn upload_data(
+        &self,
+        path: &Path,
+        brought: &mut HashMap<PathBuf, String>,
+        progress: &mut dyn FnMut(&Path, u64, u64),
+    ) -> Result<String> {
+        let (place, holds, split) = match Address::of(path)? {
+            Address::Beir { folder, split } => (folder, Some(Holds::Beir), split),
+            Address::Pictures(folder) => (folder, Some(Holds::Pictures), None),
+            Address::Shards(path) if path.is_dir() => (path, Some(Holds::Pictures), None),
+            Address::Shards(file) | Address::File(file) => (file, None, None),
         };
-        let file = packed.as_ref().map_or(path, |packed| &packed.path);
-        let id = self.upload(file, &mut |done, total| progress(path, done, total))?.id;
-        Ok(split.map_or(id.clone(), |split| format!("{id}:{split}")))
+        let id = match brought.get(&place) {
+            Some(id) => id.clone(),
+            None => {
+                let packed = holds.map(|holds| pack(&place, holds)).transpose()?;
+                let file = packed.as_ref().map_or(&place, |packed| &packed.path);
+                let id = self.upload(file, &mut |done, total| progress(path, done, total))?.id;
+                brought.insert(place, id.clone());
+                id
+            }
+        };
+        Ok(match split {
+            Some(split) => format!("{id}:{split}"),
+            None => id,
+        })
     }
 }

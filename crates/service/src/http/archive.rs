@@ -13,13 +13,13 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use utoipa::IntoParams;
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
+use zip::ZipWriter;
 
 use super::Shared;
 use super::answer::{Path, Query};
 use super::artifacts::find;
 use super::caller::Caller;
+use crate::client::stored;
 use crate::database::{RunRow, now};
 use crate::error::{Error, Kind, Result};
 use crate::storage::Storage;
@@ -33,9 +33,6 @@ const PIECE: usize = 1 << 16;
 
 /// Pieces that wait to be sent.
 const AHEAD: usize = 4;
-
-/// From here on a file needs the large form of a zip's records.
-const LARGE: u64 = u32::MAX as u64;
 
 /// Who may, instead of a key.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -126,8 +123,7 @@ fn write(runtime: &Handle, storage: &Storage, artifact: &Artifact, folder: &str,
     let mut zip = ZipWriter::new_stream(pipe);
     for (name, file) in &artifact.files {
         // Weights do not pack.
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-        zip.start_file(format!("{folder}/{name}"), options.large_file(file.bytes >= LARGE)).map_err(refused)?;
+        zip.start_file(format!("{folder}/{name}"), stored(file.bytes)).map_err(refused)?;
         let mut stream = runtime.block_on(storage.open_file(artifact, name, None))?.into_stream();
         while let Some(chunk) = runtime.block_on(stream.try_next())? {
             zip.write_all(&chunk).map_err(broken)?;

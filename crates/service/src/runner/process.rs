@@ -94,6 +94,12 @@ impl ProcessRunner {
         RunFolder::new(self.root.join(run))
     }
 
+    /// The attempts of a run that something is left of.
+    fn attempts(&self, run: &str) -> Result<Vec<u32>> {
+        let names = names(&self.folder(run).path().join("attempts"))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// The worker of an attempt: whether it lives, and which process it is.
     async fn worker(&self, run: &str, attempt: u32) -> Result<Worker> {
         let mut children = self.children.lock().await;
@@ -111,13 +117,12 @@ impl ProcessRunner {
     async fn free_gpus(&self, asked: u32) -> Result<Vec<String>> {
         let mut taken: Vec<String> = Vec::new();
         for run in names(&self.root)? {
-            let folder = self.folder(&run);
-            let attempts = names(&folder.path().join("attempts"))?;
-            for attempt in attempts.iter().filter_map(|name| name.parse().ok()) {
-                if folder.gpus(attempt).exists()
+            for attempt in self.attempts(&run)? {
+                let gpus = self.folder(&run).gpus(attempt);
+                if gpus.exists()
                     && let Worker::Alive(_) = self.worker(&run, attempt).await?
                 {
-                    taken.extend(read_json::<Vec<String>>(&folder.gpus(attempt))?);
+                    taken.extend(read_json::<Vec<String>>(&gpus)?);
                 }
             }
         }
@@ -132,7 +137,7 @@ impl ProcessRunner {
     /// Ends whatever works on a run.
     async fn kill(&self, run: &str) -> Result<()> {
         let deadline = Instant::now() + GONE;
-        for attempt in names(&self.folder(run).path().join("attempts"))?.iter().filter_map(|name| name.parse().ok()) {
+        for attempt in self.attempts(run)? {
             while let Worker::Alive(pid) = self.worker(run, attempt).await? {
                 if Instant::now() > deadline {
                     return Err(Error::Internal(format!("the worker of attempt {attempt} of {run} cannot be ended")));

@@ -33,7 +33,7 @@ const provider = await provide(() => person);
 const listen = await free();
 const settings = { ADDRESS: `http://${listen}`, OPENID_ISSUER: provider.address, OPENID_CLIENT: "finetuner", OPENID_MEMBERS: "@example.org" };
 const organisation = await start(resolve(binary), Object.fromEntries(Object.entries(settings).map(([name, value]) => [`FINETUNER_SERVER_${name}`, value])), listen);
-const ours = [server.address, organisation.address, provider.address];
+let ours = [server.address];
 const browser = await chromium.launch({ executablePath: BROWSER, headless: true, args: FLAGS });
 const context = await browser.newContext({ viewport: DESK, colorScheme: "light", reducedMotion: "reduce", acceptDownloads: true });
 const page = await context.newPage();
@@ -231,6 +231,7 @@ try {
   await look("activate");
 
   // Signing in at an organisation's provider: there and back, into this tab alone; and somebody whom it knows and we do not.
+  ours = [organisation.address, provider.address];
   await page.goto(organisation.address);
   const elsewhere = page.getByRole("link", { name: "Sign in with your organisation" });
   await elsewhere.waitFor();
