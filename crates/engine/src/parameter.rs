@@ -117,6 +117,18 @@ impl Gradients {
         self.slots.iter().map(|slot| if slot.written { slot.tensor.as_ref() } else { None })
     }
 
+    /// The gradients of the parameters that are wanted, in their order; zero where nothing has contributed.
+    pub fn of(&mut self, parameters: &Parameters, wanted: &[bool]) -> Vec<&mut Tensor> {
+        let slots = self.slots.iter_mut().zip(parameters.iter()).zip(wanted).filter(|(_, wanted)| **wanted);
+        let tensor = slots.map(|((slot, parameter), _)| {
+            if !std::mem::replace(&mut slot.written, true) {
+                slot.tensor = None;
+            }
+            slot.tensor.get_or_insert_with(|| Tensor::zeros(parameter.value.shape()))
+        });
+        tensor.collect()
+    }
+
     /// The buffer to add into, and whether it holds something already (otherwise it must be overwritten).
     pub(crate) fn slot(&mut self, id: ParameterId, shape: &[usize]) -> (&mut Tensor, bool) {
         let slot = &mut self.slots[id.0];

@@ -16,21 +16,59 @@ const BF16_CAPABILITY: (u32, u32) = (8, 0);
 /// # Errors
 /// [`Error::Spec`] for another name, and for a GPU that cannot be used, with the reason.
 pub fn open(device: &str, precision: &str) -> Result<Box<dyn Device>> {
+    let devices = open_all(device, precision, 0)?;
+    let count = devices.len();
+    let only = devices.into_iter().next().filter(|_| count == 1);
+    only.ok_or_else(|| {
+        Error::spec(
+            "device",
+            format!("expected one GPU, got `{device}`, {count} of them; training alone takes several"),
+        )
+    })
+}
+
+/// The same, where one run may have several GPUs: `cuda:0,1` or `cuda:all`. Of several processes on one machine this is the one
+/// of a number: `cuda` and `auto` are the GPU of that number to it.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_all(device: &str, precision: &str, process: usize) -> Result<Vec<Box<dyn Device>>> {
     let choice: DeviceChoice = device.parse().map_err(|problem: String| Error::spec("device", problem))?;
-    let gpu = match choice {
-        DeviceChoice::Processor => None,
-        DeviceChoice::Auto => first_gpu(precision).ok(),
-        DeviceChoice::Gpu(ordinal) => Some(gpu(ordinal, precision).map_err(|error| match error {
-            Error::Engine(reason) => Error::spec("device", reason.to_string()),
-            other => other,
-        })?),
+    let unusable = |error| match error {
+        Error::Engine(reason) => Error::spec("device", reason.to_string()),
+        other => other,
     };
-    match (gpu, precision) {
-        (Some(gpu), _) => Ok(Box::new(gpu)),
-        (None, "f32" | "auto") => Ok(Box::new(Cpu::F32)),
-        (None, "bf16") if engine::has_bf16() => Ok(Box::new(Cpu::Bf16)),
-        (None, "bf16") => Ok(Box::new(Cpu::F32)),
-        (None, other) => Err(unknown(other)),
+    let gpus = match choice {
+        DeviceChoice::Processor => Vec::new(),
+        DeviceChoice::Auto if process == 0 => first_gpu(precision).into_iter().collect(),
+        DeviceChoice::Auto => gpu(process, precision).into_iter().collect(),
+        DeviceChoice::AnyGpu => vec![gpu(process, precision).map_err(unusable)?],
+        DeviceChoice::Gpus(ordinals) => {
+            ordinals.into_iter().map(|ordinal| gpu(ordinal, precision)).collect::<Result<_>>().map_err(unusable)?
+        }
+        DeviceChoice::AllGpus => {
+            let found = cuda::found().map_err(|error| unusable(error.into()))?;
+            let gpus = (0..found.len()).map(|ordinal| gpu(ordinal, precision)).collect::<Result<Vec<_>>>();
+            match gpus.map_err(unusable)? {
+                none if none.is_empty() => {
+                    return Err(Error::spec("device", "expected GPUs, and the driver knows none"));
+                }
+                gpus => gpus,
+            }
+        }
+    };
+    if gpus.is_empty() {
+        return Ok(vec![processor(precision)?]);
+    }
+    Ok(gpus.into_iter().map(|gpu| Box::new(gpu) as Box<dyn Device>).collect())
+}
+
+fn processor(precision: &str) -> Result<Box<dyn Device>> {
+    match precision {
+        "f32" | "auto" => Ok(Box::new(Cpu::F32)),
+        "bf16" if engine::has_bf16() => Ok(Box::new(Cpu::Bf16)),
+        "bf16" => Ok(Box::new(Cpu::F32)),
+        other => Err(unknown(other)),
     }
 }
 

@@ -73,6 +73,14 @@ pub enum Error {
     /// A measurement ended early because it was told to. Runs turn it into an outcome of their own.
     #[error("stopped while measuring")]
     Stopped,
+    /// One of several ranks that train together failed or is gone; the others end with it.
+    #[error("rank {rank}: {problem}")]
+    Rank {
+        /// Which.
+        rank: usize,
+        /// What it said, or how it was lost.
+        problem: String,
+    },
     /// Training left the range of numbers.
     #[error("{0}")]
     Diverged(String),
@@ -112,6 +120,11 @@ impl Error {
     /// An [`Error::Model`].
     pub fn model(model: impl Into<String>, problem: impl Into<String>) -> Error {
         Error::Model { model: model.into(), problem: problem.into() }
+    }
+
+    /// An [`Error::Rank`].
+    pub fn rank(rank: usize, problem: impl Into<String>) -> Error {
+        Error::Rank { rank, problem: problem.into() }
     }
 
     /// An [`Error::Spec`] with one problem.

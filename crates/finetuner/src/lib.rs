@@ -7,14 +7,15 @@
 //! 4. [`data`]: what do we learn from
 //! 5. [`artifact`]: a model's folder on disk, read and written
 //! 6. [`device`]: what computes
-//! 7. [`tokens`]: text to packed token batch
-//! 8. [`pixels`]: picture to packed pixel batch
-//! 9. [`encoder`]: packed batch to embeddings
-//! 10. [`objective`]: embeddings to one number
-//! 11. [`optim`]: gradients to new weights
-//! 12. [`evaluate`]: exact search, metrics, before and after
-//! 13. [`mine`]: training data out of data: hard negatives, a teacher's margins
-//! 14. [`train`]: the loop
+//! 7. [`mesh`]: ranks that train together
+//! 8. [`tokens`]: text to packed token batch
+//! 9. [`pixels`]: picture to packed pixel batch
+//! 10. [`encoder`]: packed batch to embeddings
+//! 11. [`objective`]: embeddings to one number
+//! 12. [`optim`]: gradients to new weights
+//! 13. [`evaluate`]: exact search, metrics, before and after
+//! 14. [`mine`]: training data out of data: hard negatives, a teacher's margins
+//! 15. [`train`]: the loop
 
 pub mod error;
 pub mod spec;
@@ -23,6 +24,8 @@ pub mod data;
 pub mod artifact;
 #[cfg(feature = "engine")]
 pub mod device;
+#[cfg(feature = "engine")]
+pub mod mesh;
 #[cfg(feature = "engine")]
 pub mod tokens;
 #[cfg(feature = "engine")]

@@ -8,10 +8,11 @@ mod tiny;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use engine::{Cpu, Device};
 use finetuner::artifact::{Checkpoint, Weights};
 use finetuner::event::{Event, Level};
 use finetuner::spec::RunSpec;
-use finetuner::train::{Outcome, train};
+use finetuner::train::{Outcome, train, train_on};
 
 struct Place {
     folder: tempfile::TempDir,
@@ -60,9 +61,11 @@ impl Place {
         events
     }
 
-    /// Every tensor of the checkpoint that a run leaves when it is told to stop at once.
-    fn checkpoint(&self, output: &str, fields: &[(&str, &str)]) -> Vec<(String, Vec<f32>)> {
-        let outcome = train(&self.spec(output, fields), &mut |_: &Event| {}, &AtomicBool::new(true)).unwrap();
+    /// Every tensor of the checkpoint that a run leaves when it is told to stop at once, of one rank or of several.
+    fn checkpoint(&self, output: &str, ranks: usize, fields: &[(&str, &str)]) -> Vec<(String, Vec<f32>)> {
+        let devices = (0..ranks).map(|_| Box::new(Cpu::F32) as Box<dyn Device>).collect();
+        let spec = self.spec(output, fields);
+        let outcome = train_on(devices, &spec, &mut |_: &Event| {}, &AtomicBool::new(true)).unwrap();
         assert!(matches!(outcome, Outcome::Stopped { step: 1 }), "{outcome:?}");
         let checkpoint = Checkpoint::open(&self.path(output).join("checkpoint.safetensors")).unwrap();
         let read = |(name, shape): (&str, &[usize])| (name.to_owned(), checkpoint.f32s(name, shape).unwrap());
@@ -109,10 +112,10 @@ const LOSSES: [(&str, &str, &str); 18] = [
 const BARE: [&str; 4] = ["MatryoshkaLoss", "AdaptiveLayerLoss", "Matryoshka2dLoss", "ContrastiveTensionLoss"];
 
 #[test]
-fn the_gradient_cache_gives_model_and_loss_the_same_gradients() {
+fn the_gradient_cache_and_several_ranks_give_model_and_loss_the_same_gradients() {
     let place = Place::new();
     for (number, (loss, options, data)) in LOSSES.into_iter().enumerate() {
-        let run = |name: &str, tokens: &str, rate: &str| {
+        let run = |name: &str, ranks: usize, tokens: &str, rate: &str| {
             let data = place.path(data).display().to_string();
             let fields = [
                 ("loss", loss),
@@ -125,19 +128,22 @@ fn the_gradient_cache_gives_model_and_loss_the_same_gradients() {
                 ("max_grad_norm", "0"),
                 ("sampler", "random"),
             ];
-            place.checkpoint(&format!("{number}-{name}"), &fields)
+            place.checkpoint(&format!("{number}-{name}"), ranks, &fields)
         };
         // One step of plain descent, unclipped: weights change by the gradient itself.
-        let (start, whole, cached) =
-            (run("start", "100000", "1e-30"), run("whole", "100000", "0.1"), run("cached", "20", "0.1"));
+        let (start, whole) = (run("start", 1, "100000", "1e-30"), run("whole", 1, "100000", "0.1"));
         let (mut own, mut moved) = (0, 0.0f32);
-        for ((name, start), ((_, whole), (_, cached))) in start.iter().zip(whole.iter().zip(&cached)) {
-            let largest = start.iter().zip(whole).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
-            let worst = whole.iter().zip(cached).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
-            own += usize::from(name.starts_with("loss/"));
-            moved = if name.starts_with("loss/") { moved.max(largest) } else { moved };
-            let scale = start.iter().fold(largest, |scale, x| scale.max(x.abs() / 50.0));
-            assert!(worst <= 1e-5 * scale.max(1e-3), "{loss} {name}: {worst} of {largest}");
+        for (way, ranks, tokens) in [("cached", 1, "20"), ("ranks", 3, "100000"), ("cached ranks", 5, "20")] {
+            let other = run(way, ranks, tokens, "0.1");
+            assert_eq!(other.len(), whole.len());
+            for ((name, start), ((_, whole), (_, other))) in start.iter().zip(whole.iter().zip(&other)) {
+                let largest = start.iter().zip(whole).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
+                let worst = whole.iter().zip(other).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+                own += usize::from(name.starts_with("loss/"));
+                moved = if name.starts_with("loss/") { moved.max(largest) } else { moved };
+                let scale = start.iter().fold(largest, |scale, x| scale.max(x.abs() / 50.0));
+                assert!(worst <= 1e-5 * scale.max(1e-3), "{loss} {way} {name}: {worst} of {largest}");
+            }
         }
         let learns = !["DynamicSoftMarginLoss", "CrossBatchMemory"].contains(&loss) && !BARE.contains(&loss);
         assert!(own > 0 || BARE.contains(&loss), "{loss}");
@@ -180,7 +186,7 @@ fn a_loss_has_its_own_optimizer_and_rate() {
     let place = Place::new();
     let own = |output: &str, fields: &[(&str, &str)]| {
         let fields = [&[("loss", "ArcFaceLoss"), ("optimizer", "SGD"), ("loss_options", "scale=8")], fields].concat();
-        let tensors = place.checkpoint(output, &fields);
+        let tensors = place.checkpoint(output, 1, &fields);
         tensors.into_iter().find(|(name, _)| name == "loss/0/weight").unwrap().1
     };
     let start = own("start", &[("learning_rate", "1e-30")]);
@@ -206,7 +212,7 @@ fn a_loss_has_its_own_optimizer_and_rate() {
             ("loss_optimizer", "AdamW"),
             ("loss_optimizer_options", decay),
         ];
-        let tensors = place.checkpoint(output, &fields);
+        let tensors = place.checkpoint(output, 1, &fields);
         tensors.into_iter().find(|(name, _)| name == "loss/0/weight").unwrap().1
     };
     assert_eq!(scale("no-decay", "weight_decay=0"), scale("decay", "weight_decay=0.9"));

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
 use finetuner::event::{Event, Level, Sink};
+use finetuner::mesh::{Rendezvous, Share};
 use finetuner::spec::{Field, FieldType, RunSpec};
 use finetuner::train::{self, Outcome, Report};
 use serde_json::json;
@@ -86,6 +87,7 @@ Examples:
   finetuner fit run.toml --server http://localhost:7700 --name first
 
 After `finetuner login` a run goes to the server: its data is uploaded, its events are shown, its model is downloaded.
+Several processes train together where `WORLD_SIZE`, `RANK`, `MASTER_ADDR` and `MASTER_PORT` are set, as torchrun and JobSets do.
 Ctrl-C saves a checkpoint after the current step and stops with exit code 130; a second one stops at once.";
 
 /// Fine-tunes a model.
@@ -112,7 +114,20 @@ pub(crate) fn run(arguments: Arguments, threads: Option<usize>, terminal: &mut T
 
     let mut lines = JsonLines;
     let sink: &mut dyn Sink = if arguments.json { &mut lines } else { terminal };
-    match train::train(&spec, sink, &stop)? {
+    let outcome = match Rendezvous::from_environment(|name| std::env::var(name).ok())? {
+        None => train::train(&spec, sink, &stop)?,
+        Some(rendezvous) => match train::train_together(&rendezvous, &spec, sink, &stop)? {
+            Some(outcome) => outcome,
+            None => {
+                let Share { rank, size } = rendezvous.share();
+                exit::hint_line(&format!(
+                    "rank {rank} of {size} has taken its part; rank 0 has the model and the report"
+                ));
+                return Ok(ExitCode::SUCCESS);
+            }
+        },
+    };
+    match outcome {
         Outcome::Finished(report) => {
             terminal::print(&if arguments.json {
                 json!({"event": "report", "output": output, "report": *report}).to_string() + "\n"

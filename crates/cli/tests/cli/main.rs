@@ -12,6 +12,7 @@ mod interrupt;
 mod kinds;
 mod mine;
 mod pictures;
+mod ranks;
 mod search;
 mod support;
 mod vectors;

@@ -99,18 +99,20 @@ impl Preprocessor {
     }
 
     /// Items in their order, in micro-batches of at most as many tokens as `budget` says of all of them together (of
-    /// pictures: of none, as they are not read yet). Texts on the threads of the current pool, pictures on threads of their
-    /// own.
+    /// pictures: of none, as they are not read yet); `rows[i]` is the row of the whole batch that item `i` stands in. Texts on
+    /// the threads of the current pool, pictures on threads of their own.
     ///
     /// # Errors
     /// [`Error::Model`] if a text has no tokens, [`Error::Picture`] for a picture that cannot be read; [`Error::Spec`] for
     /// items that the model does not read.
-    pub fn prepare(&self, items: &[Wanted<'_>], budget: &dyn Fn(usize) -> usize) -> Result<Prepared> {
+    ///
+    /// # Panics
+    /// If there are fewer rows than items: a bug of the caller.
+    pub fn prepare(&self, items: &[Wanted<'_>], mut rows: &[u32], budget: &dyn Fn(usize) -> usize) -> Result<Prepared> {
         let mut prepared = Prepared::default();
-        let mut first = 0;
         for column in items.chunk_by(|one, next| one.modality == next.modality) {
-            let rows: Vec<u32> = (first..first + column.len() as u32).collect();
-            first += column.len() as u32;
+            let (own, others) = rows.split_at(column.len());
+            rows = others;
             match column[0].modality {
                 Modality::Text => {
                     let (tokenizer, prompts) = self.text_parts()?;
@@ -119,17 +121,17 @@ impl Preprocessor {
                     let sequences = tokenizer.encode(&texts)?;
                     prepared.truncated += cut(&sequences);
                     let tokens = sequences.iter().map(|sequence| sequence.ids.len()).sum();
-                    prepared.inputs.extend(pack(&sequences, &rows, budget(tokens)).into_iter().map(Input::Tokens));
+                    prepared.inputs.extend(pack(&sequences, own, budget(tokens)).into_iter().map(Input::Tokens));
                 }
                 Modality::Image => {
                     let orders = column.iter().map(|item| Order { address: item.content, draw: item.draw });
                     let orders: Vec<Order<'_>> = orders.collect();
-                    let batches = self.pictures()?.prepare(&orders, &rows, budget(0))?;
+                    let batches = self.pictures()?.prepare(&orders, own, budget(0))?;
                     prepared.inputs.extend(batches.into_iter().map(Input::Pixels));
                 }
                 Modality::Vector => {
                     let vectors: Vec<&str> = column.iter().map(|item| item.content).collect();
-                    prepared.inputs.extend(self.vectors(&vectors, &rows, budget(vectors.len()))?);
+                    prepared.inputs.extend(self.vectors(&vectors, own, budget(vectors.len()))?);
                 }
             }
         }

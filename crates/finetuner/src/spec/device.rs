@@ -3,14 +3,18 @@
 use std::str::FromStr;
 
 /// What a run or a command asks to compute on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// `auto`: the first GPU that can be used, else the processor.
     Auto,
     /// `cpu`
     Processor,
-    /// `cuda` for the first GPU, `cuda:1` for the second.
-    Gpu(usize),
+    /// `cuda`: the first GPU; of several processes on a machine each its own.
+    AnyGpu,
+    /// `cuda:1` for the second GPU, `cuda:0,1` for both at once.
+    Gpus(Vec<usize>),
+    /// `cuda:all`
+    AllGpus,
 }
 
 impl FromStr for DeviceChoice {
@@ -20,19 +24,26 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => return Ok(DeviceChoice::Auto),
             "cpu" => return Ok(DeviceChoice::Processor),
-            "cuda" => return Ok(DeviceChoice::Gpu(0)),
+            "cuda" => return Ok(DeviceChoice::AnyGpu),
+            "cuda:all" => return Ok(DeviceChoice::AllGpus),
             _ => {}
         }
-        match text.strip_prefix("cuda:") {
-            Some(number) => match number.parse() {
-                Ok(ordinal) => Ok(DeviceChoice::Gpu(ordinal)),
-                Err(_) if number == "all" || number.contains(',') => {
-                    Err(format!("`{text}`: this version trains on one GPU; take one, as in `cuda:0`"))
-                }
-                Err(_) => Err(format!("expected the number of a GPU, as in `cuda:0`, got `{text}`")),
-            },
-            None => Err(format!("`{text}` is not known; expected `cpu`, `cuda`, `cuda:N` or `auto`")),
+        let Some(numbers) = text.strip_prefix("cuda:") else {
+            return Err(format!(
+                "`{text}` is not known; expected `cpu`, `cuda`, `cuda:N`, `cuda:N,M`, `cuda:all` or `auto`"
+            ));
+        };
+        let mut gpus = Vec::new();
+        for number in numbers.split(',') {
+            let Ok(ordinal) = number.trim().parse() else {
+                return Err(format!("expected numbers of GPUs, as in `cuda:0` or `cuda:0,1`, got `{text}`"));
+            };
+            if gpus.contains(&ordinal) {
+                return Err(format!("`{text}` names GPU {ordinal} twice; each computes once"));
+            }
+            gpus.push(ordinal);
         }
+        Ok(DeviceChoice::Gpus(gpus))
     }
 }
 
@@ -45,10 +56,13 @@ mod tests {
         let read = |text: &str| text.parse::<DeviceChoice>();
         assert_eq!(read("auto"), Ok(DeviceChoice::Auto));
         assert_eq!(read("cpu"), Ok(DeviceChoice::Processor));
-        assert_eq!(read("cuda"), Ok(DeviceChoice::Gpu(0)));
-        assert_eq!(read("cuda:3"), Ok(DeviceChoice::Gpu(3)));
-        assert!(read("cuda:0,1").unwrap_err().contains("one GPU"));
-        assert!(read("cuda:x").unwrap_err().contains("number of a GPU"));
+        assert_eq!(read("cuda"), Ok(DeviceChoice::AnyGpu));
+        assert_eq!(read("cuda:3"), Ok(DeviceChoice::Gpus(vec![3])));
+        assert_eq!(read("cuda:0,2"), Ok(DeviceChoice::Gpus(vec![0, 2])));
+        assert_eq!(read("cuda:all"), Ok(DeviceChoice::AllGpus));
+        assert!(read("cuda:1,1").unwrap_err().contains("GPU 1 twice"));
+        assert!(read("cuda:x").unwrap_err().contains("numbers of GPUs"));
+        assert!(read("cuda:").unwrap_err().contains("numbers of GPUs"));
         assert!(read("gpu").unwrap_err().contains("`gpu` is not known"));
     }
 }

@@ -10,6 +10,7 @@ use super::guide::Guide;
 use crate::data::{Dataset, Example, ItemId, Kind, LabelGraph, Modality};
 use crate::encoder::{Input, Model, Prepared, Preprocessor, Role, Wanted};
 use crate::error::{Error, Result};
+use crate::mesh::Share;
 use crate::objective::{BatchLayout, Needs, Objective};
 use crate::pixels::Draw;
 use crate::spec::RunSpec;
@@ -17,7 +18,7 @@ use crate::spec::RunSpec;
 /// One batch, ready for the encoder.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
-    /// Rows in order, in micro-batches of the token budget.
+    /// Rows in order, in micro-batches of the token budget; where several ranks share a batch those of this one.
     pub(crate) micro_batches: Vec<Input>,
     pub(crate) layout: BatchLayout,
     /// Which of the run's data sets it is of.
@@ -29,14 +30,16 @@ pub(crate) struct Batch {
     /// Whether the first column goes through the model's twin.
     pub(crate) twin: bool,
     pub(crate) examples: usize,
+    /// Of this rank's rows.
     pub(crate) tokens: usize,
     pub(crate) truncated: usize,
 }
 
 impl Batch {
-    /// Whether the micro-batch that starts at this row goes through the model's twin: that of the first column.
-    pub(crate) fn goes_through_twin(&self, row: usize) -> bool {
-        self.twin && row < self.layout.columns.first().copied().unwrap_or(0)
+    /// Whether a micro-batch goes through the model's twin: that of the first column.
+    pub(crate) fn goes_through_twin(&self, input: &Input) -> bool {
+        let first = self.layout.columns.first().copied().unwrap_or(0);
+        self.twin && input.examples().first().is_some_and(|&row| (row as usize) < first)
     }
 }
 
@@ -70,6 +73,8 @@ pub(crate) struct Batcher {
     seed: u64,
     /// The first column stands in micro-batches of its own, as it goes through another encoder.
     twin: bool,
+    /// Of which examples of a batch the inputs are prepared.
+    share: Share,
 }
 
 impl Batcher {
@@ -93,7 +98,14 @@ impl Batcher {
             guide: None,
             budget: budget.clone(),
             seed: spec.seed,
+            share: Share::WHOLE,
         }
+    }
+
+    /// Of each batch the inputs of one rank alone: of every column the rows of its share of the examples, so that all ranks
+    /// have about as much of the short and of the long texts.
+    pub(crate) fn shared(self, share: Share) -> Self {
+        Batcher { share, ..self }
     }
 
     /// With everything ready for a guide.
@@ -175,11 +187,18 @@ impl Batcher {
             let row = u64::from(examples[row % examples.len()]);
             self.wanted(item, role, epoch.map(|epoch| Draw { seed: self.seed, epoch, row, view: view as u64 }))
         };
-        let wanted: Vec<_> = items.iter().zip(places).map(wanted).collect();
+        let own =
+            |(_, (row, view)): &(&(ItemId, Role), (usize, usize))| self.share.of(columns[*view].len()).contains(row);
+        let (rows, wanted): (Vec<u32>, Vec<_>) = (0..)
+            .zip(items.iter().zip(places))
+            .filter(|(_, item)| own(item))
+            .map(|(row, item)| (row, wanted(item)))
+            .unzip();
         let Prepared { mut inputs, mut truncated } = Prepared::default();
-        let first = if self.twin { columns.first().map_or(0, Vec::len) } else { 0 };
-        for part in [&wanted[..first], &wanted[first..]] {
-            let prepared = self.preprocessor.prepare(part, &|tokens| self.budget.of(tokens))?;
+        let first = if self.twin { columns.first().map_or(0, |first| self.share.of(first.len()).len()) } else { 0 };
+        for part in [0..first, first..rows.len()] {
+            let (wanted, rows) = (&wanted[part.clone()], &rows[part]);
+            let prepared = self.preprocessor.prepare(wanted, rows, &|tokens| self.budget.of(tokens))?;
             inputs.extend(prepared.inputs);
             truncated += prepared.truncated;
         }
@@ -224,7 +243,8 @@ impl Batcher {
             };
             rows.push(place);
         }
-        let inputs = guide.prepare(&contents, &|_| GUIDE_TOKENS)?.inputs;
+        let places: Vec<u32> = (0..contents.len() as u32).collect();
+        let inputs = guide.prepare(&contents, &places, &|_| GUIDE_TOKENS)?.inputs;
         Ok(Guided { inputs, items: contents.len(), rows })
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use engine::Device;
 use rayon::ThreadPool;
+use sha2::{Digest, Sha256};
 
 use super::batch::{Batch, Batcher};
 use super::budget::Budget;
 use super::thread_pool;
-use crate::data::{Mix, Order};
+use crate::data::{ItemId, Mix, Order};
 use crate::error::Result;
 use crate::spec::RunSpec;
 
@@ -63,6 +64,21 @@ impl Course {
     /// The training examples.
     pub(crate) fn examples(&self) -> usize {
         self.sets.iter().map(|(batcher, _)| batcher.dataset().examples.len()).sum()
+    }
+
+    /// What was read, and in which order it comes: the same on all ranks.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for (batcher, _) in &self.sets {
+            let dataset = batcher.dataset();
+            (0..dataset.items.len() as u32).for_each(|item| {
+                hash.update(dataset.items.get(ItemId(item)));
+                hash.update([0]);
+            });
+            hash.update(format!("{:?}", dataset.examples));
+        }
+        hash.update(format!("{:?}", self.batches(0)));
+        hash.finalize().into()
     }
 
     /// Makes batches, on threads of their own: those of the step may be waiting for the batch.

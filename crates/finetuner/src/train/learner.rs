@@ -5,7 +5,8 @@ use engine::{Device, Gradients, Parameters};
 use serde_json::Value;
 
 use super::batch::Batch;
-use super::step::{self, Encoders};
+use super::ranks::{Ranks, Seen};
+use super::step::{self, Encoders, Found};
 use crate::data::Modality;
 use crate::encoder::{Encoder, Model};
 use crate::error::{Error, Result};
@@ -24,6 +25,14 @@ pub(crate) struct Learner {
     learning_rate: f64,
     max_grad_norm: f64,
     twin: Option<Twin>,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Learnt {
+    pub(crate) loss: f64,
+    pub(crate) learning_rate: f64,
+    pub(crate) seen: Seen,
 }
 
 /// A second copy of the encoder, which some losses compare the first with; it is in no artifact.
@@ -82,7 +91,7 @@ impl Learner {
         &self.criteria[dataset].objective
     }
 
-    /// Learns from a batch; gives its loss and the learning rate.
+    /// Learns from a batch, or with other ranks from their parts of it; gives its loss and the learning rate.
     ///
     /// # Errors
     /// [`Error::Diverged`] when the loss or a gradient is not finite, and [`engine::Error::OutOfMemory`]; nothing is changed
@@ -93,7 +102,32 @@ impl Learner {
         batch: &Batch,
         dropout: Key,
         (step, schedule): (usize, &Schedule),
-    ) -> Result<(f64, f64)> {
+        ranks: Option<&mut Ranks>,
+    ) -> Result<Learnt> {
+        let together = ranks.is_some();
+        let found = self.gradients(device, batch, dropout, ranks)?;
+        if !found.loss.is_finite() {
+            let problem = format!("the loss became {} at step {}; use a smaller learning rate", found.loss, step + 1);
+            return Err(Error::Diverged(problem));
+        }
+        let (loss, seen) = (found.loss, found.seen);
+        let updated = self.update(device, batch, found, (step, schedule));
+        let learning_rate = updated.map_err(|error| match error {
+            // The others have gone on: the step cannot be tried again in smaller parts.
+            Error::Engine(memory @ engine::Error::OutOfMemory { .. }) if together => failed_update(device, &memory),
+            error => error,
+        })?;
+        Ok(Learnt { loss, learning_rate, seen })
+    }
+
+    /// The gradients of a batch, in their places.
+    fn gradients(
+        &mut self,
+        device: &dyn Device,
+        batch: &Batch,
+        dropout: Key,
+        ranks: Option<&mut Ranks>,
+    ) -> Result<Found> {
         self.gradients.clear();
         let (twin, twin_gradients) = match &mut self.twin {
             Some(Twin { encoder, gradients, .. }) => {
@@ -104,12 +138,19 @@ impl Learner {
         };
         let encoders = Encoders { model: &self.model.encoder, twin };
         let gradients = (&mut self.gradients, twin_gradients);
+        let objective = &self.criteria[batch.dataset].objective;
+        step::gradients(encoders, device, objective, batch, Some(dropout), gradients, ranks)
+    }
+
+    /// Moves the weights of model and loss by their gradients; gives the learning rate.
+    fn update(
+        &mut self,
+        device: &dyn Device,
+        batch: &Batch,
+        found: Found,
+        (step, schedule): (usize, &Schedule),
+    ) -> Result<f64> {
         let criterion = &mut self.criteria[batch.dataset];
-        let found = step::gradients(encoders, device, &criterion.objective, batch, Some(dropout), gradients)?;
-        if !found.loss.is_finite() {
-            let problem = format!("the loss became {} at step {}; use a smaller learning rate", found.loss, step + 1);
-            return Err(Error::Diverged(problem));
-        }
         let rate = |learning_rate: f64| learning_rate * schedule.factor(step, learning_rate);
         let (rate, loss_rate) = (rate(self.learning_rate), rate(criterion.learning_rate));
         let weights = &mut self.model.encoder.parameters;
@@ -124,17 +165,13 @@ impl Learner {
         }
         criterion.optimizer.step(device, criterion.objective.parameters_mut(), &found.own, loss_rate, 0.0)?;
         // From here on a smaller micro-batch is no help: weights have changed.
-        device.check().map_err(|error| engine::Error::Device {
-            device: device.name(),
-            operation: "the update of the weights".into(),
-            reason: error.to_string(),
-        })?;
+        device.check().map_err(|error| failed_update(device, &error))?;
         criterion.objective.remember(found.remembered);
         self.model.encoder.settle(found.observed);
         if let Some(twin) = &mut self.twin {
             twin.encoder.settle(found.observed_by_twin);
         }
-        Ok((found.loss, rate))
+        Ok(rate)
     }
 
     /// What the rows of a batch go through.
@@ -171,6 +208,11 @@ impl Learner {
         let twin = self.twin.iter_mut().map(|twin| ("twin/", &mut twin.encoder.parameters, &mut twin.optimizer));
         [model].into_iter().chain(losses).chain(twin).collect()
     }
+}
+
+fn failed_update(device: &dyn Device, error: &engine::Error) -> Error {
+    let (operation, reason) = ("the update of the weights".into(), error.to_string());
+    Error::Engine(engine::Error::Device { device: device.name(), operation, reason })
 }
 
 /// The optimiser's own options, and what the rate of each parameter is multiplied by: `learning_rate_text` and

@@ -12,6 +12,7 @@ mod course;
 mod data;
 mod estimate;
 mod finish;
+mod follow;
 mod guide;
 mod held_out;
 mod inspection;
@@ -23,6 +24,7 @@ mod names;
 mod page;
 mod prepare;
 mod progress;
+mod ranks;
 mod recorder;
 mod report;
 mod rerank;
@@ -40,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use engine::Device;
 use engine::random::Key;
+use sha2::{Digest, Sha256};
 
 use self::advise::Part;
 pub use self::advise::{Advice, Change, ShareResult};
@@ -50,11 +53,13 @@ pub use self::check::{Check, check};
 use self::clock::{Clock, taken};
 pub use self::data::{read_target, read_vector_target};
 use self::finish::{Trained, finish};
+use self::follow::follow;
 pub use self::measure::{Measurement, Target};
 pub use self::names::check_names;
 pub use self::page::Cell;
 use self::prepare::Prepared;
 use self::progress::Progress;
+use self::ranks::{Ranks, Turn};
 use self::recorder::Recorder;
 pub use self::report::{Further, Report, Skipped};
 use self::state::State;
@@ -66,6 +71,7 @@ use crate::artifact::Output;
 use crate::data::Modality;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
+use crate::mesh::{Mesh, Rendezvous, Share};
 use crate::spec::RunSpec;
 use crate::tokens::Prefetch;
 
@@ -90,31 +96,145 @@ pub enum Outcome {
 /// Trains a model as `spec` says, telling `sink` everything; `stop` ends the run with a checkpoint after the current
 /// step, or within a measurement.
 ///
+/// A device such as `cuda:0,1` makes a rank for each GPU. Every batch is shared among the ranks, and the model that comes of it is
+/// the one that a single device would make of the whole batch, but for rounding.
+///
 /// # Errors
 /// Everything that [`crate::Error`] lists; nothing half-written stays in the output folder.
 pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<Outcome> {
+    spec.check()?;
+    train_on(crate::device::open_all(&spec.device, &spec.precision, 0)?, spec, sink, stop)
+}
+
+/// The same as one of several processes, which share every batch; `None` for any but the first, which alone measures, tells and
+/// writes.
+///
+/// # Errors
+/// As [`train`]; [`Error::Rank`] where another one is not there, fails or is lost.
+pub fn train_together(
+    rendezvous: &Rendezvous,
+    spec: &RunSpec,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<Option<Outcome>> {
     let spec = &spec.with_preset()?;
     spec.check()?;
-    let pool = thread_pool(spec.threads)?;
-    let run = || {
-        let output = Output::claim(&output_folder(spec), spec.resume)?;
-        let mut recorder = Recorder::open(&output, sink)?;
-        let outcome = match advised(spec, &output, &mut recorder, stop) {
-            // Before the first step there is nothing to save; a run that goes on has the checkpoint it had.
-            Err(Error::Stopped) => Ok(Outcome::Stopped { step: State::stored_step(output.folder())? }),
-            outcome => outcome,
-        };
-        match &outcome {
-            Err(error) => {
-                recorder.warn(error.to_string())?;
-                recorder.state("failed")?;
-            }
-            Ok(Outcome::Stopped { .. }) => recorder.state("stopped")?,
-            Ok(Outcome::Finished(_)) => {}
-        }
-        outcome
+    check_ranks(spec)?;
+    let mut devices = crate::device::open_all(&spec.device, &spec.precision, rendezvous.local().rank)?;
+    let device = devices.swap_remove(0);
+    if !devices.is_empty() {
+        let problem = format!("expected one for each of the processes that `WORLD_SIZE` counts, got `{}`", spec.device);
+        return Err(Error::spec("device", problem));
+    }
+    let settings = format!("{} {}", env!("CARGO_PKG_VERSION"), state::fixed_fields(spec));
+    let ranks = Ranks::new(rendezvous.meet(Sha256::digest(settings).into())?);
+    let pool = shared_pool(spec.threads, rendezvous.local().size)?;
+    pool.install(|| match ranks.leads() {
+        true => lead(spec, Some(ranks), &*device, sink, stop).map(Some),
+        false => follow(spec, ranks, &*device, stop).map(|()| None),
+    })
+}
+
+/// The same on these devices, one or more: a rank for each, in a thread of its own.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_on(
+    devices: Vec<Box<dyn Device>>,
+    spec: &RunSpec,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let spec = &spec.with_preset()?;
+    spec.check()?;
+    let pools = devices.iter().map(|_| shared_pool(spec.threads, devices.len())).collect::<Result<Vec<_>>>()?;
+    let mut ranks: Vec<_> = devices.iter().zip(pools).collect();
+    let (first, pool) = match ranks.len() {
+        0 => return Err(Error::spec("device", "expected one or more, got none")),
+        1 => return ranks[0].1.install(|| lead(spec, None, &**ranks[0].0, sink, stop)),
+        _ => ranks.remove(0),
     };
-    pool.install(run)
+    check_ranks(spec)?;
+    let mut meshes = Mesh::of_threads(devices.len())?.into_iter().map(Ranks::new);
+    let leader = meshes.next();
+    std::thread::scope(|scope| {
+        let followers = meshes
+            .zip(&ranks)
+            .map(|(mesh, (device, pool))| scope.spawn(move || pool.install(|| follow(spec, mesh, &***device, stop))));
+        let followers: Vec<_> = followers.collect();
+        let led = pool.install(|| lead(spec, leader, &**first, sink, stop));
+        let followed = followers.into_iter().map(|follower| match follower.join() {
+            Ok(followed) => followed,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        let failures: Vec<Error> = followed.filter_map(std::result::Result::err).collect();
+        // Another rank's failure as it was, rather than what the leader was told of it.
+        match led {
+            Err(Error::Rank { rank, problem }) => {
+                let own = failures.into_iter().find(|error| !matches!(error, Error::Rank { .. }));
+                Err(own.unwrap_or(Error::Rank { rank, problem }))
+            }
+            led => led,
+        }
+    })
+}
+
+/// What several ranks cannot do yet.
+fn check_ranks(spec: &RunSpec) -> Result<()> {
+    match spec.advise {
+        true => Err(Error::spec(
+            "advise",
+            "trains on parts of the data first, which one device does; give one, or leave it out",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// A pool of this rank's part of the threads of a machine.
+fn shared_pool(threads: Option<usize>, ranks: usize) -> Result<rayon::ThreadPool> {
+    let all = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    thread_pool(if ranks > 1 { all.map(|all| (all / ranks).max(1)) } else { threads })
+}
+
+/// A whole run, alone or as the first of several ranks.
+fn lead(
+    spec: &RunSpec,
+    mut ranks: Option<Ranks>,
+    device: &dyn Device,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let outcome = recorded(spec, &mut ranks, device, sink, stop);
+    if let Some(ranks) = &mut ranks {
+        ranks.end(&outcome.as_ref().err().map_or("the run has ended".into(), ToString::to_string));
+    }
+    outcome
+}
+
+/// The same, with its state on record.
+fn recorded(
+    spec: &RunSpec,
+    ranks: &mut Option<Ranks>,
+    device: &dyn Device,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let output = Output::claim(&output_folder(spec), spec.resume)?;
+    let mut recorder = Recorder::open(&output, sink)?;
+    let outcome = match advised(spec, (device, ranks), &output, &mut recorder, stop) {
+        // Before the first step there is nothing to save; a run that goes on has the checkpoint it had.
+        Err(Error::Stopped) => Ok(Outcome::Stopped { step: State::stored_step(output.folder())? }),
+        outcome => outcome,
+    };
+    match &outcome {
+        Err(error) => {
+            recorder.warn(error.to_string())?;
+            recorder.state("failed")?;
+        }
+        Ok(Outcome::Stopped { .. }) => recorder.state("stopped")?,
+        Ok(Outcome::Finished(_)) => {}
+    }
+    outcome
 }
 
 /// A pool of `threads` workers, or of one per core.
@@ -136,7 +256,13 @@ pub fn output_folder(spec: &RunSpec) -> PathBuf {
 }
 
 /// The run, after runs on shares of its data where advice is asked for.
-fn advised(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &AtomicBool) -> Result<Outcome> {
+fn advised(
+    spec: &RunSpec,
+    (device, ranks): (&dyn Device, &mut Option<Ranks>),
+    output: &Output,
+    recorder: &mut Recorder<'_>,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
     recorder.state("started")?;
     spec.preset_sentences().into_iter().try_for_each(|sentence| recorder.info(sentence))?;
     let mut parts = Vec::new();
@@ -153,12 +279,12 @@ fn advised(spec: &RunSpec, output: &Output, recorder: &mut Recorder<'_>, stop: &
         let claimed = Output::claim(scratch.path(), false)?;
         let mut silent = |_: &Event| {};
         let mut unheard = Recorder::open(&claimed, &mut silent)?;
-        match run(&part, Scope { share, parts: &[] }, &claimed, &mut unheard, stop)? {
+        match run(&part, Scope { share, parts: &[] }, (device, &mut None), &claimed, &mut unheard, stop)? {
             Ended::Finished(_, part) => parts.extend(part),
             Ended::Stopped { .. } => return Err(Error::Stopped),
         }
     }
-    match run(spec, Scope { share: 1.0, parts: &parts }, output, recorder, stop)? {
+    match run(spec, Scope { share: 1.0, parts: &parts }, (device, ranks), output, recorder, stop)? {
         Ended::Finished(report, _) => Ok(Outcome::Finished(report)),
         Ended::Stopped { step } => Ok(Outcome::Stopped { step }),
     }
@@ -180,16 +306,16 @@ enum Ended {
 fn run(
     spec: &RunSpec,
     scope: Scope<'_>,
+    (device, ranks): (&dyn Device, &mut Option<Ranks>),
     output: &Output,
     recorder: &mut Recorder<'_>,
     stop: &AtomicBool,
 ) -> Result<Ended> {
-    let opened = crate::device::open(&spec.device, &spec.precision)?;
-    let device: &dyn Device = &*opened;
     let clock = Clock::start(spec)?;
 
     // What learns, from what, towards what?
-    let mut prepared = Prepared::new(spec, scope.share, output, (device, stop), recorder)?;
+    let rank = ranks.as_ref().map_or(Share::WHOLE, Ranks::share);
+    let mut prepared = Prepared::new(spec, (scope.share, rank), output, (device, stop), recorder)?;
     let Prepared { spec, callbacks, learner, course, total_steps, schedule, guide, watch, .. } = &mut prepared;
     let (spec, total_steps) = (&*spec, *total_steps);
 
@@ -216,6 +342,10 @@ fn run(
     } else {
         let loss = watch.validation_loss(learner)?;
         watch.tell(&mut state, &learner.model, (loss, &before), false, recorder)?;
+    }
+    if let Some(ranks) = ranks {
+        recorder.info(format!("{} ranks share every batch", rank.size))?;
+        ranks.begin(learner, course.fingerprint())?;
     }
     let left = total_steps - state.progress.step.min(total_steps);
     let estimated = estimate::estimate(spec, device, (learner, course), left)?;
@@ -258,12 +388,15 @@ fn run(
             let started = Instant::now();
             let step = state.progress.step;
             let dropout = seed.part(step as u64);
-            let (loss, rate) = loop {
+            let learnt = loop {
                 if let Some(guide) = guide {
                     guide.embed(device, &mut batch)?;
                 }
                 batch.layout.layers = learner.objective(batch.dataset).draw_layers(dropout);
-                let memory = match learner.step(device, &batch, dropout, (step, schedule)) {
+                if let Some(ranks) = ranks {
+                    ranks.order(Turn { epoch: epoch as u64, batch: state.progress.batch, step })?;
+                }
+                let memory = match learner.step(device, &batch, dropout, (step, schedule), ranks.as_mut()) {
                     Err(Error::Engine(error @ engine::Error::OutOfMemory { .. })) => error,
                     done => break done?,
                 };
@@ -271,11 +404,12 @@ fn run(
                 recorder.warn(format!("{memory}; going on with micro-batches of {tokens} tokens"))?;
                 batch = course.worker()(planned.clone())?;
             };
-            state.progress.count(&batch, loss, started.elapsed());
+            state.progress.count(&batch, &learnt, started.elapsed());
+            let loss = learnt.loss;
             recorder.metric("train_loss", step + 1, loss)?;
-            recorder.metric("learning_rate", step + 1, rate)?;
+            recorder.metric("learning_rate", step + 1, learnt.learning_rate)?;
             recorder.progress("train", step + 1, total_steps, Some(format!("loss {loss:.4}")));
-            if stop.load(Ordering::Relaxed) {
+            if stop.load(Ordering::Relaxed) || ranks.as_ref().is_some_and(Ranks::asked_to_stop) {
                 return state.stop(output, spec, learner, recorder);
             }
             if saved.elapsed() > CHECKPOINT_EVERY {
@@ -324,6 +458,9 @@ fn run(
             state.checkpoint_epoch(output, spec, (&*learner, callbacks.last_k_epochs()), recorder)?;
             saved = Instant::now();
         }
+    }
+    if let Some(ranks) = ranks {
+        ranks.end("the last step is taken");
     }
     let measured = Trained { before, after, halfway, canary };
     finish(prepared, measured, state, scope, output, recorder)

@@ -24,6 +24,7 @@ use crate::artifact::{AdapterRecord, Output, PoolingMode};
 use crate::encoder::source::{self, ModelSource};
 use crate::encoder::{EncoderOptions, Model, ModelOptions};
 use crate::error::{Error, Result};
+use crate::mesh::Share;
 use crate::objective::{Objective, Sizes};
 use crate::optim::Schedule;
 use crate::pixels::Sources;
@@ -51,10 +52,10 @@ pub(crate) struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     /// Reads data and model, and checks that one can be learnt from with the other. `share` is how much of the training
-    /// data is taken.
+    /// data is taken; of each batch `rank`'s part is prepared.
     pub(crate) fn new(
         spec: &RunSpec,
-        share: f64,
+        (share, rank): (f64, Share),
         output: &Output,
         (device, stop): (&'a dyn Device, &'a AtomicBool),
         recorder: &mut Recorder<'_>,
@@ -111,7 +112,7 @@ impl<'a> Prepared<'a> {
         for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
             let batcher = Batcher::new(Arc::new(set.train), objective, (&model, &budget), &spec);
             let guide = guide.as_ref().filter(|_| objective.needs_guide());
-            let batcher = batcher.guided_by(guide);
+            let batcher = batcher.guided_by(guide).shared(rank);
             let order = training_order(&set.spec, objective, &batcher, recorder)?;
             sets.push((batcher, order));
             if let Some(held_out) = set.validation {

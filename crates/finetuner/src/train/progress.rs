@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
+use super::learner::Learnt;
 use super::report::{Timing, Training};
 
 /// Where a run is.
@@ -35,13 +36,13 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Takes note of a step.
-    pub(crate) fn count(&mut self, batch: &Batch, loss: f64, elapsed: Duration) {
+    pub(crate) fn count(&mut self, batch: &Batch, learnt: &Learnt, elapsed: Duration) {
         self.step += 1;
         self.batch += 1;
         self.examples += batch.examples;
-        self.tokens += batch.tokens;
-        self.truncated += batch.truncated;
-        self.loss_sum += loss;
+        self.tokens += learnt.seen.tokens;
+        self.truncated += learnt.seen.truncated;
+        self.loss_sum += learnt.loss;
         self.train_seconds += elapsed.as_secs_f64();
     }
 

@@ -49,7 +49,8 @@ pub(crate) struct State {
 /// The fields of a spec that may differ between a run and its resumption.
 const FREE: [&str; 5] = ["output", "resume", "threads", "device", "max_time"];
 
-fn fixed_fields(spec: &RunSpec) -> serde_json::Value {
+/// What all ranks of a run, and a run and its resumption, have in common.
+pub(super) fn fixed_fields(spec: &RunSpec) -> serde_json::Value {
     let mut value = serde_json::to_value(spec).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
         FREE.iter().for_each(|field| drop(fields.remove(*field)));

@@ -4,12 +4,16 @@
 //! the gradient cache (Gao et al. 2021, arXiv 2101.06983): embed every micro-batch without a tape, take the gradient of
 //! the loss in each embedding over the whole batch, then run every micro-batch again with a tape and feed it its
 //! embeddings' gradients. Dropout masks depend on step, example and position only, so both passes draw the same.
+//!
+//! Several ranks share a batch in the same way: each embeds its own rows, all have the embeddings of all, so that every example
+//! is a negative of every other, and take the same loss; each goes back through its own rows, and the gradients are summed.
 
 use engine::random::Key;
-use engine::{Device, Gradients, ParameterId, Tape, Tensor};
+use engine::{Device, Gradients, ParameterId, Tape, Tensor, Var};
 
 use super::batch::Batch;
-use crate::encoder::Encoder;
+use super::ranks::{Ranks, Seen};
+use crate::encoder::{Encoder, Input};
 use crate::error::Result;
 use crate::objective::{Objective, Remembered};
 
@@ -17,6 +21,8 @@ use crate::objective::{Objective, Remembered};
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) loss: f64,
+    /// By all ranks together.
+    pub(crate) seen: Seen,
     /// The gradients of the objective's own parameters.
     pub(crate) own: Gradients,
     /// What the objective will remember.
@@ -36,16 +42,17 @@ pub(crate) struct Encoders<'e> {
 }
 
 impl<'e> Encoders<'e> {
-    /// The encoder of a batch's micro-batch that starts at this row, and its dropout: a twin draws other masks.
-    fn of(self, batch: &Batch, row: usize, dropout: Option<Key>) -> (&'e Encoder, Option<Key>) {
-        match self.twin.filter(|_| batch.goes_through_twin(row)) {
+    /// The encoder of a micro-batch, and its dropout: a twin draws other masks.
+    fn of(self, batch: &Batch, input: &Input, dropout: Option<Key>) -> (&'e Encoder, Option<Key>) {
+        match self.twin.filter(|_| batch.goes_through_twin(input)) {
             Some(twin) => (twin, dropout.map(|key| key.part(u64::from_le_bytes(*b"twin\0\0\0\0")))),
             None => (self.model, dropout),
         }
     }
 }
 
-/// Adds the gradients of a batch to `gradients`, of the model and of its twin. With a key, dropout is on.
+/// Adds the gradients of a batch to `gradients`, of the model and of its twin. With a key, dropout is on. Where `ranks` share the
+/// batch, all of them have the same gradients afterwards.
 pub(crate) fn gradients(
     encoders: Encoders<'_>,
     device: &dyn Device,
@@ -53,18 +60,11 @@ pub(crate) fn gradients(
     batch: &Batch,
     dropout: Option<Key>,
     (gradients, mut twin): (&mut Gradients, Option<&mut Gradients>),
+    mut ranks: Option<&mut Ranks>,
 ) -> Result<Found> {
     let encoder = encoders.model;
-    if one_pass(batch) {
-        let mut tape = Tape::recording(device, &encoder.parameters);
-        let parts = batch.micro_batches.iter();
-        let parts = parts.map(|input| encoder.forward_layers(&mut tape, input, dropout, &batch.layout.layers));
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        let embeddings = match &parts[..] {
-            [only] => only.clone(),
-            parts => tape.stacked(&parts.iter().collect::<Vec<_>>())?,
-        };
-        drop(parts);
+    if one_pass(batch) && ranks.is_none() {
+        let (mut tape, embeddings) = record(encoder, device, batch, dropout)?;
         let computed = objective.compute(&mut tape, &embeddings, &batch.layout)?;
         drop(embeddings);
         let observed = tape.take_observed();
@@ -72,10 +72,25 @@ pub(crate) fn gradients(
         // Read last: a device computes on meanwhile.
         let loss = f64::from(computed.loss.value().item());
         let own = computed.own_gradients(&mut leaves);
-        return Ok(Found { loss, own, remembered: computed.into_remembered(), observed, observed_by_twin: Vec::new() });
+        let remembered = computed.into_remembered();
+        return Ok(Found { loss, seen: Seen::of(batch), own, remembered, observed, observed_by_twin: Vec::new() });
     }
 
-    let embeddings = embed(encoders, device, batch, dropout)?;
+    // A rank's share that goes forward and backward at once is embedded once, too.
+    let mut recorded = None;
+    let embedded = match one_pass(batch) {
+        true => record(encoder, device, batch, dropout).and_then(|(tape, embeddings)| {
+            let values = tape.read(&embeddings)?.to_vec();
+            recorded = Some((tape, embeddings));
+            Ok(values)
+        }),
+        false => embed(encoders, device, batch, dropout),
+    };
+    let (embeddings, seen) = match &mut ranks {
+        Some(ranks) => ranks.join(embedded, batch)?,
+        None => (embedded?, Seen::of(batch)),
+    };
+    let embeddings = by_row(embeddings, batch)?;
     let mut tape = Tape::recording(device, &encoder.parameters);
     let leaf = tape.leaf(embeddings);
     let computed = objective.compute(&mut tape, &leaf, &batch.layout)?;
@@ -83,30 +98,47 @@ pub(crate) fn gradients(
     let loss = f64::from(computed.loss.value().item());
     let upstream = leaves.take(&leaf);
     let own = computed.own_gradients(&mut leaves);
-    let mut found =
-        Found { loss, own, remembered: computed.into_remembered(), observed: Vec::new(), observed_by_twin: Vec::new() };
+    let remembered = computed.into_remembered();
+    let mut found = Found { loss, seen, own, remembered, observed: Vec::new(), observed_by_twin: Vec::new() };
     let Some(upstream) = upstream else { return Ok(found) };
+    // What the loss says of the model's weights themselves is the same on all ranks: it counts once.
+    if ranks.as_ref().is_some_and(|ranks| !ranks.leads()) {
+        gradients.clear();
+    }
 
-    let width = upstream.columns();
-    let mut row = 0;
-    for micro_batch in &batch.micro_batches {
-        let rows = micro_batch.len();
-        let part = upstream.data()[row * width..(row + rows) * width].to_vec();
-        let (encoder, dropout) = encoders.of(batch, row, dropout);
-        let gradients = match &mut twin {
-            Some(twin) if batch.goes_through_twin(row) => &mut **twin,
-            _ => &mut *gradients,
-        };
-        let start = row;
-        row += rows;
-        let mut tape = Tape::recording(device, &encoder.parameters);
-        let embeddings = encoder.forward_layers(&mut tape, micro_batch, dropout, &batch.layout.layers)?;
-        let observed = tape.take_observed();
-        match batch.goes_through_twin(start) {
-            true => found.observed_by_twin.extend(observed),
-            false => found.observed.extend(observed),
+    let upstream_of = |inputs: &[Input]| {
+        let width = upstream.columns();
+        let rows = inputs.iter().flat_map(Input::examples).map(|&row| row as usize);
+        let part: Vec<f32> = rows.flat_map(|row| &upstream.data()[row * width..][..width]).copied().collect();
+        Tensor::from_vec(part, &[inputs.iter().map(Input::len).sum(), width])
+    };
+    let backward = || -> Result<()> {
+        if let Some((mut tape, embeddings)) = recorded {
+            found.observed = tape.take_observed();
+            tape.backward(&embeddings, upstream_of(&batch.micro_batches)?, gradients)?;
+            return Ok(());
         }
-        tape.backward(&embeddings, Tensor::from_vec(part, &[rows, width])?, gradients)?;
+        for input in &batch.micro_batches {
+            let (encoder, dropout) = encoders.of(batch, input, dropout);
+            let (gradients, observed) = match &mut twin {
+                Some(twin) if batch.goes_through_twin(input) => (&mut **twin, &mut found.observed_by_twin),
+                _ => (&mut *gradients, &mut found.observed),
+            };
+            let mut tape = Tape::recording(device, &encoder.parameters);
+            let embeddings = encoder.forward_layers(&mut tape, input, dropout, &batch.layout.layers)?;
+            observed.extend(tape.take_observed());
+            tape.backward(&embeddings, upstream_of(std::slice::from_ref(input))?, gradients)?;
+        }
+        Ok(())
+    };
+    let done = backward();
+    let Some(ranks) = ranks else { return done.map(|()| found) };
+    ranks.agree(done.and_then(|()| Ok(device.check()?)))?;
+    ranks.sum(device, &encoder.parameters, gradients)?;
+    found.observed = ranks.observed(&encoder.parameters, found.observed)?;
+    if let (Some(encoder), Some(gradients)) = (encoders.twin, twin) {
+        ranks.sum(device, &encoder.parameters, gradients)?;
+        found.observed_by_twin = ranks.observed(&encoder.parameters, found.observed_by_twin)?;
     }
     Ok(found)
 }
@@ -115,7 +147,7 @@ pub(crate) fn gradients(
 /// the same masks every time.
 pub(crate) fn loss(encoders: Encoders<'_>, device: &dyn Device, objective: &Objective, batch: &Batch) -> Result<f64> {
     let dropout = batch.views.then(|| Key::new(0));
-    let embeddings = embed(encoders, device, batch, dropout)?;
+    let embeddings = by_row(embed(encoders, device, batch, dropout)?, batch)?;
     let mut tape = Tape::inference(device, &encoders.model.parameters);
     let embeddings = tape.constant(embeddings);
     let loss = objective.loss(&mut tape, &embeddings, &batch.layout)?;
@@ -129,17 +161,38 @@ fn one_pass(batch: &Batch) -> bool {
     !batch.twin && (inputs.len() == 1 || inputs.len() == 2 && inputs[0].modality() != inputs[1].modality())
 }
 
-/// The embeddings of every row, nothing recorded.
-fn embed(encoders: Encoders<'_>, device: &dyn Device, batch: &Batch, dropout: Option<Key>) -> Result<Tensor> {
+/// The embeddings of a batch that goes forward and backward at once, recorded.
+fn record<'e>(
+    encoder: &'e Encoder,
+    device: &'e dyn Device,
+    batch: &Batch,
+    dropout: Option<Key>,
+) -> Result<(Tape<'e>, Var)> {
+    let mut tape = Tape::recording(device, &encoder.parameters);
+    let parts = batch.micro_batches.iter();
+    let parts = parts.map(|input| encoder.forward_layers(&mut tape, input, dropout, &batch.layout.layers));
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    let embeddings = match &parts[..] {
+        [only] => only.clone(),
+        parts => tape.stacked(&parts.iter().collect::<Vec<_>>())?,
+    };
+    Ok((tape, embeddings))
+}
+
+/// The embeddings of every row that the batch has inputs of, one after the other, nothing recorded.
+fn embed(encoders: Encoders<'_>, device: &dyn Device, batch: &Batch, dropout: Option<Key>) -> Result<Vec<f32>> {
     let mut embeddings = Vec::new();
-    let mut row = 0;
-    for micro_batch in &batch.micro_batches {
-        let (encoder, dropout) = encoders.of(batch, row, dropout);
-        row += micro_batch.len();
+    for input in &batch.micro_batches {
+        let (encoder, dropout) = encoders.of(batch, input, dropout);
         let mut tape = Tape::inference(device, &encoder.parameters);
-        let part = encoder.forward_layers(&mut tape, micro_batch, dropout, &batch.layout.layers)?;
+        let part = encoder.forward_layers(&mut tape, input, dropout, &batch.layout.layers)?;
         embeddings.extend_from_slice(tape.read(&part)?);
     }
+    Ok(embeddings)
+}
+
+/// The embeddings of all rows of a batch as a matrix.
+fn by_row(embeddings: Vec<f32>, batch: &Batch) -> Result<Tensor> {
     let rows = batch.layout.labels.len();
     let width = embeddings.len() / rows.max(1);
     Ok(Tensor::from_vec(embeddings, &[rows, width])?)

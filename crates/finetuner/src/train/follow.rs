@@ -1,0 +1,82 @@
+//! A rank that follows another: it takes part in the steps of the loop of rank 0, and decides nothing.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use engine::Device;
+use engine::random::Key;
+
+use super::AHEAD;
+use super::batch::Batch;
+use super::callbacks::Callbacks;
+use super::prepare::Prepared;
+use super::ranks::{Ranks, Turn};
+use super::recorder::Recorder;
+use crate::artifact::Output;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::spec::RunSpec;
+use crate::tokens::Prefetch;
+
+/// Learns from whatever rank 0 orders, until that ends. It measures, saves and tells nothing: what it is
+/// asked to write goes to a folder that is removed. A stop is passed on to rank 0.
+///
+/// # Errors
+/// As a run's; rank 0 is told.
+pub(super) fn follow(spec: &RunSpec, mut ranks: Ranks, device: &dyn Device, stop: &AtomicBool) -> Result<()> {
+    let followed = learn(spec, &mut ranks, device, stop);
+    ranks.end(&followed.as_ref().err().map_or("ended".into(), ToString::to_string));
+    followed
+}
+
+fn learn(spec: &RunSpec, ranks: &mut Ranks, device: &dyn Device, stop: &AtomicBool) -> Result<()> {
+    let folder = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
+    let output = Output::claim(folder.path(), false)?;
+    let mut silent = |_: &Event| {};
+    let mut recorder = Recorder::open(&output, &mut silent)?;
+    let spec = &RunSpec { callbacks: Callbacks::without_loggers(&spec.callbacks), resume: false, ..spec.clone() };
+    let prepared = Prepared::new(spec, (1.0, ranks.share()), &output, (device, stop), &mut recorder)?;
+    let Prepared { spec, mut learner, course, schedule, guide, .. } = prepared;
+    ranks.begin(&mut learner, course.fingerprint())?;
+
+    let seed = Key::new(spec.seed);
+    let mut ahead: Option<(Turn, Prefetch<Result<Batch>>)> = None;
+    while let Some(turn) = ranks.next()? {
+        if stop.load(Ordering::Relaxed) {
+            ranks.ask_to_stop();
+        }
+        // Batches are made in the order of the epoch, until rank 0 wants another one than the next.
+        let mut batches = match ahead.take() {
+            Some((expected, batches)) if (expected.epoch, expected.batch) == (turn.epoch, turn.batch) => batches,
+            _ => {
+                let left = course.batches(turn.epoch).into_iter().skip(turn.batch);
+                Prefetch::new(left.map(course.worker()), AHEAD)
+            }
+        };
+        let batch = batches.next().unwrap_or_else(|| Err(Error::rank(0, "orders a batch that there is none: a bug")));
+        let dropout = seed.part(turn.step as u64);
+        let learnt = batch.and_then(|mut batch| {
+            if let Some(guide) = &guide {
+                guide.embed(device, &mut batch)?;
+            }
+            batch.layout.layers = learner.objective(batch.dataset).draw_layers(dropout);
+            Ok(batch)
+        });
+        let learnt = match learnt {
+            Ok(batch) => {
+                let done = learner.step(device, &batch, dropout, (turn.step, &schedule), Some(&mut *ranks));
+                done.map(|_| ()).map_err(|error| (error, Some(batch)))
+            }
+            // The others are at their embeddings, where they hear of it.
+            Err(error) => ranks.agree(Err(error)).map_err(|error| (error, None)),
+        };
+        match learnt {
+            Ok(()) => ahead = Some((Turn { batch: turn.batch + 1, ..turn }, batches)),
+            // Rank 0 orders the batch once more, in smaller parts.
+            Err((Error::Engine(engine::Error::OutOfMemory { .. }), Some(batch))) => {
+                course.budget().shrink(&batch);
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+    Ok(())
+}
