@@ -237,6 +237,13 @@ pub struct Memory {
     pub peak_bytes: u64,
 }
 
+/// A device's place in a group of devices that sum tensors among themselves.
+pub trait Communicator: Send + std::fmt::Debug {
+    /// Sums tensors over the group in place: every device calls this with tensors of the same shapes in the same order, and has
+    /// the same bits afterwards. A failure shows in [`Device::check`].
+    fn sum(&self, tensors: &mut [&mut Tensor]);
+}
+
 /// The kernels that a device provides. `rows` of a packed matrix are tokens.
 pub trait Device: Functions + Maps + Send + Sync {
     /// Short name for reports, such as `cpu (avx2)`.
@@ -262,6 +269,21 @@ pub trait Device: Functions + Maps + Send + Sync {
     /// The device's own memory; none where tensors lie in the processor's.
     fn memory(&self) -> Option<Memory> {
         None
+    }
+
+    /// The name of a new group of devices, for one of them to make and to tell the others; none where such devices have no way of
+    /// their own to sum tensors.
+    fn group_name(&self) -> Option<Result<Vec<u8>>> {
+        None
+    }
+
+    /// Joins the group of a name as one of so many; waits for the others.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unavailable`] with what is missing.
+    fn join_group(&self, _name: &[u8], _place: (usize, usize)) -> Result<Box<dyn Communicator>> {
+        let reason = "it has no way of its own to sum tensors with others";
+        Err(crate::Error::Unavailable { device: self.name(), reason: reason.into() })
     }
 
     /// `out = alpha a b (+ out)`, `a [m, k]`, `b [k, n]`, `out [m, n]` after transposition.

@@ -1,8 +1,11 @@
 //! The kernels of encoders on a GPU.
 
 use super::buffer::{Buffer, Format};
+use super::nccl::Group;
 use super::{Argument, Cuda, Grid, Product, Program, Side, attention, update};
-use crate::device::{Activation, AttentionOptions, Device, Memory, NormGradients, Operand, Pooling, UpdateRule};
+use crate::device::{
+    Activation, AttentionOptions, Communicator, Device, Memory, NormGradients, Operand, Pooling, UpdateRule,
+};
 use crate::error::{Error, Result};
 use crate::packing::Packing;
 use crate::random::Dropout;
@@ -123,6 +126,14 @@ impl Device for Cuda {
     fn memory(&self) -> Option<Memory> {
         let (free_bytes, total_bytes) = self.context.memory();
         Some(Memory { free_bytes, total_bytes, peak_bytes: self.peak_bytes() })
+    }
+
+    fn group_name(&self) -> Option<Result<Vec<u8>>> {
+        Some(Group::name(self))
+    }
+
+    fn join_group(&self, name: &[u8], (rank, size): (usize, usize)) -> Result<Box<dyn Communicator>> {
+        Ok(Box::new(Group::join(self, name, (rank, size))?))
     }
 
     fn matmul(&self, a: Operand<'_>, b: Operand<'_>, alpha: f32, out: &mut Tensor, accumulate: bool) {

@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The libraries that the engine looks for.
-const LIBRARIES: [&str; 3] = ["cuda", "nvrtc", "cublasLt"];
+const LIBRARIES: [&str; 4] = ["cuda", "nvrtc", "cublasLt", "nccl"];
 
-/// Builds and loads the emulated libraries, once. Afterwards [`engine::Cuda`] opens device 0 of one emulated GPU.
+/// Builds and loads the emulated libraries, once. Afterwards [`engine::Cuda`] opens device 0 of one emulated GPU, or
+/// of as many as EMULATED_GPUS says.
 ///
 /// # Errors
 /// Why it cannot be: no C++ compiler, or none that takes the source.

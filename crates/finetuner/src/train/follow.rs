@@ -36,7 +36,7 @@ fn learn(spec: &RunSpec, ranks: &mut Ranks, device: &dyn Device, stop: &AtomicBo
     let spec = &RunSpec { callbacks: Callbacks::without_loggers(&spec.callbacks), resume: false, ..spec.clone() };
     let prepared = Prepared::new(spec, (1.0, ranks.share()), &output, (device, stop), &mut recorder)?;
     let Prepared { spec, mut learner, course, schedule, guide, .. } = prepared;
-    ranks.begin(&mut learner, course.fingerprint())?;
+    ranks.begin(&mut learner, device, course.fingerprint())?;
 
     let seed = Key::new(spec.seed);
     let mut ahead: Option<(Turn, Prefetch<Result<Batch>>)> = None;

@@ -345,7 +345,8 @@ fn run(
     }
     if let Some(ranks) = ranks {
         recorder.info(format!("{} ranks share every batch", rank.size))?;
-        ranks.begin(learner, course.fingerprint())?;
+        let remark = ranks.begin(learner, device, course.fingerprint())?;
+        remark.map(|remark| recorder.warn(remark)).transpose()?;
     }
     let left = total_steps - state.progress.step.min(total_steps);
     let estimated = estimate::estimate(spec, device, (learner, course), left)?;

@@ -5,6 +5,7 @@
 //! computes the loss of the whole batch and the gradients of its own rows, and all sum them: their optimisers then do the same.
 //! Before anything is exchanged every rank says how its own part went, so that none waits for one that failed.
 
+use engine::device::Communicator;
 use engine::{Device, Gradients, ParameterId, Parameters, Tensor};
 
 use super::batch::Batch;
@@ -20,6 +21,8 @@ pub(crate) struct Ranks {
     share: Share,
     /// Whether another rank's process was asked to stop.
     asked_to_stop: bool,
+    /// How devices sum gradients without the processor.
+    group: Option<Box<dyn Communicator>>,
 }
 
 /// An order to learn from a batch.
@@ -51,14 +54,20 @@ const FAILED: u8 = 2;
 
 impl Ranks {
     pub(crate) fn new(mesh: Mesh) -> Self {
-        Ranks { share: mesh.share(), mesh: Some(mesh), asked_to_stop: false }
+        Ranks { share: mesh.share(), mesh: Some(mesh), asked_to_stop: false, group: None }
     }
 
-    /// Begins: all ranks compare what they have read, then take over the weights, moments and steps of rank 0.
+    /// Begins: all ranks compare what they have read, take over the weights, moments and steps of rank 0, and their devices make a
+    /// group. Gives what there is to know about that.
     ///
     /// # Errors
     /// [`Error::Rank`] for one whose data or model is another's.
-    pub(crate) fn begin(&mut self, learner: &mut Learner, read: [u8; 32]) -> Result<()> {
+    pub(crate) fn begin(
+        &mut self,
+        learner: &mut Learner,
+        device: &dyn Device,
+        read: [u8; 32],
+    ) -> Result<Option<String>> {
         let sizes: Vec<usize> =
             learner.parts().iter().flat_map(|(_, weights, _)| weights.iter()).map(|one| one.value.len()).collect();
         let mut own = read.to_vec();
@@ -83,7 +92,29 @@ impl Ranks {
             let steps = steps.try_into().map(u64::from_le_bytes).unwrap_or_default();
             optimizer.restore(steps, state)?;
         }
-        Ok(())
+        self.join_group(device)
+    }
+
+    /// Lets devices that can sum gradients among themselves; those that cannot do it by way of the processor.
+    fn join_group(&mut self, device: &dyn Device) -> Result<Option<String>> {
+        let name = if self.leads() { device.group_name() } else { None };
+        let (name, problem) = match name.transpose() {
+            Ok(name) => (name.unwrap_or_default(), None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let name = self.of_leader(name)?;
+        let joined = match name.is_empty() {
+            true => None,
+            false => Some(device.join_group(&name, (self.share.rank, self.share.size))),
+        };
+        let own = joined.as_ref().and_then(|joined| joined.as_ref().err()).map(ToString::to_string).or(problem);
+        let all = self.mesh()?.gather(own.unwrap_or_default().into_bytes())?;
+        let problem = all.iter().find(|problem| !problem.is_empty()).map(|problem| String::from_utf8_lossy(problem));
+        let Some(problem) = problem else {
+            self.group = joined.and_then(std::result::Result::ok);
+            return Ok(None);
+        };
+        Ok(Some(format!("gradients are summed by way of the processor, which is slower: {problem}")))
     }
 
     /// This rank's place.
@@ -172,6 +203,10 @@ impl Ranks {
         let anywhere = |place: usize| all.iter().any(|flags| flags.get(place) == Some(&1));
         let wanted: Vec<bool> = (0..parameters.len()).map(anywhere).collect();
         let mut tensors = gradients.of(parameters, &wanted);
+        if let Some(group) = &self.group {
+            group.sum(&mut tensors);
+            return device.check().map_err(|error| Error::rank(self.share.rank, error.to_string()));
+        }
         // Too late for smaller parts: the others are here already.
         device.check().map_err(|error| Error::rank(self.share.rank, error.to_string()))?;
         let mut numbers: Vec<f32> = tensors.iter().flat_map(|tensor| tensor.data()).copied().collect();
@@ -219,6 +254,7 @@ impl Ranks {
 
     /// Ends, and tells the others why.
     pub(crate) fn end(&mut self, reason: &str) {
+        self.group = None;
         if let Some(mesh) = self.mesh.take() {
             mesh.end(reason);
         }

@@ -1,16 +1,19 @@
-// A CUDA driver, NVRTC and cuBLASLt on the processor, as far as the engine uses them: its whole CUDA half runs, and is
+// A CUDA driver, NVRTC, cuBLASLt and NCCL on the processor, as far as the engine uses them: its whole CUDA half runs, and is
 // tested, on a machine without a GPU. Kernels are compiled by the C++ compiler after `emulator.hpp`; every block of
 // device memory ends at a page that may not be touched, is gone when it is freed, and begins as not-a-number.
 //
-// `tests/common/emulated.rs` builds it as three libraries of the names that are looked for. COMPILER and FOLDER are
-// defined there; the environment variable EMULATED_BYTES sets the device's memory.
+// `tests/common/emulated.rs` builds it as four libraries of the names that are looked for. COMPILER and FOLDER are
+// defined there; the environment variable EMULATED_BYTES sets the device's memory, EMULATED_GPUS how many devices there are, which
+// share it, and EMULATED_NCCL=0 makes NCCL refuse.
 
+#include <condition_variable>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <regex>
 #include <sstream>
@@ -24,7 +27,7 @@
 
 using Address = unsigned long long;
 
-// Shared by the three libraries, as inline variables are.
+// Shared by the four libraries, as inline variables are.
 namespace emulated {
 
 inline std::recursive_mutex mutex;
@@ -43,6 +46,11 @@ inline const char *volatile running = "no kernel";
 inline size_t total() {
     const char *given = std::getenv("EMULATED_BYTES");
     return given ? std::strtoull(given, nullptr, 10) : size_t(16) << 30;
+}
+
+inline int gpus() {
+    const char *given = std::getenv("EMULATED_GPUS");
+    return given ? std::atoi(given) : 1;
 }
 
 [[noreturn]] inline void die(const char *what) {
@@ -101,8 +109,8 @@ DRIVER cuInit(unsigned) {
     std::signal(SIGBUS, on_fault);
     return SUCCESS;
 }
-DRIVER cuDeviceGetCount(int *count) { return *count = 1, SUCCESS; }
-DRIVER cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 ? SUCCESS : INVALID_VALUE; }
+DRIVER cuDeviceGetCount(int *count) { return *count = gpus(), SUCCESS; }
+DRIVER cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal < gpus() ? SUCCESS : INVALID_VALUE; }
 DRIVER cuDeviceGetName(char *name, int length, int) {
     std::snprintf(name, length, "Emulated GPU");
     return SUCCESS;
@@ -433,3 +441,127 @@ DRIVER cublasLtMatmul(void *, Description *description, const float *alpha, cons
     running = "no kernel";
     return 0;
 }
+
+// ---- NCCL ----
+
+namespace emulated {
+
+struct Sum {
+    const float *from;
+    float *to;
+    size_t count;
+};
+
+// Devices that sum together, each from a thread of its own.
+struct Ranks {
+    std::mutex mutex;
+    std::condition_variable changed;
+    int size = 0, arrived = 0;
+    size_t rounds = 0;
+    std::vector<std::vector<Sum>> asked;
+};
+
+struct Rank {
+    std::shared_ptr<Ranks> ranks;
+    int number;
+};
+
+inline std::map<std::string, std::shared_ptr<Ranks>> groups;
+inline int names = 0;
+
+// What a thread has asked for since its ncclGroupStart.
+inline thread_local int depth = 0;
+inline thread_local std::vector<std::pair<Rank *, Sum>> pending;
+
+// The last rank to arrive adds for all, so that all have the same bits: from the last to the first, which is not the order of
+// a sum by way of the processor, as NCCL's is not.
+inline void sum_all(Ranks &ranks) {
+    const std::lock_guard lock(mutex);
+    for (size_t place = 0; place < ranks.asked[0].size(); ++place) {
+        std::vector<float> sum;
+        for (int rank = ranks.size - 1; rank >= 0; --rank) {
+            if (ranks.asked[rank].size() != ranks.asked[0].size()) die("ranks ask for different sums");
+            const auto &own = ranks.asked[rank][place];
+            if (own.count != ranks.asked[0][place].count) die("ranks sum tensors of different lengths");
+            if (own.count) expect(Address(own.from), own.count * sizeof(float), "a sum outside of a block");
+            if (sum.empty()) sum.assign(own.from, own.from + own.count);
+            else for (size_t at = 0; at < own.count; ++at) sum[at] += own.from[at];
+        }
+        for (int rank = 0; rank < ranks.size; ++rank) {
+            if (!sum.empty()) std::memcpy(ranks.asked[rank][place].to, sum.data(), sum.size() * sizeof(float));
+        }
+    }
+}
+
+inline void run_pending() {
+    if (pending.empty()) return;
+    auto *rank = pending[0].first;
+    auto &ranks = *rank->ranks;
+    std::unique_lock lock(ranks.mutex);
+    auto &own = ranks.asked[rank->number];
+    own.clear();
+    for (const auto &[other, sum] : pending) {
+        if (other != rank) die("one thread asks for the sums of two ranks");
+        own.push_back(sum);
+    }
+    pending.clear();
+    const auto round = ranks.rounds;
+    if (++ranks.arrived == ranks.size) {
+        sum_all(ranks);
+        ranks.arrived = 0;
+        ++ranks.rounds;
+        ranks.changed.notify_all();
+    } else {
+        ranks.changed.wait(lock, [&] { return ranks.rounds != round; });
+    }
+}
+
+} // namespace emulated
+
+struct UniqueId {
+    char internal[128];
+};
+
+DRIVER ncclGetUniqueId(UniqueId *id) {
+    const std::lock_guard lock(mutex);
+    std::snprintf(id->internal, sizeof id->internal, "group %d", ++names);
+    return SUCCESS;
+}
+extern "C" const char *ncclGetErrorString(int) { return "emulated NCCL refuses"; }
+DRIVER ncclCommInitRank(Rank **rank, int size, UniqueId id, int number) {
+    const char *given = std::getenv("EMULATED_NCCL");
+    if (given && *given == '0') return 3;
+    std::shared_ptr<Ranks> ranks;
+    {
+        const std::lock_guard lock(mutex);
+        auto &known = groups[id.internal];
+        if (!known) known = std::make_shared<Ranks>();
+        ranks = known;
+    }
+    std::unique_lock lock(ranks->mutex);
+    if (ranks->size != 0 && ranks->size != size) return 4;
+    ranks->size = size;
+    ranks->asked.resize(size);
+    *rank = new Rank{ranks, number};
+    if (++ranks->arrived == size) {
+        ranks->arrived = 0;
+        ++ranks->rounds;
+        ranks->changed.notify_all();
+    } else {
+        ranks->changed.wait(lock, [&] { return ranks->rounds != 0; });
+    }
+    return SUCCESS;
+}
+DRIVER ncclGroupStart() { return ++depth, SUCCESS; }
+DRIVER ncclGroupEnd() {
+    if (--depth == 0) run_pending();
+    return SUCCESS;
+}
+DRIVER ncclAllReduce(const void *from, void *to, size_t count, int kind, int operation, Rank *rank, void *stream) {
+    // Floats, their sum, on the stream of the device.
+    if (kind != 7 || operation != 0 || !stream) return 4;
+    pending.push_back({rank, {(const float *)from, (float *)to, count}});
+    if (depth == 0) run_pending();
+    return SUCCESS;
+}
+DRIVER ncclCommAbort(Rank *rank) { return delete rank, SUCCESS; }

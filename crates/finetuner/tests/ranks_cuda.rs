@@ -1,0 +1,97 @@
+//! Several GPUs share every batch and sum their gradients by NCCL, or by way of the processor where that is missing. On the
+//! emulated GPU, of which there can be two.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stderr, reason = "why a test was left out")]
+
+#[path = "../../engine/tests/common/emulated.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod emulated;
+#[allow(dead_code, reason = "other tests use the rest")]
+mod tiny;
+
+use std::sync::atomic::AtomicBool;
+
+use finetuner::event::{Event, Level};
+use finetuner::spec::RunSpec;
+use finetuner::train::{Outcome, train};
+
+/// What a run told and warned of, and its losses.
+fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>) {
+    let (mut told, mut losses) = (Vec::new(), Vec::new());
+    let mut sink = |event: &Event| match event {
+        Event::Log { level: Level::Info | Level::Warning, message } => told.push(message.clone()),
+        Event::Metric { name, value, .. } if name == "train_loss" => losses.push(*value),
+        _ => {}
+    };
+    match train(spec, &mut sink, &AtomicBool::new(false)).unwrap() {
+        Outcome::Finished(_) => (told, losses),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_gpus_learn_what_one_learns() {
+    // SAFETY: this test is alone in its process, before it has other threads.
+    unsafe { std::env::set_var("EMULATED_GPUS", "2") };
+    match engine::cuda::found() {
+        Ok(found) if found.len() < 2 => return eprintln!("skipped: there is one GPU only"),
+        Ok(_) => {}
+        Err(reason) => {
+            if let Err(emulated) = emulated::load() {
+                return eprintln!("skipped: {reason}; and none is emulated: {emulated}");
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (model, pairs) = (folder.path().join("model"), folder.path().join("pairs.csv"));
+    tiny::model(&model);
+    tiny::pairs(&pairs, 0, 8);
+    let spec = |name: &str, device: &str| {
+        let mut spec = RunSpec {
+            model: model.display().to_string(),
+            train_data: pairs.clone(),
+            init: "random".into(),
+            output: Some(folder.path().join(name)),
+            ..Default::default()
+        };
+        let fields = [
+            ("loss", "MultipleNegativesRankingLoss"),
+            ("batch_size", "21"),
+            ("learning_rate", "1e-3"),
+            ("epochs", "2"),
+            ("canary", "false"),
+            ("device", device),
+            ("precision", "f32"),
+        ];
+        fields.iter().for_each(|(field, value)| spec.apply(field, value).unwrap());
+        spec
+    };
+    let close = |losses: &[f64], expected: &[f64], by: f64| {
+        assert_eq!(losses.len(), expected.len());
+        let far = losses.iter().zip(expected).find(|(loss, expected)| (*loss - *expected).abs() > by * expected.abs());
+        assert_eq!(far, None, "{losses:?} instead of {expected:?}");
+    };
+    let (_, alone) = run(&spec("one", "cuda:1"));
+    let (told, both) = run(&spec("both", "cuda:0,1"));
+    assert!(told.iter().any(|told| told.contains("2 ranks share every batch")), "{told:?}");
+    assert!(!told.iter().any(|told| told.contains("by way of the processor")), "{told:?}");
+    close(&both, &alone, 1e-4);
+    let (_, all) = run(&spec("all", "cuda:all"));
+    assert_eq!(all, both, "the same GPUs, the same bits");
+
+    if engine::cuda::found().unwrap().iter().all(|gpu| gpu.name.contains("Emulated")) {
+        // SAFETY: the runs above have ended with their threads.
+        unsafe { std::env::set_var("EMULATED_NCCL", "0") };
+        let (told, without) = run(&spec("without", "cuda:0,1"));
+        assert!(
+            told.iter().any(|told| told.contains("by way of the processor") && told.contains("NCCL refuses")),
+            "{told:?}"
+        );
+        close(&without, &alone, 1e-4);
+    }
+    let mut small = spec("missing", "cuda:0,7");
+    small.epochs = 1;
+    let error = train(&small, &mut |_: &Event| {}, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(error.contains("`device`") && error.contains("cuda:7"), "{error}");
+}
