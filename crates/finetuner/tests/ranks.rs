@@ -120,6 +120,20 @@ fn ranks_stop_and_go_on_with_the_same_bits() {
     let first = metrics.iter().find(|(name, ..)| name == "train_loss").unwrap();
     assert_eq!(first.1, 4, "the run goes on after its third step");
     assert_eq!(place.bits("whole"), place.bits("parts"));
+
+    // Another number of ranks goes on, too, and ends near that.
+    let other = RunSpec { output: Some(place.path("other")), resume: false, ..spec.clone() };
+    let (_, outcome) = run(&other, 3, 3);
+    assert!(matches!(outcome, Ok(Outcome::Stopped { step: 3 })), "{outcome:?}");
+    let (resumed, outcome) = run(&RunSpec { resume: true, ..other }, 1, 0);
+    assert!(matches!(outcome, Ok(Outcome::Finished(_))), "{outcome:?}");
+    assert_eq!(resumed.len(), metrics.len());
+    for ((name, step, value), (_, _, expected)) in resumed.iter().zip(&metrics) {
+        assert!(
+            !name.contains("loss") || (value - expected).abs() < 1e-4,
+            "{name} of step {step}: {value}, {expected}"
+        );
+    }
 }
 
 #[test]

@@ -12,9 +12,14 @@ mod tiny;
 
 use std::sync::atomic::AtomicBool;
 
+use engine::Cuda;
+use engine::cuda::Precision;
 use finetuner::event::{Event, Level};
 use finetuner::spec::RunSpec;
 use finetuner::train::{Outcome, train};
+
+/// What matrix products of a device take beside their operands, whatever the batch.
+const WORKSPACE: u64 = 32 << 20;
 
 /// What a run told and warned of, and its losses.
 fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>) {
@@ -81,6 +86,19 @@ fn two_gpus_learn_what_one_learns() {
     assert_eq!(all, both, "the same GPUs, the same bits");
 
     if engine::cuda::found().unwrap().iter().all(|gpu| gpu.name.contains("Emulated")) {
+        // Both share the emulated memory, so one of them is the first to have too little, and both go on with smaller parts.
+        let peak = Cuda::open(0, Precision::F32).unwrap().peak_bytes();
+        let tight = 2 * WORKSPACE + (peak - 2 * WORKSPACE) * 7 / 10;
+        // SAFETY: the runs above have ended with their threads.
+        unsafe { std::env::set_var("EMULATED_BYTES", tight.to_string()) };
+        let (told, tight) = run(&spec("tight", "cuda:0,1"));
+        assert!(
+            told.iter().any(|told| told.contains("rank ") && told.contains("going on with micro-batches of")),
+            "{told:?}"
+        );
+        close(&tight, &alone, 1e-4);
+        // SAFETY: as above.
+        unsafe { std::env::remove_var("EMULATED_BYTES") };
         // SAFETY: the runs above have ended with their threads.
         unsafe { std::env::set_var("EMULATED_NCCL", "0") };
         let (told, without) = run(&spec("without", "cuda:0,1"));
