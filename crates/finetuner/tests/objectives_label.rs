@@ -160,6 +160,31 @@ fn published_values_follow_from_formulas_alone() {
     }
 }
 
+#[test]
+fn barlow_twins_is_what_its_authors_compute() {
+    let cases: Value = serde_json::from_str(include_str!("golden/barlow_twins.json")).unwrap();
+    for case in cases.as_array().unwrap() {
+        let rows = case["rows"].as_u64().unwrap() as u32;
+        let layout = BatchLayout {
+            columns: vec![rows as usize; 2],
+            labels: (0..rows).chain(0..rows).collect(),
+            ..BatchLayout::default()
+        };
+        let first = table(rows as usize, |i, j| (0.9 * i + 1.7 * j + 0.3 * i * j).sin());
+        let views = [first, table(rows as usize, |i, j| (0.5 * i + 1.1 * j + 0.2 * i * j).cos())].concat();
+        let (value, gradient) = evaluate(&objective("BarlowTwinsLoss", case["options"].clone()), &views, &layout);
+        let expected = case["value"].as_f64().unwrap();
+        assert!((value / expected - 1.0).abs() < 1e-6, "{value}, expected {expected}");
+        let expected: Vec<f64> = case["gradient"].as_array().unwrap().iter().map(|g| g.as_f64().unwrap()).collect();
+        let largest = expected.iter().fold(0.0f64, |largest, g| largest.max(g.abs()));
+        for (got, expected) in gradient.iter().zip(&expected) {
+            assert!((got - expected).abs() < 1e-6 * largest, "{got}, expected {expected}");
+        }
+    }
+    let refused = Objective::new("BarlowTwinsLoss", &object(&json!({"lambda": -1})), None, &Options::new());
+    assert!(refused.unwrap_err().to_string().contains("lambda"));
+}
+
 /// Every loss here that compares items by label.
 const LOSSES: [&str; 32] = [
     "AngularLoss",

@@ -14,7 +14,7 @@ use finetuner::pixels::PixelBatch;
 use finetuner::tokens::PackedBatch;
 use safetensors::SafeTensors;
 
-const TRANSFORMERS: [&str; 5] = ["vit", "deit", "dinov2", "timm-vit", "timm-dinov2"];
+const TRANSFORMERS: [&str; 6] = ["vit", "deit", "dinov2", "dinov2-registers", "timm-vit", "timm-dinov2"];
 const PAIRS: [&str; 5] = ["clip", "siglip", "open-clip", "open-clip-quick", "open-clip-multi"];
 const CONVOLUTIONAL: [&str; 9] = [
     "resnet18",

@@ -171,6 +171,9 @@ MODELS = {
     "efficientnet-tensorflow": timm_network(
         "tf_efficientnet_b0", tensorflow_efficientnet, channel_multiplier=0.1, depth_multiplier=0.5
     ),
+    "dinov2-registers": transformers_model(
+        t.Dinov2WithRegistersModel, t.Dinov2WithRegistersConfig(**DINOV2, num_register_tokens=3)
+    ),
 }
 CONVOLUTIONAL = ("resnet", "mobilenet", "efficientnet")
 
@@ -238,7 +241,7 @@ def larger(name, model, pixels):
         return out
     if name in ("clip", "siglip"):
         return (model.vision_model(pixels, interpolate_pos_encoding=True)).pooler_output
-    arguments = {} if name == "dinov2" else dict(interpolate_pos_encoding=True)
+    arguments = {} if name.startswith("dinov2") else dict(interpolate_pos_encoding=True)
     return model(pixels, **arguments).last_hidden_state[:, 0]
 
 

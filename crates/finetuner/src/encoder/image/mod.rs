@@ -59,7 +59,7 @@ pub(crate) enum ImageConfig {
 }
 
 /// Every `model_type` of transformers that is an image encoder here.
-pub(crate) const IMAGE_TYPES: [&str; 4] = ["vit", "deit", "dinov2", "resnet"];
+pub(crate) const IMAGE_TYPES: [&str; 5] = ["vit", "deit", "dinov2", "dinov2_with_registers", "resnet"];
 
 /// Every `architecture` that is known, a name of timm or torchvision; sizes vary.
 const ARCHITECTURES: [&str; 13] = [
@@ -89,7 +89,9 @@ impl ImageConfig {
         let vision = |config: VisionConfig| ImageConfig::Vision(Box::new(config));
         let Some(architecture) = config["architecture"].as_str() else {
             return match config["model_type"].as_str() {
-                Some("vit" | "deit" | "dinov2") => VisionConfig::hugging_face(model, config).map(vision).map(Some),
+                Some("vit" | "deit" | "dinov2" | "dinov2_with_registers") => {
+                    VisionConfig::hugging_face(model, config).map(vision).map(Some)
+                }
                 Some("resnet") => ResNetConfig::transformers(model, config).map(ImageConfig::ResNet).map(Some),
                 _ => Ok(None),
             };

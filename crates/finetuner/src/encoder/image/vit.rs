@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::op::Interpolation;
 use engine::random::Key;
-use engine::{Packing, ParameterId, Tape, Var};
+use engine::{Packing, ParameterId, Tape, Tensor, Var};
 
 use super::attention_pool::AttentionPool;
 use super::patches::Patches;
@@ -25,6 +25,8 @@ pub(crate) struct VisionTransformer {
     patch_bias: Option<ParameterId>,
     /// `[1, hidden]` each: the class token, and DeiT's distillation token.
     tokens: Vec<ParameterId>,
+    /// `[registers, hidden]`
+    registers: Option<ParameterId>,
     /// `[tokens + patches, hidden]`
     positions: ParameterId,
     first_norm: Option<Affine>,
@@ -45,6 +47,10 @@ impl VisionTransformer {
         };
         let token_shape: &[usize] = if names.batched { &[1, 1, hidden] } else { &[hidden] };
         let tokens = names.tokens.iter().map(|name| loader.folded(name, token_shape, 1)).collect::<Result<Vec<_>>>()?;
+        let registers = match config.registers {
+            0 => None,
+            count => Some(loader.folded(names.registers, &[1, count, hidden], count)?),
+        };
         let rows = tokens.len() + (config.image / patch) * (config.image / patch);
         let position_shape: &[usize] = if names.batched { &[1, rows, hidden] } else { &[rows, hidden] };
         let positions = loader.folded(names.positions, position_shape, rows)?;
@@ -63,6 +69,7 @@ impl VisionTransformer {
             patch_weight,
             patch_bias,
             tokens,
+            registers,
             positions,
             first_norm,
             layers,
@@ -71,7 +78,7 @@ impl VisionTransformer {
         })
     }
 
-    /// Rows `[rows, hidden]` after the last norm: the class token of each picture first, then its patches; or, of a
+    /// Rows `[rows, hidden]` after the last norm: the class token of each picture first, registers, then its patches; or, of a
     /// model that pools by attention, one row a picture. With a key, dropout is on.
     pub(crate) fn forward(
         &self,
@@ -110,19 +117,32 @@ impl VisionTransformer {
         let (weight, bias) = (tape.parameter(self.patch_weight), self.patch_bias.map(|bias| tape.parameter(bias)));
         let pixels = tape.constant(patches.values);
         let patches = tape.linear(&pixels, &weight, bias.as_ref())?;
-        let (pictures, leading) = (batch.examples.len(), self.tokens.len());
+        let (pictures, tokens) = (batch.examples.len(), self.tokens.len());
+        let leading = tokens + self.config.registers;
         let rows = match leading {
             0 => patches,
             _ => {
-                let tokens: Vec<Var> = self.tokens.iter().map(|&token| tape.parameter(token)).collect();
-                let parts: Vec<&Var> = tokens.iter().chain([&patches]).collect();
+                let first = self.tokens.iter().chain(&self.registers);
+                let first: Vec<Var> = first.map(|&token| tape.parameter(token)).collect();
+                let parts: Vec<&Var> = first.iter().chain([&patches]).collect();
                 tape.stacked(&parts)?
             }
         };
-        let (leading, grid) = (leading as u32, grid as u32);
+        // A register has no position: a row of zeros is as good as none.
+        let nowhere = table.value().rows() as u32;
+        if self.registers.is_some() {
+            let zeros = tape.constant(Tensor::zeros(&[1, table.value().columns()]));
+            table = tape.stacked(&[&table, &zeros])?;
+        }
+        let (tokens, leading, grid) = (tokens as u32, leading as u32, grid as u32);
         let picture_rows = |picture: u32| (0..leading).chain((0..grid).map(move |at| leading + picture * grid + at));
         let indices: Arc<[u32]> = (0..pictures as u32).flat_map(picture_rows).collect();
-        let positions: Arc<[u32]> = (0..pictures).flat_map(|_| 0..leading + grid).collect();
+        let place = |row: u32| match row {
+            row if row < tokens => row,
+            row if row < leading => nowhere,
+            row => row - leading + tokens,
+        };
+        let positions: Arc<[u32]> = (0..pictures).flat_map(|_| (0..leading + grid).map(place)).collect();
         let x = tape.embedding_sum(&[(&rows, indices), (&table, positions)])?;
         let offsets: Vec<u32> = (0..=pictures as u32).map(|picture| picture * (leading + grid)).collect();
         Ok((x, Packing::new(&offsets, &batch.examples)))

@@ -20,6 +20,8 @@ pub(crate) struct VisionConfig {
     pub(crate) patch_bias: bool,
     /// A learned query over the patches instead of a class token (SigLIP).
     pub(crate) attention_pool: bool,
+    /// Rows without a position between tokens and patches, which nothing reads in the end (Darcet et al. 2024).
+    pub(crate) registers: usize,
     /// Standard deviation of random initial weights.
     pub(crate) initializer_range: f32,
 }
@@ -32,6 +34,8 @@ pub(crate) struct VisionNames {
     pub(crate) patch: &'static str,
     /// The rows before the patches.
     pub(crate) tokens: &'static [&'static str],
+    /// The registers, where there are any.
+    pub(crate) registers: &'static str,
     pub(crate) positions: &'static str,
     /// Whether tokens and positions lie on disk with dimensions of 1 in front.
     pub(crate) batched: bool,
@@ -48,6 +52,7 @@ const VIT: VisionNames = VisionNames {
     prefix: "vit.",
     patch: "embeddings.patch_embeddings.projection",
     tokens: &["embeddings.cls_token"],
+    registers: "embeddings.register_tokens",
     positions: "embeddings.position_embeddings",
     batched: true,
     antialias: false,
@@ -82,6 +87,9 @@ const DINOV2: VisionNames = VisionNames {
     ..VIT
 };
 
+/// Of other pictures' positions it is timm's way.
+const DINOV2_REGISTERS: VisionNames = VisionNames { prefix: "dinov2_with_registers.", antialias: true, ..DINOV2 };
+
 const TIMM: VisionNames = VisionNames {
     prefix: "",
     patch: "patch_embed.proj",
@@ -110,6 +118,7 @@ const CLIP: VisionNames = VisionNames {
     prefix: "",
     patch: "embeddings.patch_embedding",
     tokens: &["embeddings.class_embedding"],
+    registers: "",
     positions: "embeddings.position_embedding.weight",
     batched: false,
     antialias: false,
@@ -137,13 +146,13 @@ const SIZES: [(&str, usize, usize, usize); 4] =
     [("tiny", 192, 3, 12), ("small", 384, 6, 12), ("base", 768, 12, 12), ("large", 1024, 16, 24)];
 
 impl VisionConfig {
-    /// Reads a `vit`, `deit` or `dinov2` of transformers.
+    /// Reads a `vit`, `deit`, `dinov2` or `dinov2_with_registers` of transformers.
     ///
     /// # Errors
     /// [`Error::Model`] for a number that is missing or out of range, or a variant that is not implemented.
     pub(crate) fn hugging_face(model: &str, config: &Value) -> Result<Self> {
         let read = Reader { model, config };
-        let dinov2 = config["model_type"] == "dinov2";
+        let dinov2 = matches!(config["model_type"].as_str(), Some("dinov2" | "dinov2_with_registers"));
         if config["use_swiglu_ffn"] == true {
             return Err(Error::model(model, "`use_swiglu_ffn` is true (DINOv2 giant), which is not supported"));
         }
@@ -155,6 +164,7 @@ impl VisionConfig {
         };
         let names = match config["model_type"].as_str() {
             Some("dinov2") => DINOV2,
+            Some("dinov2_with_registers") => DINOV2_REGISTERS,
             Some("deit") => DEIT,
             _ => VIT,
         };
@@ -167,7 +177,11 @@ impl VisionConfig {
             ..layers(&read, hidden, intermediate, "gelu", if dinov2 { 1e-6 } else { 1e-12 })?
         };
         let (image, patch) = (("image_size", 224), ("patch_size", if dinov2 { 14 } else { 16 }));
-        Self::new(&read, names, layer, image, patch)
+        let registers = match config["model_type"] == "dinov2_with_registers" {
+            true => read.count_or("num_register_tokens", 4)?,
+            false => 0,
+        };
+        Ok(VisionConfig { registers, ..Self::new(&read, names, layer, image, patch)? })
     }
 
     /// Reads the `vision_config` of a CLIP or SigLIP model of transformers. Files leave out what equals the default.
@@ -292,7 +306,16 @@ impl VisionConfig {
             return Err(Error::model(read.model, problem));
         }
         let initializer_range = read.config["initializer_range"].as_f64().unwrap_or(0.02) as f32;
-        Ok(VisionConfig { names, layer, image, patch, patch_bias: true, attention_pool: false, initializer_range })
+        Ok(VisionConfig {
+            names,
+            layer,
+            image,
+            patch,
+            patch_bias: true,
+            attention_pool: false,
+            registers: 0,
+            initializer_range,
+        })
     }
 }
 

@@ -37,6 +37,7 @@ mod lifted_structure;
 mod margin;
 mod siamese;
 mod vicreg;
+mod barlow_twins;
 mod contrastive_tension;
 mod cosent;
 mod cosine_similarity;
@@ -64,6 +65,7 @@ use serde::de::DeserializeOwned;
 pub use self::adaptive_layer::{AdaptiveLayerLoss, LayerWeighting};
 pub use self::angle::AnglELoss;
 pub use self::angular::AngularLoss;
+pub use self::barlow_twins::BarlowTwinsLoss;
 pub use self::batch_all_triplet::{BatchAllTripletLoss, FinetunerTripletLoss};
 pub use self::batch_hard_triplet::{BatchHardSoftMarginTripletLoss, BatchHardTripletLoss};
 pub use self::batch_semi_hard_triplet::BatchSemiHardTripletLoss;
@@ -323,6 +325,7 @@ const LOSSES: &[Entry<dyn Loss>] = &[
     entry::<SignalToNoiseRatioContrastiveLoss>("SignalToNoiseRatioContrastiveLoss", &[]),
     entry::<CentroidTripletLoss>("CentroidTripletLoss", &[]),
     entry::<VICRegLoss>("VICRegLoss", &[]),
+    entry::<BarlowTwinsLoss>("BarlowTwinsLoss", &["BarlowTwins"]),
     entry::<BatchAllTripletLoss>("BatchAllTripletLoss", &[]),
     entry::<SiameseLoss>("SiameseLoss", &[]),
     entry::<FinetunerTripletLoss>("finetuner.TripletLoss", &[]),
