@@ -271,6 +271,12 @@ pub trait Device: Functions + Maps + Send + Sync {
         None
     }
 
+    /// The share of the last moments, a second at most, in which the device computed; none where nobody measures it. Asking costs
+    /// the driver some time: a few times a second is enough.
+    fn busy(&self) -> Option<f64> {
+        None
+    }
+
     /// The name of a new group of devices, for one of them to make and to tell the others; none where such devices have no way of
     /// their own to sum tensors.
     fn group_name(&self) -> Option<Result<Vec<u8>>> {

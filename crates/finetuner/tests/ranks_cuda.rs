@@ -21,8 +21,8 @@ use finetuner::train::{Outcome, train};
 /// What matrix products of a device take beside their operands, whatever the batch.
 const WORKSPACE: u64 = 32 << 20;
 
-/// What a run told and warned of, and its losses.
-fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>) {
+/// What a run told and warned of, its losses, and how busy its first GPU was.
+fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>, Option<f64>) {
     let (mut told, mut losses) = (Vec::new(), Vec::new());
     let mut sink = |event: &Event| match event {
         Event::Log { level: Level::Info | Level::Warning, message } => told.push(message.clone()),
@@ -30,7 +30,7 @@ fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>) {
         _ => {}
     };
     match train(spec, &mut sink, &AtomicBool::new(false)).unwrap() {
-        Outcome::Finished(_) => (told, losses),
+        Outcome::Finished(report) => (told, losses, report.timing.device_busy),
         other => panic!("{other:?}"),
     }
 }
@@ -77,21 +77,24 @@ fn two_gpus_learn_what_one_learns() {
         let far = losses.iter().zip(expected).find(|(loss, expected)| (*loss - *expected).abs() > by * expected.abs());
         assert_eq!(far, None, "{losses:?} instead of {expected:?}");
     };
-    let (_, alone) = run(&spec("one", "cuda:1"));
-    let (told, both) = run(&spec("both", "cuda:0,1"));
+    let (_, alone, second) = run(&spec("one", "cuda:1"));
+    let (told, both, first) = run(&spec("both", "cuda:0,1"));
     assert!(told.iter().any(|told| told.contains("2 ranks share every batch")), "{told:?}");
     assert!(!told.iter().any(|told| told.contains("by way of the processor")), "{told:?}");
     close(&both, &alone, 1e-4);
-    let (_, all) = run(&spec("all", "cuda:all"));
+    let (_, all, _) = run(&spec("all", "cuda:all"));
     assert_eq!(all, both, "the same GPUs, the same bits");
 
     if engine::cuda::found().unwrap().iter().all(|gpu| gpu.name.contains("Emulated")) {
+        let near = |busy: Option<f64>, expected: f64| busy.is_some_and(|busy| (busy - expected).abs() < 1e-9);
+        assert!(near(first, 0.9) && near(second, 0.8), "{first:?}, {second:?}");
+
         // Both share the emulated memory, so one of them is the first to have too little, and both go on with smaller parts.
         let peak = Cuda::open(0, Precision::F32).unwrap().peak_bytes();
         let tight = 2 * WORKSPACE + (peak - 2 * WORKSPACE) * 7 / 10;
         // SAFETY: the runs above have ended with their threads.
         unsafe { std::env::set_var("EMULATED_BYTES", tight.to_string()) };
-        let (told, tight) = run(&spec("tight", "cuda:0,1"));
+        let (told, tight, _) = run(&spec("tight", "cuda:0,1"));
         assert!(
             told.iter().any(|told| told.contains("rank ") && told.contains("going on with micro-batches of")),
             "{told:?}"
@@ -101,7 +104,7 @@ fn two_gpus_learn_what_one_learns() {
         unsafe { std::env::remove_var("EMULATED_BYTES") };
         // SAFETY: the runs above have ended with their threads.
         unsafe { std::env::set_var("EMULATED_NCCL", "0") };
-        let (told, without) = run(&spec("without", "cuda:0,1"));
+        let (told, without, _) = run(&spec("without", "cuda:0,1"));
         assert!(
             told.iter().any(|told| told.contains("by way of the processor") && told.contains("NCCL refuses")),
             "{told:?}"

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{self, CUresult};
 
 use super::matmul::Products;
+use super::monitor::Monitor;
 use super::program::Programs;
 use crate::error::{Error, Result};
 
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
     pub(crate) shared_memory: Mutex<HashMap<usize, u32>>,
+    /// Once it was asked for; none where it is not installed.
+    monitor: OnceLock<Option<Monitor>>,
 }
 
 // SAFETY: the handles are those of the driver, which may be used from any thread whose current context is theirs; every
@@ -149,6 +152,7 @@ impl Context {
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             shared_memory: Mutex::default(),
+            monitor: OnceLock::new(),
         })
     }
 
@@ -211,6 +215,19 @@ impl Context {
         let used = self.pool_attribute(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
         // Another run in this process may have taken some in between.
         (free as u64 + reserved.saturating_sub(used), total as u64)
+    }
+
+    /// The share of the last moments in which a kernel ran; `None` where nobody knows.
+    pub(crate) fn busy(&self) -> Option<f64> {
+        let open = || {
+            let mut name = [0; 32];
+            // SAFETY: writes a terminated string of at most the given length.
+            let found = unsafe { sys::cuDeviceGetPCIBusId(name.as_mut_ptr(), name.len() as i32, self.device) };
+            // SAFETY: the last byte is 0.
+            let bus = || unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
+            complaint(found).is_none().then(bus).and_then(Monitor::open)
+        };
+        self.monitor.get_or_init(open).as_ref()?.busy()
     }
 
     /// The most bytes that were in use at once.

@@ -128,6 +128,10 @@ impl Device for Cuda {
         Some(Memory { free_bytes, total_bytes, peak_bytes: self.peak_bytes() })
     }
 
+    fn busy(&self) -> Option<f64> {
+        self.context.busy()
+    }
+
     fn group_name(&self) -> Option<Result<Vec<u8>>> {
         Some(Group::name(self))
     }

@@ -14,6 +14,7 @@ mod device;
 mod function;
 mod map;
 mod matmul;
+mod monitor;
 mod nccl;
 mod program;
 mod similarity;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The libraries that the engine looks for.
-const LIBRARIES: [&str; 4] = ["cuda", "nvrtc", "cublasLt", "nccl"];
+const LIBRARIES: [&str; 5] = ["cuda", "nvrtc", "cublasLt", "nccl", "nvidia-ml"];
 
 /// Builds and loads the emulated libraries, once. Afterwards [`engine::Cuda`] opens device 0 of one emulated GPU, or
 /// of as many as EMULATED_GPUS says.
@@ -60,7 +60,7 @@ fn build(target: &Path) -> Result<PathBuf, String> {
             .args(["-std=c++17", "-O2", "-fPIC", "-shared"])
             .arg(format!("-DCOMPILER=\"{compiler}\""))
             .arg(format!("-DFOLDER=\"{}\"", sources.display()))
-            .arg(format!("-Wl,-soname,lib{name}.so"))
+            .arg(format!("-Wl,-soname,lib{name}.so{}", if name == "nvidia-ml" { ".1" } else { "" }))
             .arg(sources.join("driver/driver.cpp"))
             .arg("-o")
             .arg(folder.join(format!("lib{name}.so")))

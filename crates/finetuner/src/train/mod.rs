@@ -81,6 +81,9 @@ const AHEAD: usize = 2;
 /// A checkpoint is written after every epoch and, within a long one, this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
 
+/// How often a device is asked how busy it is.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -358,6 +361,7 @@ fn run(
     let mut saved = Instant::now();
     let mut after = Measured::new();
     let mut halfway = None;
+    let mut looked = Instant::now();
     'epochs: while state.progress.epoch < spec.epochs && !state.progress.is_over() {
         let epoch = state.progress.epoch;
         let remaining = course.batches(epoch as u64).split_off(state.progress.batch);
@@ -407,6 +411,10 @@ fn run(
             };
             state.progress.count(&batch, &learnt, started.elapsed());
             let loss = learnt.loss;
+            if looked.elapsed() > LOOK_EVERY {
+                state.progress.look(device.busy());
+                looked = Instant::now();
+            }
             recorder.metric("train_loss", step + 1, loss)?;
             recorder.metric("learning_rate", step + 1, learnt.learning_rate)?;
             recorder.progress("train", step + 1, total_steps, Some(format!("loss {loss:.4}")));
@@ -462,6 +470,9 @@ fn run(
     }
     if let Some(ranks) = ranks {
         ranks.end("the last step is taken");
+    }
+    if state.progress.busy.0 == 0 {
+        state.progress.look(device.busy());
     }
     let measured = Trained { before, after, halfway, canary };
     finish(prepared, measured, state, scope, output, recorder)

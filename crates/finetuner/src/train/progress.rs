@@ -31,6 +31,9 @@ pub(crate) struct Progress {
     pub(crate) train_loss: f64,
     pub(crate) validation_loss: Option<f64>,
     pub(crate) train_seconds: f64,
+    /// How often the device was asked how busy it is, and the sum of its answers.
+    #[serde(default)]
+    pub(crate) busy: (usize, f64),
     pub(crate) evaluate_seconds: f64,
 }
 
@@ -44,6 +47,13 @@ impl Progress {
         self.truncated += learnt.seen.truncated;
         self.loss_sum += learnt.loss;
         self.train_seconds += elapsed.as_secs_f64();
+    }
+
+    /// Takes note of how busy the device was, where it says.
+    pub(crate) fn look(&mut self, busy: Option<f64>) {
+        if let Some(busy) = busy {
+            self.busy = (self.busy.0 + 1, self.busy.1 + busy);
+        }
     }
 
     /// Closes the epoch.
@@ -93,6 +103,7 @@ impl Progress {
             evaluate_seconds: self.evaluate_seconds,
             examples_per_second: self.examples as f64 / seconds,
             tokens_per_second: self.tokens as f64 / seconds,
+            device_busy: (self.busy.0 > 0).then(|| self.busy.1 / self.busy.0 as f64),
         }
     }
 }

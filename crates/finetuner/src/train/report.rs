@@ -128,6 +128,10 @@ pub struct Timing {
     pub examples_per_second: f64,
     /// Training tokens per second.
     pub tokens_per_second: f64,
+    /// The share of the training time in which the GPU computed, as its driver sees it (NVML, twice a second); of several that
+    /// of the first. `None` on the processor, and where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_busy: Option<f64>,
 }
 
 /// How much memory it took.

@@ -1,8 +1,8 @@
-// A CUDA driver, NVRTC, cuBLASLt and NCCL on the processor, as far as the engine uses them: its whole CUDA half runs, and is
+// A CUDA driver, NVRTC, cuBLASLt, NCCL and NVML on the processor, as far as the engine uses them: its whole CUDA half runs, and is
 // tested, on a machine without a GPU. Kernels are compiled by the C++ compiler after `emulator.hpp`; every block of
 // device memory ends at a page that may not be touched, is gone when it is freed, and begins as not-a-number.
 //
-// `tests/common/emulated.rs` builds it as four libraries of the names that are looked for. COMPILER and FOLDER are
+// `tests/common/emulated.rs` builds it as five libraries of the names that are looked for. COMPILER and FOLDER are
 // defined there; the environment variable EMULATED_BYTES sets the device's memory, EMULATED_GPUS how many devices there are, which
 // share it, and EMULATED_NCCL=0 makes NCCL refuse.
 
@@ -27,7 +27,7 @@
 
 using Address = unsigned long long;
 
-// Shared by the four libraries, as inline variables are.
+// Shared by the five libraries, as inline variables are.
 namespace emulated {
 
 inline std::recursive_mutex mutex;
@@ -113,6 +113,10 @@ DRIVER cuDeviceGetCount(int *count) { return *count = gpus(), SUCCESS; }
 DRIVER cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal < gpus() ? SUCCESS : INVALID_VALUE; }
 DRIVER cuDeviceGetName(char *name, int length, int) {
     std::snprintf(name, length, "Emulated GPU");
+    return SUCCESS;
+}
+DRIVER cuDeviceGetPCIBusId(char *name, int length, int device) {
+    std::snprintf(name, length, "0000:0%d:00.0", device);
     return SUCCESS;
 }
 DRIVER cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = total(), SUCCESS; }
@@ -565,3 +569,22 @@ DRIVER ncclAllReduce(const void *from, void *to, size_t count, int kind, int ope
     return SUCCESS;
 }
 DRIVER ncclCommAbort(Rank *rank) { return delete rank, SUCCESS; }
+
+// ---- NVML ----
+
+struct Utilization {
+    unsigned gpu, memory;
+};
+
+DRIVER nvmlInit_v2() { return SUCCESS; }
+DRIVER nvmlShutdown() { return SUCCESS; }
+DRIVER nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **device) {
+    int number = -1;
+    std::sscanf(bus, "0000:0%d:00.0", &number);
+    if (number < 0 || number >= gpus()) return 6; // not found
+    return *device = (void *)(intptr_t)(number + 1), SUCCESS;
+}
+// The first is busy for 90 % of the time, the second for 80 %.
+DRIVER nvmlDeviceGetUtilizationRates(void *device, Utilization *rates) {
+    return *rates = {unsigned(100 - 10 * (intptr_t)device), 0}, SUCCESS;
+}
