@@ -27,7 +27,6 @@ pub struct Rendezvous {
     port: u16,
     /// This process's number among those of its machine, and how many those are.
     local: Share,
-    patience: Duration,
 }
 
 /// What a rank says of itself when it connects.
@@ -105,7 +104,7 @@ impl Rendezvous {
         let taken = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let port = u16::try_from(port + usize::from(taken));
         let port = port.map_err(|_| Error::spec("MASTER_PORT", "expected a port below 65,536"))?;
-        Ok(Some(Rendezvous { share, address, port, local, patience: PATIENCE }))
+        Ok(Some(Rendezvous { share, address, port, local }))
     }
 
     /// Which of all ranks this process is.
@@ -124,7 +123,7 @@ impl Rendezvous {
     /// [`Error::Rank`] for one that does not come within ten minutes, was started with other settings, or with a number that
     /// another has.
     pub fn meet(&self, settings: [u8; 32]) -> Result<Mesh> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + PATIENCE;
         let links = if self.share.rank == 0 { self.host(settings, deadline)? } else { self.join(settings, deadline)? };
         let missing = links.iter().position(Option::is_none).filter(|&rank| rank != self.share.rank);
         match missing {
