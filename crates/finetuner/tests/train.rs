@@ -108,14 +108,6 @@ fn difference(start: &Weights, a: &Weights, b: &Weights) -> f32 {
     worst / largest
 }
 
-fn bits(weights: &Weights) -> Vec<(String, Vec<u32>)> {
-    let read = |name: &str| {
-        let shape = weights.info(name).unwrap().shape.clone();
-        weights.tensor(name, &shape).unwrap().into_iter().map(f32::to_bits).collect()
-    };
-    weights.names().map(|name| (name.to_owned(), read(name))).collect()
-}
-
 #[test]
 fn a_run_learns_and_says_so() {
     let place = Place::new();
@@ -200,7 +192,7 @@ fn a_run_that_stops_and_resumes_ends_with_the_same_bits() {
         spec.resume = true;
     }
     finish(&spec);
-    assert_eq!(bits(&place.weights("whole")), bits(&place.weights("parts")));
+    assert_eq!(tiny::bits(&place.weights("whole")), tiny::bits(&place.weights("parts")));
 }
 
 #[test]
@@ -211,7 +203,7 @@ fn threads_do_not_change_the_bits() {
         spec.threads = Some(threads);
         finish(&spec);
     }
-    assert_eq!(bits(&place.weights("threads-1")), bits(&place.weights("threads-3")));
+    assert_eq!(tiny::bits(&place.weights("threads-1")), tiny::bits(&place.weights("threads-3")));
 }
 
 #[test]
@@ -240,7 +232,7 @@ fn a_model_that_got_worse_is_not_kept() {
     let report = finish(&ruin);
     assert_eq!(report.training.kept_step, 0);
     assert_eq!(report.metrics.unwrap().finetuned.mrr, good);
-    assert_eq!(bits(&place.weights("good")), bits(&place.weights("ruin")));
+    assert_eq!(tiny::bits(&place.weights("good")), tiny::bits(&place.weights("ruin")));
 
     ruin.keep = Some("last".into());
     ruin.output = Some(place.path("ruined"));
@@ -258,7 +250,7 @@ fn frozen_parts_stay_as_they_are_and_a_new_head_has_its_width() {
     spec.model = place.path("first").display().to_string();
     finish(&spec);
     let (before, after) = (place.weights("first"), place.weights("second"));
-    for (name, old) in bits(&before) {
+    for (name, old) in tiny::bits(&before) {
         let shape = after.info(&name).unwrap().shape.clone();
         let new: Vec<u32> = after.tensor(&name, &shape).unwrap().into_iter().map(f32::to_bits).collect();
         let frozen = name.starts_with("embeddings.") || name.starts_with("encoder.layer.0.");
@@ -321,7 +313,7 @@ fn the_power_learns_alone_and_beside_adapters_and_survives_a_stop() {
     finish(&RunSpec { resume: true, ..spec });
     finish(&place.spec("whole", &gem));
     assert_eq!(power("stops").to_bits(), power("whole").to_bits());
-    assert_eq!(bits(&place.weights("stops")), bits(&place.weights("whole")));
+    assert_eq!(tiny::bits(&place.weights("stops")), tiny::bits(&place.weights("whole")));
 }
 
 #[test]
@@ -381,7 +373,7 @@ fn a_run_stopped_before_its_first_step_leaves_nothing_in_the_way() {
     let (outcome, _) = stopped(&spec, |event| is_phase(event, "evaluate before"));
     assert!(matches!(outcome, Outcome::Stopped { step: 1 }), "{outcome:?}");
     finish(&spec);
-    assert_eq!(bits(&place.weights("run")), bits(&place.weights("second")));
+    assert_eq!(tiny::bits(&place.weights("run")), tiny::bits(&place.weights("second")));
 }
 
 #[test]
@@ -404,7 +396,7 @@ fn a_run_stopped_while_it_measures_goes_on_with_the_same_bits() {
         let parts = finish(&spec);
         assert_eq!(whole.training.kept_step, parts.training.kept_step, "{name}");
         assert_eq!(whole.metrics, parts.metrics, "{name}");
-        let weights = |part: &str| bits(&place.weights(&format!("{name}-{part}")));
+        let weights = |part: &str| tiny::bits(&place.weights(&format!("{name}-{part}")));
         assert_eq!(weights("whole"), weights("parts"), "{name}");
     }
 }
@@ -426,7 +418,7 @@ fn a_stop_in_the_last_measurement_keeps_what_was_trained() {
     let parts = finish(&spec);
     assert_eq!((parts.training.steps, parts.training.kept_step), (whole.training.steps, whole.training.kept_step));
     assert_eq!(parts.metrics, whole.metrics);
-    assert_eq!(bits(&place.weights("whole")), bits(&place.weights("parts")));
+    assert_eq!(tiny::bits(&place.weights("whole")), tiny::bits(&place.weights("parts")));
 }
 
 #[test]

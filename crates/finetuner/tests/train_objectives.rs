@@ -73,12 +73,7 @@ impl Place {
     }
 
     fn bits(&self, output: &str) -> Vec<(String, Vec<u32>)> {
-        let weights = Weights::open(&self.path(output)).unwrap();
-        let read = |name: &str| {
-            let shape = weights.info(name).unwrap().shape.clone();
-            weights.tensor(name, &shape).unwrap().into_iter().map(f32::to_bits).collect()
-        };
-        weights.names().map(|name| (name.to_owned(), read(name))).collect()
+        tiny::bits(&Weights::open(&self.path(output)).unwrap())
     }
 }
 

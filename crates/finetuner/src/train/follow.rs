@@ -54,14 +54,11 @@ fn learn(spec: &RunSpec, ranks: &mut Ranks, device: &dyn Device, stop: &AtomicBo
         };
         let batch = batches.next().unwrap_or_else(|| Err(Error::rank(0, "orders a batch that there is none: a bug")));
         let dropout = seed.part(turn.step as u64);
-        let learnt = batch.and_then(|mut batch| {
-            if let Some(guide) = &guide {
-                guide.embed(device, &mut batch)?;
-            }
-            batch.layout.layers = learner.objective(batch.dataset).draw_layers(dropout);
+        let complete = batch.and_then(|mut batch| {
+            learner.complete(&mut batch, guide.as_ref(), device, dropout)?;
             Ok(batch)
         });
-        let learnt = match learnt {
+        let learnt = match complete {
             Ok(batch) => {
                 let done = learner.step(device, &batch, dropout, (turn.step, &schedule), Some(&mut *ranks));
                 done.map(|_| ()).map_err(|error| (error, Some(batch)))

@@ -5,6 +5,7 @@ use engine::{Device, Gradients, Parameters};
 use serde_json::Value;
 
 use super::batch::Batch;
+use super::guide::Guide;
 use super::ranks::{Ranks, Seen};
 use super::step::{self, Encoders, Found};
 use crate::data::Modality;
@@ -89,6 +90,24 @@ impl Learner {
     /// What the batches of a data set are learnt by.
     pub(crate) fn objective(&self, dataset: usize) -> &Objective {
         &self.criteria[dataset].objective
+    }
+
+    /// Adds to a batch what could not be prepared ahead: a guide's embeddings, and the layers that the step draws.
+    ///
+    /// # Errors
+    /// As [`Guide::embed`].
+    pub(crate) fn complete(
+        &self,
+        batch: &mut Batch,
+        guide: Option<&Guide>,
+        device: &dyn Device,
+        dropout: Key,
+    ) -> Result<()> {
+        if let Some(guide) = guide {
+            guide.embed(device, batch)?;
+        }
+        batch.layout.layers = self.objective(batch.dataset).draw_layers(dropout);
+        Ok(())
     }
 
     /// Learns from a batch, or with other ranks from their parts of it; gives its loss and the learning rate.

@@ -105,8 +105,8 @@ pub enum Outcome {
 /// # Errors
 /// Everything that [`crate::Error`] lists; nothing half-written stays in the output folder.
 pub fn train(spec: &RunSpec, sink: &mut dyn Sink, stop: &AtomicBool) -> Result<Outcome> {
-    spec.check()?;
-    train_on(crate::device::open_all(&spec.device, &spec.precision, 0)?, spec, sink, stop)
+    let spec = &checked(spec)?;
+    on_devices(crate::device::open_all(&spec.device, &spec.precision, 0)?, spec, sink, stop)
 }
 
 /// The same as one of several processes, which share every batch; `None` for any but the first, which alone measures, tells and
@@ -120,8 +120,7 @@ pub fn train_together(
     sink: &mut dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Option<Outcome>> {
-    let spec = &spec.with_preset()?;
-    spec.check()?;
+    let spec = &checked(spec)?;
     check_ranks(spec)?;
     let mut devices = crate::device::open_all(&spec.device, &spec.precision, rendezvous.local().rank)?;
     let device = devices.swap_remove(0);
@@ -148,8 +147,22 @@ pub fn train_on(
     sink: &mut dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let spec = &spec.with_preset()?;
+    on_devices(devices, &checked(spec)?, sink, stop)
+}
+
+/// What is asked for, its preset filled in, where it makes sense.
+fn checked(spec: &RunSpec) -> Result<RunSpec> {
+    let spec = spec.with_preset()?;
     spec.check()?;
+    Ok(spec)
+}
+
+fn on_devices(
+    devices: Vec<Box<dyn Device>>,
+    spec: &RunSpec,
+    sink: &mut dyn Sink,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
     let pools = devices.iter().map(|_| shared_pool(spec.threads, devices.len())).collect::<Result<Vec<_>>>()?;
     let mut ranks: Vec<_> = devices.iter().zip(pools).collect();
     let (first, pool) = match ranks.len() {
@@ -394,10 +407,7 @@ fn run(
             let step = state.progress.step;
             let dropout = seed.part(step as u64);
             let learnt = loop {
-                if let Some(guide) = guide {
-                    guide.embed(device, &mut batch)?;
-                }
-                batch.layout.layers = learner.objective(batch.dataset).draw_layers(dropout);
+                learner.complete(&mut batch, guide.as_ref(), device, dropout)?;
                 if let Some(ranks) = ranks {
                     ranks.order(Turn { epoch: epoch as u64, batch: state.progress.batch, step })?;
                 }

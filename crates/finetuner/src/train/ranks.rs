@@ -155,14 +155,15 @@ impl Ranks {
         let mut message = [batch.tokens as u64, batch.truncated as u64].map(u64::to_le_bytes).concat();
         let rows: Vec<u32> = batch.micro_batches.iter().flat_map(|input| input.examples()).copied().collect();
         message.extend((rows.len() as u64).to_le_bytes());
-        message.extend(rows.iter().flat_map(|row| row.to_le_bytes()));
+        message.extend_from_slice(bytemuck::cast_slice(&rows));
         let all = self.exchange(own.map(|own| {
-            message.extend(own.iter().flat_map(|number| number.to_le_bytes()));
+            message.extend_from_slice(bytemuck::cast_slice(&own));
             message
         }))?;
 
         let mut seen = Seen::default();
-        let mut embeddings: Vec<Option<Vec<f32>>> = batch.layout.labels.iter().map(|_| None).collect();
+        let mut known = vec![false; batch.layout.labels.len()];
+        let mut embeddings: Vec<f32> = Vec::new();
         for (rank, message) in all.iter().enumerate() {
             let unreadable = || Error::rank(rank, "sent embeddings of other rows than its own: a bug");
             let number = |place: usize| {
@@ -170,16 +171,23 @@ impl Ranks {
                 bytes.map(u64::from_le_bytes).map(|number| number as usize).ok_or_else(unreadable)
             };
             (seen.tokens, seen.truncated) = (seen.tokens + number(0)?, seen.truncated + number(1)?);
-            let (rows, numbers) = message[24..].split_at_checked(4 * number(2)?).ok_or_else(unreadable)?;
-            let width = numbers.len().checked_div(rows.len()).unwrap_or(0);
+            let count = number(2)?;
+            let (rows, numbers) = message[24..].split_at_checked(4 * count).ok_or_else(unreadable)?;
+            if count == 0 {
+                continue;
+            }
+            let width = numbers.len() / 4 / count;
+            embeddings.resize(known.len() * width, 0.0);
             for (row, numbers) in words(rows).zip(numbers.chunks_exact(4 * width.max(1))) {
-                let place = embeddings.get_mut(u32::from_le_bytes(row) as usize).ok_or_else(unreadable)?;
-                *place = Some(words(numbers).map(f32::from_le_bytes).collect());
+                let row = u32::from_le_bytes(row) as usize;
+                *known.get_mut(row).ok_or_else(unreadable)? = true;
+                let own = embeddings.get_mut(row * width..(row + 1) * width).ok_or_else(unreadable)?;
+                own.iter_mut().zip(words(numbers)).for_each(|(own, number)| *own = f32::from_le_bytes(number));
             }
         }
-        match embeddings.into_iter().collect::<Option<Vec<_>>>() {
-            Some(embeddings) => Ok((embeddings.concat(), seen)),
-            None => Err(Error::rank(0, "and the others did not embed all rows of a batch: a bug")),
+        match known.contains(&false) {
+            false => Ok((embeddings, seen)),
+            true => Err(Error::rank(0, "and the others did not embed all rows of a batch: a bug")),
         }
     }
 
@@ -305,11 +313,7 @@ impl Ranks {
     /// Takes rank 0's numbers.
     fn take_over(&mut self, tensors: &mut [Tensor]) -> Result<()> {
         for tensor in tensors {
-            let own = if self.leads() {
-                tensor.data().iter().flat_map(|number| number.to_le_bytes()).collect()
-            } else {
-                Vec::new()
-            };
+            let own = if self.leads() { bytemuck::cast_slice(tensor.data()).to_vec() } else { Vec::new() };
             let numbers = self.of_leader(own)?;
             if !self.leads() {
                 tensor.data_mut().iter_mut().zip(words(&numbers)).for_each(|(own, one)| *own = f32::from_le_bytes(one));

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use engine::random::Key;
+use finetuner::artifact::Weights;
 use serde_json::{Value, json};
 
 /// Words of each topic; a text of a topic has two of them among words that say nothing.
@@ -112,4 +113,14 @@ pub(crate) fn labelled_pairs(path: &Path, first: u64, per_topic: u64) {
         }
     }
     std::fs::write(path, csv).unwrap();
+}
+
+/// Every weight of a model, bit by bit.
+#[allow(dead_code, reason = "not every test uses all of it")]
+pub(crate) fn bits(weights: &Weights) -> Vec<(String, Vec<u32>)> {
+    let read = |name: &str| {
+        let shape = weights.info(name).unwrap().shape.clone();
+        weights.tensor(name, &shape).unwrap().into_iter().map(f32::to_bits).collect()
+    };
+    weights.names().map(|name| (name.to_owned(), read(name))).collect()
 }
