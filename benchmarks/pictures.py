@@ -7,8 +7,11 @@
   20-way one-shot accuracy on the fifth alphabet, 20 drawings a trial, 100 trials, the same ones for all
 - grocery: 30 of the 41 classes, MobileNetV2 pretrained on ImageNet; mAP@20 and Recall@1 among the photos of
   the 11 classes that nothing was trained on
-- emoji: names in English and German to pictures, all-MiniLM-L6-v2 joined with MobileNetV2; R@1, R@5, mRR@20 of a tenth of
-  the emoji that nothing was trained on
+- emoji: names in English and German to pictures, all-MiniLM-L6-v2 joined with MobileNetV2 by a projection (new in every seed,
+  the same on both sides); R@1, R@5, mRR@20 of a tenth of the emoji that nothing was trained on
+
+Both sides learn from the same batches in the same order: what is left of chance between them is rounding and, for texts,
+dropout.
 
 DATA holds images/omniglot, images/grocery, image-text/emoji and weights. Every finished run is a line of the results; runs that
 are there already are not repeated, so that the program may be stopped and go on. `--only` and `--seeds` pick runs, `--table`
@@ -25,6 +28,7 @@ import sys
 
 import numpy
 from recipes import read, run
+from safetensors.numpy import save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -79,7 +83,7 @@ def ours(task, folder, vectors, seed, given):
                "--learning-rate", str(settings["learning_rate"]), "--output", f"{vectors}/run"]  # fmt: skip
     if task == "emoji":
         text = settings["learning_rate_text"]
-        command += ["--image-model", f"{folder}/initial", "--loss", "MultipleNegativesRankingLoss", "--max-length", "64",
+        command += ["--image-model", projected(folder, seed), "--loss", "MultipleNegativesRankingLoss", "--max-length", "64",
                     "--optimizer", "AdamW", "--optimizer-options", f"weight_decay=0.01,learning_rate_text={text}"]  # fmt: skip
     else:
         command += ["--loss", "MultiSimilarityLoss", "--sampler", "m_per_class", "--num-items-per-class", "4",
@@ -94,6 +98,8 @@ def ours(task, folder, vectors, seed, given):
 
 
 def peer(task, folder, vectors, seed, given):
+    if task == "emoji":
+        projected(folder, seed)
     line = run([given.peers, f"{HERE}/peers/pictures.py", "--task", task, "--folder", folder, "--seed", seed,
                 "--threads", given.threads, "--output", vectors]).splitlines()[-1]  # fmt: skip
     found = json.loads(line)
@@ -211,6 +217,28 @@ def mobilenet(folder, given):
     with open(f"{folder}/initial/config.json", "w", encoding="utf-8") as file:
         json.dump(config, file)
     shutil.copyfile(f"{name}.dequant.safetensors", f"{folder}/initial/model.safetensors")
+
+
+def projected(folder, seed):
+    """The image model of a seed: the first weights, and a projection to the width of the texts, which both sides begin with."""
+    target = f"{folder}/initial-{seed}"
+    if not os.path.exists(f"{target}/2_Dense/model.safetensors"):
+        os.makedirs(f"{target}/1_Pooling", exist_ok=True)
+        os.makedirs(f"{target}/2_Dense", exist_ok=True)
+        for name in os.listdir(f"{folder}/initial"):
+            shutil.copyfile(f"{folder}/initial/{name}", f"{target}/{name}")
+        wide, narrow = 1280, 384
+        kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+        modules = [{"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
+                   for at, (path, kind) in enumerate(kinds)]  # fmt: skip
+        dense = {"in_features": wide, "out_features": narrow, "bias": True, "activation_function": "torch.nn.modules.linear.Identity"}
+        pooling = {"word_embedding_dimension": wide, "pooling_mode_mean_tokens": True}
+        for name, content in [("modules.json", modules), ("1_Pooling/config.json", pooling), ("2_Dense/config.json", dense)]:
+            with open(f"{target}/{name}", "w", encoding="utf-8") as file:
+                json.dump(content, file)
+        weight = numpy.random.default_rng(int(seed)).normal(scale=wide**-0.5, size=(narrow, wide)).astype(numpy.float32)
+        save_file({"linear.weight": weight, "linear.bias": numpy.zeros(narrow, numpy.float32)}, f"{target}/2_Dense/model.safetensors")
+    return target
 
 
 def link(source, target):

@@ -5,7 +5,8 @@
 
 DATA holds retrieval/scifact, text-classes/banking77, pairs/stsb and unlabelled/wiki_sentences.txt. Every finished run is a
 line of the results; runs that are there already are not repeated, so that the program may be stopped and go on.
-`--only` picks recipes, `--table` only prints. Times are of training alone and compare where nothing else runs.
+`--only` picks recipes, `--table` only prints. Both sides learn from the same batches in the same order.
+Times are of training alone and compare where nothing else runs.
 """
 
 import argparse
@@ -26,6 +27,7 @@ SCIFACT = [*LINEAR, "--batch-size", "32", "--max-length", "256"]
 STSB = [*LINEAR, "--max-length", "128"]
 BANKING77 = ["--optimizer", "Adam", "--learning-rate", "2e-5", "--batch-size", "128", "--epochs", "1", "--max-grad-norm",
              "0", "--max-length", "256", "--keep", "last"]  # fmt: skip
+CLASSES = ["--sampler", "m_per_class"]
 CENTRES = ["--sampler", "random", "--loss-optimizer", "Adam", "--loss-optimizer-options", "learning_rate=0.01"]
 MATRYOSHKA = "loss=MultipleNegativesRankingLoss,matryoshka_dims=384+256+128+64"
 
@@ -34,8 +36,8 @@ RECIPES = {
     "stsb-cosent": ("stsb", ["--loss", "CoSENTLoss", "--batch-size", "32"], ["--loss", "CoSENTLoss"]),
     "stsb-angle": ("stsb", ["--loss", "AnglELoss", "--batch-size", "32"], ["--loss", "AnglELoss"]),
     "simcse": ("simcse", ["--loss", "MultipleNegativesRankingLoss", "--batch-size", "64"], []),
-    "banking77-supcon": ("banking77", ["--loss", "SupConLoss"], ["--loss", "SupConLoss"]),
-    "banking77-multi-similarity": ("banking77", ["--loss", "MultiSimilarityLoss"], ["--loss", "MultiSimilarityLoss"]),
+    "banking77-supcon": ("banking77", ["--loss", "SupConLoss", *CLASSES], ["--loss", "SupConLoss"]),
+    "banking77-multi-similarity": ("banking77", ["--loss", "MultiSimilarityLoss", *CLASSES], ["--loss", "MultiSimilarityLoss"]),
     "banking77-arcface": ("banking77", ["--loss", "ArcFaceLoss", *CENTRES], ["--loss", "ArcFaceLoss"]),
     "banking77-proxy-anchor": ("banking77", ["--loss", "ProxyAnchorLoss", *CENTRES], ["--loss", "ProxyAnchorLoss"]),
     "scifact": ("scifact", ["--loss", "MultipleNegativesRankingLoss"], []),

@@ -26,7 +26,7 @@ SCIFACT = ["--loss", "MultipleNegativesRankingLoss", "--optimizer", "AdamW", "--
            "--max-length", "256", "--keep", "last"]  # fmt: skip
 BANKING77 = ["--loss", "TripletMarginLoss", "--miner", "TripletMarginMiner", "--miner-options",
              "margin=0.3,type_of_triplets=hard", "--optimizer", "Adam", "--learning-rate", "2e-5", "--batch-size", "128",
-             "--epochs", "1", "--max-grad-norm", "0", "--max-length", "256", "--keep", "last"]  # fmt: skip
+             "--epochs", "1", "--max-grad-norm", "0", "--max-length", "256", "--sampler", "m_per_class", "--keep", "last"]  # fmt: skip
 PACKAGES = ["--loss", "MultipleNegativesRankingLoss", "--optimizer", "AdamW", "--optimizer-options", "weight_decay=0",
             "--learning-rate", "5e-5", "--batch-size", "64", "--epochs", "1", "--scheduler", "linear", "--max-length", "128",
             "--keep", "last"]  # fmt: skip

@@ -4,12 +4,14 @@
 
 By default TripletMarginLoss (margin 0.05) on TripletMarginMiner (margin 0.3, hard); other losses have their default
 options and no miner. Batches of 32 classes x 4 texts (losses with class vectors: shuffled texts), Adam at 2e-5 (class
-vectors: Adam at 1e-2), 78 batches. Queries are the test texts, the index is the training texts.
+vectors: Adam at 1e-2), the batches that Finetuner draws with that seed. Queries are the test texts, the index is the
+training texts.
 """
 
 import csv
 from pathlib import Path
 
+import batches as drawn
 import measure
 
 OPTIONS = dict(
@@ -36,13 +38,11 @@ def main():
     import torch
     from pytorch_metric_learning import losses
     from pytorch_metric_learning.miners import TripletMarginMiner
-    from pytorch_metric_learning.samplers import MPerClassSampler
     from sentence_transformers import SentenceTransformer
 
     from metrics import metrics, rank
 
     torch.manual_seed(given.seed)
-    numpy.random.seed(given.seed)
     train, test = rows(given.data / "train.csv"), rows(given.data / "test.csv")
     names = {name: number for number, name in enumerate(sorted({name for _, name in train}))}
     labels = numpy.array([names[name] for _, name in train])
@@ -72,10 +72,9 @@ def main():
     optimisers = [torch.optim.Adam(model.parameters(), lr=2e-5)]
     if classes:
         optimisers.append(torch.optim.Adam(loss_function.parameters(), lr=1e-2))
-        order = torch.randperm(len(train)).tolist()
+        batches = drawn.shuffled(len(train), BATCH, given.seed)
     else:
-        order = list(MPerClassSampler(labels, m=PER_CLASS, batch_size=BATCH, length_before_new_iter=len(train)))
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        batches = drawn.m_per_class(labels.tolist(), BATCH, PER_CLASS, given.seed)
     if given.steps:
         batches = batches[: given.steps]
     model.train()

@@ -2,8 +2,8 @@
 
     python pictures.py --task omniglot --folder FOLDER --seed 1 --output VECTORS
 
-Reads FOLDER/train.csv and FOLDER/settings.json, trains, and writes the embeddings of every FOLDER/embed-*.csv as
-VECTORS/*.npy. Prints one line of JSON. `--initial FOLDER/initial` only writes a network with random weights, which both
+Reads FOLDER/train.csv and FOLDER/settings.json, trains on the batches that Finetuner draws with that seed, and writes the
+embeddings of every FOLDER/embed-*.csv as VECTORS/*.npy. Prints one line of JSON. `--initial FOLDER/initial` only writes a network with random weights, which both
 sides start from.
 """
 
@@ -11,13 +11,13 @@ import argparse
 import csv
 import json
 import os
-import random
 
 import numpy
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import batches
 from measure import Clock, peak_bytes
 
 
@@ -72,9 +72,9 @@ class ResNet(torch.nn.Module):
 
 
 class Pair(torch.nn.Module):
-    """A text encoder (mean pooling) and pictures with a new projection into its space."""
+    """A text encoder (mean pooling) and pictures with a projection into its space, new in every seed."""
 
-    def __init__(self, folder, pictures):
+    def __init__(self, folder, pictures, seed):
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
 
@@ -82,8 +82,8 @@ class Pair(torch.nn.Module):
         self.texts = AutoModel.from_pretrained(f"{folder}/text")
         self.tokenizer = AutoTokenizer.from_pretrained(f"{folder}/text")
         self.projection = torch.nn.Linear(pictures.width, self.texts.config.hidden_size)
-        torch.nn.init.normal_(self.projection.weight, std=pictures.width**-0.5)
-        torch.nn.init.zeros_(self.projection.bias)
+        new = load_file(f"{folder}/initial-{seed}/2_Dense/model.safetensors")
+        self.projection.load_state_dict({name: new[f"linear.{name}"] for name in ("weight", "bias")})
 
     def text(self, texts):
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
@@ -104,8 +104,7 @@ def main():
     parser.add_argument("--initial")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    for seed in (random.seed, numpy.random.seed, torch.manual_seed):
-        seed(given.seed)
+    torch.manual_seed(given.seed)
     if given.initial:
         return initial(given.initial)
 
@@ -113,12 +112,12 @@ def main():
         settings = json.load(file)
     rows = read(f"{given.folder}/train.csv")
     backbone = ResNet(f"{given.folder}/initial") if given.task == "omniglot" else Graph(f"{given.folder}/initial")
-    model = Pair(given.folder, backbone) if given.task == "emoji" else backbone
+    model = Pair(given.folder, backbone, given.seed) if given.task == "emoji" else backbone
     pictures = Pictures(given.folder)
     train = by_pairs if given.task == "emoji" else by_class
     model.train()
     with Clock() as clock:
-        steps = train(model, rows, pictures, settings)
+        steps = train(model, rows, pictures, settings, given.seed)
     model.eval()
     os.makedirs(given.output, exist_ok=True)
     with torch.no_grad():
@@ -128,21 +127,17 @@ def main():
     print(json.dumps({"train_seconds": clock.seconds, "steps": steps, "peak_bytes": peak_bytes()}))
 
 
-def by_class(model, rows, pictures, settings):
+def by_class(model, rows, pictures, settings, seed):
     from pytorch_metric_learning.losses import MultiSimilarityLoss
-    from pytorch_metric_learning.samplers import MPerClassSampler
 
     names = sorted({row["label"] for row in rows})
     labels = [names.index(row["label"]) for row in rows]
     loss = MultiSimilarityLoss()
     size = settings["batch_size"]
-    sampler = MPerClassSampler(labels, m=4, batch_size=size, length_before_new_iter=len(labels))
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["learning_rate"])
     steps = 0
-    for _ in range(settings["epochs"]):
-        order = list(sampler)
-        for start in range(0, len(order) - size + 1, size):
-            batch = order[start : start + size]
+    for epoch in range(settings["epochs"]):
+        for batch in batches.m_per_class(labels, size, 4, seed, epoch):
             value = loss(model(pictures([rows[at]["image"] for at in batch])), torch.tensor([labels[at] for at in batch]))
             optimizer.zero_grad()
             value.backward()
@@ -151,7 +146,7 @@ def by_class(model, rows, pictures, settings):
     return steps
 
 
-def by_pairs(model, rows, pictures, settings):
+def by_pairs(model, rows, pictures, settings, seed):
     size = settings["batch_size"]
     groups = [
         {"params": model.texts.parameters(), "lr": settings["learning_rate_text"]},
@@ -159,10 +154,9 @@ def by_pairs(model, rows, pictures, settings):
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     steps = 0
-    for _ in range(settings["epochs"]):
-        order = random.sample(range(len(rows)), len(rows))
-        for start in range(0, len(order), size):
-            batch = [rows[at] for at in order[start : start + size]]
+    for epoch in range(settings["epochs"]):
+        for places in batches.shuffled(len(rows), size, seed, epoch):
+            batch = [rows[at] for at in places]
             texts = torch.nn.functional.normalize(model.text([row["text"] for row in batch]))
             images = torch.nn.functional.normalize(model.image(pictures([row["image"] for row in batch])))
             logits = 20 * texts @ images.T

@@ -1,9 +1,10 @@
-"""sentence-transformers' Trainer as the peer runs use it: one epoch, linear schedule."""
+"""sentence-transformers' Trainer as the peer runs use it: one epoch on the batches that Finetuner draws with that seed, linear schedule."""
 
 import sys
 import tempfile
 from contextlib import redirect_stdout
 
+import batches
 from measure import Clock, peak_bytes
 
 
@@ -32,6 +33,7 @@ def train(model, columns, loss, *, batch_size, learning_rate, warmup, seed, step
                 learning_rate=learning_rate,
                 warmup_steps=warmup,
                 seed=seed,
+                batch_sampler=batches.sampler_of(batches.shuffled(len(data), batch_size, seed)),
                 bf16=precision == "bf16",
                 use_cpu=True,
                 save_strategy="no",

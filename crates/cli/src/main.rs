@@ -10,6 +10,7 @@ mod remote;
 mod rows;
 mod terminal;
 mod texts;
+#[cfg(feature = "server")]
 mod unpack;
 mod vectors;
 

@@ -80,6 +80,15 @@ pub struct AttentionOptions {
     pub dropout: Option<Dropout>,
 }
 
+impl AttentionOptions {
+    /// How many pairs of rows of a sequence attend.
+    pub(crate) fn pairs(&self, length: usize) -> usize {
+        let reach = self.window.unwrap_or(length).min(length.saturating_sub(1));
+        let earlier = reach * (reach + 1) / 2 + length.saturating_sub(1 + reach) * reach;
+        length + if self.causal { earlier } else { 2 * earlier }
+    }
+}
+
 /// The gradients of what [`Device::add_norm`] takes.
 #[derive(Debug)]
 pub struct NormGradients {

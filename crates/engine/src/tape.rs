@@ -102,17 +102,18 @@ pub struct Tape<'a> {
     nodes: Vec<Option<BackwardFn>>,
     recording: bool,
     observed: Vec<(ParameterId, Tensor)>,
+    operations: u64,
 }
 
 impl<'a> Tape<'a> {
     /// A tape that records, for training.
     pub fn recording(device: &'a dyn Device, parameters: &'a Parameters) -> Self {
-        Tape { device, parameters, nodes: Vec::new(), recording: true, observed: Vec::new() }
+        Tape { device, parameters, nodes: Vec::new(), recording: true, observed: Vec::new(), operations: 0 }
     }
 
     /// A tape that only computes: nothing is kept, values are freed as soon as they are dropped.
     pub fn inference(device: &'a dyn Device, parameters: &'a Parameters) -> Self {
-        Tape { device, parameters, nodes: Vec::new(), recording: false, observed: Vec::new() }
+        Tape { device, parameters, nodes: Vec::new(), recording: false, observed: Vec::new(), operations: 0 }
     }
 
     /// The device that computes.
@@ -157,6 +158,18 @@ impl<'a> Tape<'a> {
     /// What was noted since the last call.
     pub fn take_observed(&mut self) -> Vec<(ParameterId, Tensor)> {
         std::mem::take(&mut self.observed)
+    }
+
+    /// Additions and multiplications of the matrix products and convolutions so far, and of those that their gradients will
+    /// take: the counted work of a model, whatever the device computes again or beside it.
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// Counts a product's operations, and the same again for the gradient of each of these operands.
+    pub(crate) fn count(&mut self, operations: usize, operands: &[&Var]) {
+        let gradients = operands.iter().filter(|operand| self.recording && operand.needs_gradient()).count();
+        self.operations += operations as u64 * (1 + gradients as u64);
     }
 
     /// The numbers of a value, once the device has said that nothing went wrong on the way to them.

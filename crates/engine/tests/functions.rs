@@ -355,3 +355,30 @@ fn ranked_pairs_with_ties_among_the_targets() {
     let equal: Arc<[f32]> = Arc::new([1.0; 3]);
     check(&[&[3]], vec![numbers(17, 3)], |tape, x| tape.ranked_pairs(&x[0], &equal, 20.0), |_| vec![0.0]);
 }
+
+#[test]
+fn a_sum_of_parts_equals_the_whole_with_its_gradients() {
+    // Sum over all elements of s x^2, and of s x[i] for the first row, block by block.
+    for parts in [vec![0..7], vec![0..2, 2..5, 5..7]] {
+        check(
+            &[&[7, 3], &[1]],
+            vec![numbers(1, 21), numbers(2, 1)],
+            |tape, inputs| {
+                tape.sum_of_parts(&[&inputs[0], &inputs[1]], parts.clone(), |tape, inputs, rows| {
+                    let x = tape.row_range(&inputs[0], rows.clone())?;
+                    let squares = tape.unary(Unary::Square, &x)?;
+                    let squares = match rows.start {
+                        0 => tape.add(&squares, &x)?,
+                        _ => squares,
+                    };
+                    let scaled = tape.multiply(&squares, &inputs[1])?;
+                    tape.sum(&scaled, None)
+                })
+            },
+            |x| {
+                let first: f64 = x[0][..3 * parts[0].end].iter().sum();
+                vec![x[1][0] * (x[0].iter().map(|x| x * x).sum::<f64>() + first)]
+            },
+        );
+    }
+}

@@ -9,8 +9,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use engine::device::{Activation, AttentionOptions, Pooling};
+use engine::map::{ConvolutionOptions, Padding};
 use engine::random::{Dropout, Key};
-use engine::{Cpu, Device, Gradients, Packing, Parameters, Result, Tape, Tensor, Var};
+use engine::{Cpu, Device, Gradients, Map, Packing, Parameters, Result, Tape, Tensor, Var};
 
 use common::devices::devices;
 use common::{assert_close, random};
@@ -107,6 +108,63 @@ fn bits(device: &dyn Device, parameters: &Parameters) -> Vec<u32> {
     let y = step(device, parameters, &[0, 1, 2, 3, 4, 5, 6], 0.2, &mut gradients);
     let all = std::iter::once(&y).chain(gradients.iter().map(|gradient| gradient.unwrap()));
     all.flat_map(|tensor| tensor.data()).map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn operations_of_products_are_counted_forward_and_for_every_gradient() {
+    let mut parameters = parameters();
+    let examples = [0, 1, 2];
+    let counted = |parameters: &Parameters, recording: bool| {
+        let mut tape = match recording {
+            true => Tape::recording(&Cpu::F32, parameters),
+            false => Tape::inference(&Cpu::F32, parameters),
+        };
+        encode(&mut tape, &examples, 0.2).unwrap();
+        tape.operations()
+    };
+    let (rows, squares, texts) = (3 + 700 + 64, 9 + 700 * 700 + 64 * 64, 3);
+    let qkv = 2 * rows * 24 * 72;
+    let forward = qkv + 4 * squares * 24 + 2 * rows * 24 * 24 + 4 * rows * 24 * 60 + 2 * texts * 24 * 7;
+    assert_eq!(counted(&parameters, false), forward);
+    assert_eq!(counted(&parameters, true), 3 * forward);
+    let id = parameters.find("qkv.weight").unwrap();
+    parameters.get_mut(id).trainable = false;
+    assert_eq!(counted(&parameters, true), 3 * forward - qkv);
+}
+
+#[test]
+fn operations_of_attention_are_those_of_the_pairs_that_attend() {
+    let none = Parameters::default();
+    let counted = |causal, window, length: usize| {
+        let mut tape = Tape::inference(&Cpu::F32, &none);
+        let qkv = tape.constant(random(1, &[length, 3 * HIDDEN]));
+        let packing = Packing::new(&[0, length as u32], &[0]);
+        tape.attention(&qkv, &packing, None, AttentionOptions { causal, window, ..OPTIONS }).unwrap();
+        tape.operations() as usize / (4 * HIDDEN)
+    };
+    for length in [1, 2, 5, 9] {
+        for window in [None, Some(0), Some(1), Some(3), Some(20)] {
+            for causal in [false, true] {
+                let within = |i: usize, j: usize| window.is_none_or(|window| i.abs_diff(j) <= window);
+                let pairs = (0..length).flat_map(|i| (0..length).map(move |j| (i, j)));
+                let expected = pairs.filter(|&(i, j)| within(i, j) && (!causal || j <= i)).count();
+                assert_eq!(counted(causal, window, length), expected, "{causal} {window:?} {length}");
+            }
+        }
+    }
+}
+
+#[test]
+fn operations_of_a_convolution_are_those_of_its_windows() {
+    let none = Parameters::default();
+    let mut tape = Tape::recording(&Cpu::F32, &none);
+    let map = Map { images: 2, height: 8, width: 6 };
+    let x = tape.leaf(random(1, &[map.rows(), 4]));
+    let weight = tape.leaf(random(2, &[6, 2, 3, 3]));
+    let options = ConvolutionOptions { stride: 2, padding: Padding::all(1), groups: 2, ..Default::default() };
+    let (_, output) = tape.conv2d(&x, map, &weight, None, options).unwrap();
+    assert_eq!((output.height, output.width), (4, 3));
+    assert_eq!(tape.operations(), 3 * 2 * (2 * 4 * 3) * 6 * (2 * 3 * 3));
 }
 
 #[test]

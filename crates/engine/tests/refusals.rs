@@ -238,3 +238,12 @@ fn a_batch_of_no_rows_gives_zero_gradients() {
         }
     }
 }
+
+#[test]
+fn parts_that_are_no_number_and_no_parts_are_refused() {
+    refuses_shape(|tape| {
+        let x = constant(tape, &[2]);
+        tape.sum_of_parts(&[&x], [1, 2], |_, inputs, _| Ok::<_, Error>(inputs[0].clone()))
+    });
+    refuses_shape(|tape| tape.sum_of_parts(&[], [0; 0], |tape, _, _| Ok::<_, Error>(constant(tape, &[1]))));
+}

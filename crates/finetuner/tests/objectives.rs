@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::{Cpu, Parameters, Tape, Tensor};
-use finetuner::objective::{BatchLayout, Masks, Needs, Objective, Sampler, loss, miner};
+use finetuner::objective::{BatchLayout, Masks, Needs, Objective, Sampler, Sizes, loss, miner};
 use finetuner::spec::Options;
 use serde_json::{Value, json};
 
@@ -404,4 +404,84 @@ fn unknown_names_and_options_are_refused_with_the_nearest_known_one() {
     );
     holds(message(MNRL, json!({}), Some("BatchHardMiner"), json!({})), &["`miner`", "leave it out"]);
     holds(message("SupConLoss", json!({}), None, json!({"margin": 1})), &["without a miner"]);
+}
+
+/// Cosines of two rows of four numbers each.
+fn cosine(x: &[f64], i: usize, j: usize) -> f64 {
+    let (a, b) = (&x[4 * i..4 * i + 4], &x[4 * j..4 * j + 4]);
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn ranking_losses_of_more_pairs_than_one_block_holds_equal_their_formulas() {
+    const PAIRS: usize = 2100;
+    let numbers = |seed: f64| table(2 * PAIRS, move |row, column| (seed * (row * 4.0 + column + 1.0) * 12.9898).sin());
+    let (embeddings, guide) = (numbers(1.0), numbers(1.7));
+    // Some pairs are known to match others, in both blocks.
+    let label = |row: usize| (row % PAIRS / if row % PAIRS < 10 || row % PAIRS > 2090 { 2 } else { 1 }) as u32;
+    let layout = BatchLayout {
+        columns: vec![PAIRS; 2],
+        labels: (0..2 * PAIRS).map(label).collect(),
+        guide: Some(Tensor::from_vec(guide.clone(), &[2 * PAIRS, 4]).unwrap()),
+        ..Default::default()
+    };
+    let exact = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let guide = exact(&guide);
+    let differ = |i: usize, j: usize| label(i) != label(j);
+    // The mean over the pairs of ln sum over candidates - own, every row `(from + i)` among the rows `to`.
+    let ranked = |x: &[f64], scale: f64, sides: &[(usize, usize)], stands: &dyn Fn(usize, usize, usize) -> bool| {
+        let losses = (0..PAIRS).map(|i| {
+            let candidates = sides.iter().flat_map(|&(from, to)| (to..to + PAIRS).map(move |row| (from + i, row)));
+            let terms = candidates.filter(|&(from, to)| stands(i, from, to));
+            let sum: f64 = terms.map(|(from, to)| (scale * cosine(x, from, to)).exp()).sum();
+            sum.ln() - scale * cosine(x, i, PAIRS + i)
+        });
+        losses.sum::<f64>() / PAIRS as f64
+    };
+    let own_or_differs = |_: usize, from: usize, to: usize| from % PAIRS == to % PAIRS || differ(from, to);
+    let survives = |i: usize, from: usize, to: usize| {
+        let own = from == i && to == PAIRS + i;
+        own || differ(from, to) && cosine(&guide, from, to) <= cosine(&guide, i, PAIRS + i)
+    };
+    let temperature = 1.0f64 / 0.07;
+    let sigmoid = |x: &[f64]| {
+        let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
+        let pairs = (0..PAIRS).flat_map(|i| (0..PAIRS).map(move |j| (i, j)));
+        let terms = pairs.filter(|&(i, j)| i == j || differ(i, j)).map(|(i, j)| {
+            let z = 10.0 * cosine(x, i, PAIRS + j) - 10.0;
+            softplus(if i == j { -z } else { z })
+        });
+        terms.sum::<f64>() / PAIRS as f64
+    };
+    type Formula<'a> = Box<dyn Fn(&[f64]) -> f64 + 'a>;
+    let cases: [(&str, Value, Formula<'_>); 4] = [
+        ("MultipleNegativesRankingLoss", json!({}), Box::new(|x| ranked(x, 20.0, &[(0, PAIRS)], &own_or_differs))),
+        (
+            "ClipLoss",
+            json!({}),
+            Box::new(|x| {
+                let there = ranked(x, temperature, &[(0, PAIRS)], &own_or_differs);
+                (there + ranked(x, temperature, &[(PAIRS, 0)], &own_or_differs)) / 2.0
+            }),
+        ),
+        ("SigLipLoss", json!({}), Box::new(sigmoid)),
+        (
+            "GISTEmbedLoss",
+            json!({ "temperature": 0.1 }),
+            Box::new(|x| ranked(x, 10.0, &[(0, PAIRS), (0, 0), (PAIRS, PAIRS)], &survives)),
+        ),
+    ];
+    for (name, options, formula) in cases {
+        let mut objective = objective(name, options);
+        objective.prepare(Sizes { dimension: 4, classes: 0, layers: 0 }, 1).unwrap();
+        let (value, gradient) = evaluate(&objective, &embeddings, &layout);
+        let x = exact(&embeddings);
+        let expected = formula(&x);
+        assert!((value - expected).abs() < 2e-6 * expected, "{name}: got {value}, expected {expected}");
+        let direction: Vec<f64> = gradient.iter().map(|g| g.signum()).collect();
+        let moved = |step: f64| formula(&x.iter().zip(&direction).map(|(x, d)| x + step * d).collect::<Vec<_>>());
+        let (slope, found) = ((moved(1e-5) - moved(-1e-5)) / 2e-5, gradient.iter().map(|g| g.abs()).sum::<f64>());
+        assert!((slope - found).abs() < 1e-4 * slope, "{name}: the gradient falls by {found}, the formula by {slope}");
+    }
 }

@@ -123,6 +123,10 @@ fn a_run_learns_and_says_so() {
     );
     assert!(metrics.finetuned.mrr > 0.9, "{}", metrics.finetuned.mrr);
     assert_eq!(report.training.epochs, 6);
+    let timing = &report.timing;
+    let (model, product) = (timing.model_flops_per_second, timing.product_flops_per_second.unwrap());
+    assert_eq!(timing.model_flops_utilization.unwrap(), model / product);
+    assert!(0.0 < model && model < product, "{model} of {product}");
     assert!(report.text().contains("finetuned"));
 
     let manifest: serde_json::Value =
@@ -163,12 +167,16 @@ fn the_gradient_cache_gives_the_same_weights_for_every_loss() {
                 ("max_grad_norm", "0"),
                 ("sampler", "random"),
             ];
-            assert!(finish(&place.spec(&output, &fields)).training.steps <= 2);
-            place.weights(&output)
+            let report = finish(&place.spec(&output, &fields));
+            assert!(report.training.steps <= 2);
+            (place.weights(&output), report.timing.model_flops_per_second * report.timing.train_seconds)
         };
-        let start = run("start", "100000", "1e-30");
-        let error = difference(&start, &run("whole", "100000", "1"), &run("cached", "20", "1"));
+        let (start, _) = run("start", "100000", "1e-30");
+        let ((whole, operations), (cached, same)) = (run("whole", "100000", "1"), run("cached", "20", "1"));
+        let error = difference(&start, &whole, &cached);
         assert!(error < 1e-5, "{loss}: {error}");
+        // What is computed twice counts once.
+        assert!((operations / same - 1.0).abs() < 1e-9, "{loss}: {operations} and {same} operations");
     }
 }
 

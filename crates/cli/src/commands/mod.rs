@@ -1,5 +1,6 @@
 //! Every command, one file each.
 
+#[cfg(feature = "server")]
 mod answer;
 mod cancel;
 mod check;
@@ -15,8 +16,10 @@ mod models;
 mod pull;
 mod runs;
 mod search;
+#[cfg(feature = "server")]
 mod serve;
 mod synthesize;
+#[cfg(feature = "server")]
 mod worker;
 
 use std::process::ExitCode;
@@ -38,6 +41,7 @@ pub(crate) enum Command {
     Synthesize(synthesize::Arguments),
     Models(models::Arguments),
     Devices(devices::Arguments),
+    #[cfg(feature = "server")]
     Serve(serve::Arguments),
     Login(login::Arguments),
     Logout(logout::Arguments),
@@ -45,7 +49,9 @@ pub(crate) enum Command {
     Logs(logs::Arguments),
     Cancel(cancel::Arguments),
     Pull(pull::Arguments),
+    #[cfg(feature = "server")]
     Worker(worker::Arguments),
+    #[cfg(feature = "server")]
     Answer(answer::Arguments),
 }
 
@@ -53,7 +59,9 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command, threads: Option<usize>, terminal: &mut Terminal) -> Result<ExitCode> {
     let result = match command {
         Command::Fit(arguments) => return fit::run(arguments, threads, terminal), // makes its own threads
-        Command::Worker(arguments) => return worker::run(&arguments),             // so does this
+        #[cfg(feature = "server")]
+        Command::Worker(arguments) => return worker::run(&arguments), // so does this
+        #[cfg(feature = "server")]
         Command::Answer(arguments) => return answer::run(&arguments, threads),
         Command::Check(arguments) => return thread_pool(threads)?.install(|| check::run(&arguments, terminal)),
         Command::Evaluate(arguments) => thread_pool(threads)?.install(|| evaluate::run(&arguments, terminal)),
@@ -63,6 +71,7 @@ pub(crate) fn run(command: Command, threads: Option<usize>, terminal: &mut Termi
         Command::Synthesize(arguments) => thread_pool(threads)?.install(|| synthesize::run(&arguments, terminal)),
         Command::Models(arguments) => models::run(&arguments),
         Command::Devices(arguments) => thread_pool(threads)?.install(|| devices::run(&arguments)),
+        #[cfg(feature = "server")]
         Command::Serve(arguments) => serve::run(arguments),
         Command::Login(arguments) => login::run(arguments, terminal),
         Command::Logout(_) => logout::run(terminal),

@@ -41,6 +41,9 @@ impl Tape<'_> {
             }
         }
         expect_columns("attention", "qkv", qkv.value())?;
+        // Scores and their product with the values; either has two operands within `qkv`.
+        let scores: usize = packing.ranges().map(|range| options.pairs(range.len())).sum();
+        self.count(4 * scores * (shape[1] / 3), &[qkv, qkv]);
         let (y, log_sum_exp) = self.device().attention(qkv.value(), packing, bias.map(Var::value), &options);
         let sources = (qkv.source(), bias.map(Var::source));
         let (qkv_value, bias_value) = (qkv.value().clone(), bias.map(|bias| bias.value().clone()));

@@ -52,6 +52,8 @@ impl Tape<'_> {
             let expected = format!("a map that a kernel of {height} x {width} fits, with {options:?}");
             return refused(expected, format!("{} x {}", map.height, map.width));
         };
+        let products = outputs * inputs * height * width;
+        self.count(2 * output.rows() * products, &[x, weight]);
         let y = self.device().convolution(x.value(), map, weight.value(), bias.map(Var::value), &options);
         let sources = (x.source(), weight.source(), bias.map(Var::source));
         let (x_value, weight_value) = (x.value().clone(), weight.value().clone());

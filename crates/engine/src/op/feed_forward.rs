@@ -39,6 +39,9 @@ impl Tape<'_> {
         expect_columns("feed_forward", "the second bias", second.1.value())?;
 
         let tracked = [x, first.0, first.1, second.0, second.1];
+        let before = [x, first.0, first.1].into_iter().find(|input| input.needs_gradient()).unwrap_or(x);
+        self.count(2 * x.value().rows() * inputs * middle, &[x, first.0]);
+        self.count(2 * x.value().rows() * middle * outputs, &[before, second.0]);
         let keep = self.tracks(&tracked);
         let (y, middle_value) = self.device().feed_forward(
             x.value(),

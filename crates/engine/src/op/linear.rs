@@ -35,6 +35,7 @@ impl Tape<'_> {
         if let Some(bias) = bias {
             expect_shape("linear", "bias", bias.value(), &[outputs])?;
         }
+        self.count(2 * x.value().rows() * inputs * outputs, &[x, weight]);
         let y = self.device().linear(x.value(), weight.value(), bias.map(Var::value));
         let sources = (x.source(), weight.source(), bias.map(Var::source));
         let (x_kept, weight_value) = (x.keep(), weight.value().clone());
@@ -72,6 +73,7 @@ impl Tape<'_> {
             let expected = format!("b of {} columns", a.value().columns());
             return Err(Error::shape("scores", expected, format!("{:?}", b.value().shape())));
         }
+        self.count(2 * a.value().rows() * a.value().columns() * b.value().rows(), &[a, b]);
         let mut y = Tensor::stale(&[a.value().rows(), b.value().rows()]);
         self.device().matmul(Plain(a.value()), Transposed(b.value()), 1.0, &mut y, false);
         let (a_source, b_source) = (a.source(), b.source());

@@ -16,6 +16,7 @@ mod inverse;
 mod linear;
 mod norm;
 mod normalize;
+mod parts;
 mod pool;
 mod reduce;
 mod resize;

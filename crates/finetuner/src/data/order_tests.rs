@@ -39,6 +39,9 @@ fn random_batches_hold_every_example_once_and_differ_by_epoch_and_seed() {
 fn the_order_is_the_same_on_every_machine() {
     // As a second program computes it from the definitions of SplitMix64, Lemire's bound and Fisher-Yates.
     assert_eq!(plan(RANDOM, &[0; 8], 8, 42).batches(3), [[1, 0, 6, 4, 2, 5, 3, 7]]);
+    // By benchmarks/peers/batches.py, which has the peers learn from the same batches.
+    let by_class = plan(Sampler::MPerClass { items_per_class: 2 }, &[0, 0, 0, 1, 1, 2, 2, 2, 2, 3], 4, 42);
+    assert_eq!(by_class.batches(1), [[5, 6, 0, 1], [4, 3, 9, 9]]);
 }
 
 #[test]

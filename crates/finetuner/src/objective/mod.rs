@@ -156,6 +156,9 @@ impl Computed {
     }
 }
 
+/// Bytes of the blocks of a matrix of similarities: as measured, `examples/loss.rs`.
+const BLOCKS: usize = 80_000_000;
+
 impl Objective {
     /// The objective of these names and options. [`loss::names`] and [`miner::names`] list the known names.
     ///
@@ -263,6 +266,12 @@ impl Objective {
     /// The earlier layers of the model whose embeddings it wants of a batch, drawn by `key`: [`BatchLayout::layers`].
     pub fn draw_layers(&self, key: Key) -> Vec<usize> {
         self.loss.draw_layers(&self.sizes, key)
+    }
+
+    /// Bytes that a step holds for this many embeddings beside the encoder's, about.
+    pub fn bytes(&self, rows: usize, dimension: usize) -> usize {
+        // The embeddings, their gradient, and both in f64; the blocks of a matrix that is never whole.
+        4 * rows * (self.loss.matrices() * rows + 6 * dimension) + (20 * rows * rows).min(BLOCKS)
     }
 
     /// What `sampler = auto` means for it.

@@ -73,7 +73,7 @@ pub(crate) fn estimate(
     let seconds = forward * passes * step_tokens * steps as f64;
     let moments = trained * learner.moments();
     let activations = encoder.activation_bytes(device, (step_tokens as usize).min(most));
-    let batch = (step_rows * (4.0 * step_rows + 2.0 * encoder.dimension() as f64) * 4.0) as usize;
+    let batch = learner.objective(*dataset).bytes(step_rows as usize, encoder.dimension());
     Ok(Some(format!(
         "a step sees about {step_tokens:.0} tokens of {} examples; {steps} steps take about {}; memory about {}: \
          weights {}, gradients {}, {} {}, activations {}",

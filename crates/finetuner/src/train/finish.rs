@@ -4,6 +4,7 @@ use super::canary::Canary;
 use super::measure::{Measurement, Target};
 use super::page::{Sample, page, samples};
 use super::prepare::Prepared;
+use super::product_rate::product_rate;
 use super::recorder::Recorder;
 use super::report::{Compared, Memory, Report, Training};
 use super::state::{self, Kept, State};
@@ -39,6 +40,7 @@ pub(super) fn finish(
     let (spec, device) = (&spec, watch.device);
     let Trained { before, mut after, halfway, canary } = trained;
     learner.free_gradients();
+    let product = product_rate(device)?;
 
     // What the data is worth is told by the end of training, whatever is kept.
     let mut part = None;
@@ -117,7 +119,7 @@ pub(super) fn finish(
         advice: (parts.len() > 1).then(|| Advice::new(&parts, halfway.as_ref())),
         skipped,
         training: Training { alpha, ..state.progress.training(if alpha == Some(0.0) { 0 } else { kept_step }) },
-        timing: state.progress.timing(),
+        timing: state.progress.timing(product),
         memory: Memory::measure(device),
     };
     if adapter.is_none() {

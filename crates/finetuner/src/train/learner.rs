@@ -34,6 +34,8 @@ pub(crate) struct Learnt {
     pub(crate) loss: f64,
     pub(crate) learning_rate: f64,
     pub(crate) seen: Seen,
+    /// Counted operations of this rank.
+    pub(crate) operations: u64,
 }
 
 /// A second copy of the encoder, which some losses compare the first with; it is in no artifact.
@@ -129,14 +131,14 @@ impl Learner {
             let problem = format!("the loss became {} at step {}; use a smaller learning rate", found.loss, step + 1);
             return Err(Error::Diverged(problem));
         }
-        let (loss, seen) = (found.loss, found.seen);
+        let (loss, seen, operations) = (found.loss, found.seen, found.operations);
         let updated = self.update(device, batch, found, (step, schedule));
         let learning_rate = updated.map_err(|error| match error {
             // The others have gone on: the step cannot be tried again in smaller parts.
             Error::Engine(memory @ engine::Error::OutOfMemory { .. }) if together => failed_update(device, &memory),
             error => error,
         })?;
-        Ok(Learnt { loss, learning_rate, seen })
+        Ok(Learnt { loss, learning_rate, seen, operations })
     }
 
     /// The gradients of a batch, in their places.

@@ -23,6 +23,7 @@ mod measure;
 mod names;
 mod page;
 mod prepare;
+mod product_rate;
 mod progress;
 mod ranks;
 mod recorder;

@@ -31,6 +31,9 @@ pub(crate) struct Progress {
     pub(crate) train_loss: f64,
     pub(crate) validation_loss: Option<f64>,
     pub(crate) train_seconds: f64,
+    /// Counted operations of the model, of this rank.
+    #[serde(default)]
+    pub(crate) operations: u64,
     /// How often the device was asked how busy it is, and the sum of its answers.
     #[serde(default)]
     pub(crate) busy: (usize, f64),
@@ -47,6 +50,7 @@ impl Progress {
         self.truncated += learnt.seen.truncated;
         self.loss_sum += learnt.loss;
         self.train_seconds += elapsed.as_secs_f64();
+        self.operations += learnt.operations;
     }
 
     /// Takes note of how busy the device was, where it says.
@@ -96,13 +100,18 @@ impl Progress {
         }
     }
 
-    pub(crate) fn timing(&self) -> Timing {
+    /// Where the operations of a second are known that a large product reaches on the device: their share, too.
+    pub(crate) fn timing(&self, product: Option<f64>) -> Timing {
         let seconds = self.train_seconds.max(1e-9);
+        let model = self.operations as f64 / seconds;
         Timing {
             train_seconds: self.train_seconds,
             evaluate_seconds: self.evaluate_seconds,
             examples_per_second: self.examples as f64 / seconds,
             tokens_per_second: self.tokens as f64 / seconds,
+            model_flops_per_second: model,
+            product_flops_per_second: product,
+            model_flops_utilization: product.map(|product| model / product),
             device_busy: (self.busy.0 > 0).then(|| self.busy.1 / self.busy.0 as f64),
         }
     }

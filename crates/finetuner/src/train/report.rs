@@ -128,6 +128,17 @@ pub struct Timing {
     pub examples_per_second: f64,
     /// Training tokens per second.
     pub tokens_per_second: f64,
+    /// Additions and multiplications of the model's matrix products and convolutions a second, forward and backward, as they
+    /// are counted: what is computed a second time, dropout, norms, the loss and the optimiser are none of them. Of several
+    /// ranks that of the first.
+    #[serde(default)]
+    pub model_flops_per_second: f64,
+    /// What a large product of matrices reaches on the same device in the same precision, measured after training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_flops_per_second: Option<f64>,
+    /// The share of the one in the other: how well training used the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_flops_utilization: Option<f64>,
     /// The share of the training time in which the GPU computed, as its driver sees it (NVML, twice a second); of several that
     /// of the first. `None` on the processor, and where nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,6 +23,8 @@ pub(crate) struct Found {
     pub(crate) loss: f64,
     /// By all ranks together.
     pub(crate) seen: Seen,
+    /// Counted operations of this rank's model: [`Tape::operations`].
+    pub(crate) operations: u64,
     /// The gradients of the objective's own parameters.
     pub(crate) own: Gradients,
     /// What the objective will remember.
@@ -65,6 +67,7 @@ pub(crate) fn gradients(
     let encoder = encoders.model;
     if one_pass(batch) && ranks.is_none() {
         let (mut tape, embeddings) = record(encoder, device, batch, dropout)?;
+        let operations = tape.operations();
         let computed = objective.compute(&mut tape, &embeddings, &batch.layout)?;
         drop(embeddings);
         let observed = tape.take_observed();
@@ -73,7 +76,8 @@ pub(crate) fn gradients(
         let loss = f64::from(computed.loss.value().item());
         let own = computed.own_gradients(&mut leaves);
         let remembered = computed.into_remembered();
-        return Ok(Found { loss, seen: Seen::of(batch), own, remembered, observed, observed_by_twin: Vec::new() });
+        let seen = Seen::of(batch);
+        return Ok(Found { loss, seen, operations, own, remembered, observed, observed_by_twin: Vec::new() });
     }
 
     // A rank's share that goes forward and backward at once is embedded once, too.
@@ -99,7 +103,8 @@ pub(crate) fn gradients(
     let upstream = leaves.take(&leaf);
     let own = computed.own_gradients(&mut leaves);
     let remembered = computed.into_remembered();
-    let mut found = Found { loss, seen, own, remembered, observed: Vec::new(), observed_by_twin: Vec::new() };
+    let (observed, observed_by_twin) = (Vec::new(), Vec::new());
+    let mut found = Found { loss, seen, operations: 0, own, remembered, observed, observed_by_twin };
     let Some(upstream) = upstream else { return Ok(found) };
     // What the loss says of the model's weights themselves is the same on all ranks: it counts once.
     if ranks.as_ref().is_some_and(|ranks| !ranks.leads()) {
@@ -114,7 +119,7 @@ pub(crate) fn gradients(
     };
     let backward = || -> Result<()> {
         if let Some((mut tape, embeddings)) = recorded {
-            found.observed = tape.take_observed();
+            (found.observed, found.operations) = (tape.take_observed(), tape.operations());
             tape.backward(&embeddings, upstream_of(&batch.micro_batches)?, gradients)?;
             return Ok(());
         }
@@ -127,6 +132,7 @@ pub(crate) fn gradients(
             let mut tape = Tape::recording(device, &encoder.parameters);
             let embeddings = encoder.forward_layers(&mut tape, input, dropout, &batch.layout.layers)?;
             observed.extend(tape.take_observed());
+            found.operations += tape.operations();
             tape.backward(&embeddings, upstream_of(std::slice::from_ref(input))?, gradients)?;
         }
         Ok(())

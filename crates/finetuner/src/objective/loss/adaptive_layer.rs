@@ -91,6 +91,10 @@ impl Loss for AdaptiveLayerLoss {
         self.inner.needs()
     }
 
+    fn matrices(&self) -> usize {
+        self.inner.matrices()
+    }
+
     fn mines(&self) -> bool {
         self.inner.mines()
     }

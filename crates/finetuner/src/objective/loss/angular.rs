@@ -41,6 +41,10 @@ impl Loss for AngularLoss {
         Needs::Labels
     }
 
+    fn matrices(&self) -> usize {
+        7
+    }
+
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let dot = Similarity::Dot { normalize: false };
         let rows = tape.normalize(batch.embeddings)?;

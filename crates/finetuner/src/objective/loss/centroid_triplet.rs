@@ -61,6 +61,10 @@ impl Loss for CentroidTripletLoss {
         false
     }
 
+    fn matrices(&self) -> usize {
+        7
+    }
+
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let labels = &batch.layout.labels;
         let mut classes = labels.clone();

@@ -1,10 +1,14 @@
+use std::ops::Range;
+
 use engine::function::Unary;
 use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+use super::multiple_negatives_ranking::own;
+use super::row_blocks::row_blocks;
 use super::{Batch, Loss};
-use crate::error::Result;
-use crate::objective::{BatchLayout, Distance, Keep, LossParameter, Needs, Reducer, Sizes};
+use crate::error::{Error, Result};
+use crate::objective::{BatchLayout, Distance, Keep, LossParameter, Needs, Sizes};
 
 /// The two sides of pairs find each other, with a learned temperature: images and texts, or any two columns.
 ///
@@ -56,20 +60,21 @@ impl Loss for ClipLoss {
 /// Both sides find each other among all, their similarities times e to the loss's one parameter.
 pub(super) fn symmetric(tape: &mut Tape<'_>, batch: &Batch<'_>, distance: Distance) -> Result<Var> {
     let scale = tape.unary(Unary::Exp, batch.parameter(0)?)?;
-    let (first, second) = two_columns(tape, batch)?;
-    let count = first.value().rows();
-    let mut own = Tensor::zeros(&[count, count]);
-    (0..count).for_each(|i| own.data_mut()[i * count + i] = 1.0);
-    let compared = compared(batch.layout, count);
-    let mut losses = Vec::new();
-    for (from, to) in [(&first, &second), (&second, &first)] {
-        let similar = distance.similarities(tape, from, to)?;
-        let logits = tape.multiply(&similar, &scale)?;
-        let crossed = tape.cross_entropy(&logits, Some(&compared), &own, 1.0)?;
-        losses.push(Reducer::Mean.reduce(tape, &crossed, None)?);
-    }
-    let sum = tape.add(&losses[0], &losses[1])?;
-    Ok(tape.affine(&sum, 0.5, 0.0)?)
+    let count = pairs(batch)?;
+    let total = tape.sum_of_parts(&[batch.embeddings, &scale], row_blocks(count, count), |tape, inputs, rows| {
+        let compared = compared(batch.layout, &rows);
+        let mut losses = Vec::new();
+        for (from, to) in [(0, count), (count, 0)] {
+            let asking = tape.row_range(&inputs[0], from + rows.start..from + rows.end)?;
+            let others = tape.row_range(&inputs[0], to..to + count)?;
+            let similar = distance.similarities(tape, &asking, &others)?;
+            let logits = tape.multiply(&similar, &inputs[1])?;
+            let crossed = tape.cross_entropy(&logits, Some(&compared), &own(rows.start, compared.shape()), 1.0)?;
+            losses.push(tape.sum(&crossed, None)?);
+        }
+        Ok::<_, Error>(tape.add(&losses[0], &losses[1])?)
+    })?;
+    Ok(tape.affine(&total, 0.5 / count.max(1) as f64, 0.0)?)
 }
 
 pub(super) fn scale_problem(scale: f64) -> Option<(&'static str, String)> {
@@ -79,8 +84,14 @@ pub(super) fn scale_problem(scale: f64) -> Option<(&'static str, String)> {
 
 /// Both sides of pairs.
 pub(super) fn two_columns(tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<(Var, Var)> {
+    pairs(batch)?;
+    Ok((batch.column(tape, 0)?, batch.column(tape, 1)?))
+}
+
+/// How many pairs there are.
+pub(super) fn pairs(batch: &Batch<'_>) -> Result<usize> {
     match batch.layout.columns[..] {
-        [first, second] if first == second => Ok((batch.column(tape, 0)?, batch.column(tape, 1)?)),
+        [first, second] if first == second => Ok(first),
         ref other => {
             let got = format!("columns of {other:?} rows");
             Err(engine::Error::shape("objective", "pairs: two columns of the same length", got).into())
@@ -88,11 +99,12 @@ pub(super) fn two_columns(tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<(Var
     }
 }
 
-/// 1 where row i of the first and row j of the second column are a pair or no known match; symmetric.
-pub(super) fn compared(layout: &BatchLayout, count: usize) -> Tensor {
-    let mut compared = Tensor::zeros(&[count, count]);
+/// 1 where one of these rows of a column and a row of the other are a pair or no known match.
+pub(super) fn compared(layout: &BatchLayout, rows: &Range<usize>) -> Tensor {
+    let count = layout.columns[0];
+    let mut compared = Tensor::zeros(&[rows.len(), count]);
     for (at, value) in compared.data_mut().iter_mut().enumerate() {
-        let (i, j) = (at / count, at % count);
+        let (i, j) = (rows.start + at / count, at % count);
         *value = f32::from(u8::from(i == j || layout.labels[i] != layout.labels[j]));
     }
     compared

@@ -3,10 +3,11 @@ use std::ops::Range;
 use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::multiple_negatives_ranking::Places;
+use super::multiple_negatives_ranking::{Places, own};
+use super::row_blocks::row_blocks;
 use super::{Batch, Loss};
-use crate::error::Result;
-use crate::objective::{Distance, Needs, Reducer, registry};
+use crate::error::{Error, Result};
+use crate::objective::{Distance, Needs, registry};
 
 /// In-batch negatives without the false ones: a guide model leaves out what it finds as similar as the positive.
 ///
@@ -71,34 +72,40 @@ impl Loss for GISTEmbedLoss {
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let places = Places::new(batch.layout)?;
-        let guide = tape.constant(batch.guide()?.clone());
+        let guide = batch.guide()?.clone();
         let (count, rows) = (places.queries, batch.layout.rows());
-        let (queries, positives) = (0..count, count..2 * count);
-        let mut blocks = vec![(queries.clone(), count..rows)];
+        // Where the rows that ask begin, and which they are compared with.
+        let mut sides = vec![(0, count..rows)];
         if self.contrast_anchors {
-            blocks.push((queries.clone(), queries));
+            sides.push((0, 0..count));
         }
         if self.contrast_positives {
-            blocks.push((positives.clone(), positives));
+            sides.push((count, count..2 * count));
         }
-
-        let (mut logits, mut weights) = (Vec::new(), Vec::new());
-        let mut limits = Vec::new();
-        for (from, to) in blocks {
-            logits.push(cosines(tape, batch.embeddings, &from, &to)?);
-            let guided = cosines(tape, &guide, &from, &to)?;
-            if limits.is_empty() {
-                // The first block holds every query's own positive, in order.
-                limits = (0..count).map(|i| self.limit(guided.value().data()[i * to.len() + i])).collect();
+        let width = sides.iter().map(|(_, to)| to.len()).sum();
+        let total = tape.sum_of_parts(&[batch.embeddings], row_blocks(count, width), |tape, inputs, queries| {
+            let guide = tape.constant(guide.clone());
+            let (mut logits, mut weights) = (Vec::new(), Vec::new());
+            let mut limits = Vec::new();
+            for (start, to) in &sides {
+                let from = start + queries.start..start + queries.end;
+                logits.push(cosines(tape, &inputs[0], &from, to)?);
+                let guided = cosines(tape, &guide, &from, to)?;
+                if limits.is_empty() {
+                    // The first side holds every query's own positive, in order.
+                    let own = |(place, i)| self.limit(guided.value().data()[place * to.len() + i]);
+                    limits = queries.clone().enumerate().map(own).collect();
+                }
+                let survivors = survivors(&places, &limits, guided.value(), (queries.start, *start), to)?;
+                weights.push(tape.constant(survivors));
             }
-            let survivors = survivors(&places, &limits, guided.value(), &from, &to)?;
-            weights.push(tape.constant(survivors));
-        }
-        let logits = tape.side_by_side(&logits.iter().collect::<Vec<_>>())?;
-        let weights = tape.side_by_side(&weights.iter().collect::<Vec<_>>())?;
-        let targets = places.own_positives(0, logits.value().shape());
-        let losses = tape.cross_entropy(&logits, Some(weights.value()), &targets, 1.0 / self.temperature)?;
-        Reducer::Mean.reduce(tape, &losses, None)
+            let logits = tape.side_by_side(&logits.iter().collect::<Vec<_>>())?;
+            let weights = tape.side_by_side(&weights.iter().collect::<Vec<_>>())?;
+            let targets = own(queries.start, logits.value().shape());
+            let losses = tape.cross_entropy(&logits, Some(weights.value()), &targets, 1.0 / self.temperature)?;
+            Ok::<_, Error>(tape.sum(&losses, None)?)
+        })?;
+        Ok(tape.affine(&total, 1.0 / count.max(1) as f64, 0.0)?)
     }
 
     fn problems(&self) -> Vec<(&'static str, String)> {
@@ -122,20 +129,21 @@ fn cosines(tape: &mut Tape<'_>, x: &Var, from: &Range<usize>, to: &Range<usize>)
     Distance::Cosine.similarities(tape, &from, &to)
 }
 
-/// 1 for every candidate that counts.
+/// 1 for every candidate that counts. The rows are those of the queries from the first on, or of their positives, which
+/// begin at `start`.
 fn survivors(
     places: &Places<'_>,
     limits: &[f64],
     guided: &Tensor,
-    from: &Range<usize>,
+    (first, start): (usize, usize),
     to: &Range<usize>,
 ) -> Result<Tensor> {
     let columns = to.len();
     let survives = |at: usize| {
-        let (i, row) = (at / columns, to.start + at % columns);
-        let own_positive = from.start == 0 && row == places.queries + i;
+        let (i, row) = (first + at / columns, to.start + at % columns);
+        let own_positive = start == 0 && row == places.queries + i;
         let same_label = places.labels[row] == places.labels[i];
-        own_positive || (row != from.start + i && !same_label && f64::from(guided.data()[at]) <= limits[i])
+        own_positive || (row != start + i && !same_label && f64::from(guided.data()[at]) <= limits[at / columns])
     };
     let weights = (0..guided.len()).map(|at| if survives(at) { 1.0 } else { 0.0 });
     Ok(Tensor::from_vec(weights.collect(), guided.shape())?)

@@ -101,6 +101,10 @@ impl Inner {
         self.miner.is_none() && self.loss.as_ref().is_some_and(|loss| loss.mines())
     }
 
+    pub(super) fn matrices(&self) -> usize {
+        self.loss.as_ref().map_or(0, |loss| loss.matrices())
+    }
+
     pub(super) fn needs_guide(&self) -> bool {
         self.loss.as_ref().is_some_and(|loss| loss.needs_guide())
     }

@@ -46,6 +46,10 @@ impl Loss for LiftedStructureLoss {
         Needs::Labels
     }
 
+    fn matrices(&self) -> usize {
+        3
+    }
+
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
         let pairs = batch.pairs(tape, self.reducer.counts_repetitions());

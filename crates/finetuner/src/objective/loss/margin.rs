@@ -89,6 +89,10 @@ impl Loss for MarginLoss {
         Ok(vec![LossParameter::learned("beta", &shape, Initial::Constant(self.beta))])
     }
 
+    fn matrices(&self) -> usize {
+        3
+    }
+
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let labels = &batch.layout.labels;
         let learned = if self.learn_beta { Some(batch.parameter(0)?) } else { None };

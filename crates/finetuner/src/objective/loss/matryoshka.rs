@@ -76,6 +76,10 @@ impl Loss for MatryoshkaLoss {
         self.inner.needs()
     }
 
+    fn matrices(&self) -> usize {
+        self.inner.matrices()
+    }
+
     fn mines(&self) -> bool {
         self.inner.mines()
     }

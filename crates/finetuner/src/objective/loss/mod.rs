@@ -54,6 +54,7 @@ mod sup_con;
 mod triplet;
 mod triplet_margin;
 mod tuples;
+mod row_blocks;
 
 use std::cell::RefCell;
 
@@ -290,6 +291,12 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
     /// Whether it learns from the tuples that a miner chooses, or by weights from them. Default: if it needs labels.
     fn mines(&self) -> bool {
         matches!(self.needs(), Needs::Labels | Needs::Classes)
+    }
+
+    /// How many matrices of `[rows, rows]` a step holds at once, about: what an estimate of memory needs to know. Default: 0,
+    /// such a matrix is computed a block of rows at a time.
+    fn matrices(&self) -> usize {
+        0
     }
 
     /// What is wrong in the options together, as option and sentence.

@@ -76,6 +76,10 @@ impl Loss for MultipleLosses {
         self.common_needs().unwrap_or(Needs::Any)
     }
 
+    fn matrices(&self) -> usize {
+        self.inner.iter().map(Inner::matrices).max().unwrap_or(0)
+    }
+
     fn mines(&self) -> bool {
         self.inner.iter().any(Inner::mines)
     }

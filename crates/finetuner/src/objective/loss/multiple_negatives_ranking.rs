@@ -1,10 +1,13 @@
+use std::ops::Range;
+
 use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::row_blocks::row_blocks;
 use super::{Batch, Loss};
-use crate::error::{Result, nearest};
-use crate::objective::{BatchLayout, Distance, Needs, Reducer, registry};
+use crate::error::{Error, Result, nearest};
+use crate::objective::{BatchLayout, Distance, Needs, registry};
 
 /// Each query's own positive against every other document of the batch (InfoNCE with in-batch negatives).
 ///
@@ -122,47 +125,13 @@ impl Loss for MultipleNegativesRankingLoss {
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let scale = self.scale.or(self.temperature.map(|temperature| 1.0 / temperature)).unwrap_or(20.0);
         let places = Places::new(batch.layout)?;
-        let (queries, rows) = (batch.column(tape, 0)?, batch.layout.rows());
-        let positives = batch.column(tape, 1)?;
-        let documents = tape.row_range(batch.embeddings, places.queries..rows)?;
-
-        let mut logits = Vec::new();
-        for &direction in &self.directions.0 {
-            let (from, to) = match direction {
-                Direction::QueryToDoc => (&queries, &documents),
-                Direction::QueryToQuery => (&queries, &queries),
-                Direction::DocToQuery => (&positives, &queries),
-                Direction::DocToDoc => (&positives, &documents),
-            };
-            let similarities = self.similarity_fct.similarities(tape, from, to)?;
-            let weights = self.weights(direction, &places, similarities.value())?;
-            logits.push((similarities, weights));
-        }
-        let losses = match self.partition_mode {
-            PartitionMode::Joint => {
-                let values = tape.side_by_side(&logits.iter().map(|(values, _)| values).collect::<Vec<_>>())?;
-                let weights: Vec<Var> = logits.into_iter().map(|(_, weights)| tape.constant(weights)).collect();
-                let weights = tape.side_by_side(&weights.iter().collect::<Vec<_>>())?;
-                // Of all directions, the own positive of `query_to_doc` is the target.
-                let at = self.directions.0.iter().take_while(|&&direction| direction != Direction::QueryToDoc);
-                let before = at.map(|direction| places.width(*direction)).sum();
-                let targets = places.own_positives(before, values.value().shape());
-                tape.cross_entropy(&values, Some(weights.value()), &targets, scale)?
-            }
-            PartitionMode::PerDirection => {
-                let mut losses = Vec::new();
-                for (values, weights) in &logits {
-                    let targets = places.own_positives(0, values.value().shape());
-                    losses.push(tape.cross_entropy(values, Some(weights), &targets, scale)?);
-                }
-                let mut total = losses[0].clone();
-                for other in &losses[1..] {
-                    total = tape.add(&total, other)?;
-                }
-                tape.affine(&total, 1.0 / losses.len() as f64, 0.0)?
-            }
-        };
-        Reducer::Mean.reduce(tape, &losses, None)
+        let count = places.queries;
+        let width = self.directions.0.iter().map(|direction| places.others(*direction).len()).sum();
+        let total = tape.sum_of_parts(&[batch.embeddings], row_blocks(count, width), |tape, inputs, rows| {
+            let losses = self.losses(tape, &inputs[0], &places, &rows, scale)?;
+            Ok::<_, Error>(tape.sum(&losses, None)?)
+        })?;
+        Ok(tape.affine(&total, 1.0 / count.max(1) as f64, 0.0)?)
     }
 
     fn problems(&self) -> Vec<(&'static str, String)> {
@@ -194,14 +163,62 @@ impl Loss for MultipleNegativesRankingLoss {
 }
 
 impl MultipleNegativesRankingLoss {
-    /// How often each similarity stands in the denominator: 0 or 1, more for hard negatives.
-    fn weights(&self, direction: Direction, places: &Places<'_>, similarities: &Tensor) -> Result<Tensor> {
-        let to_documents = matches!(direction, Direction::QueryToDoc | Direction::DocToDoc);
-        let count = similarities.columns();
+    /// One for each of these queries.
+    fn losses(
+        &self,
+        tape: &mut Tape<'_>,
+        embeddings: &Var,
+        places: &Places<'_>,
+        queries: &Range<usize>,
+        scale: f64,
+    ) -> Result<Var> {
+        let mut logits = Vec::new();
+        for &direction in &self.directions.0 {
+            let from = places.asking(direction, queries);
+            let (from, to) = (tape.row_range(embeddings, from)?, tape.row_range(embeddings, places.others(direction))?);
+            let similarities = self.similarity_fct.similarities(tape, &from, &to)?;
+            let weights = self.weights(direction, places, queries.start, similarities.value())?;
+            logits.push((similarities, weights));
+        }
+        match self.partition_mode {
+            PartitionMode::Joint => {
+                let values = tape.side_by_side(&logits.iter().map(|(values, _)| values).collect::<Vec<_>>())?;
+                let weights: Vec<Var> = logits.into_iter().map(|(_, weights)| tape.constant(weights)).collect();
+                let weights = tape.side_by_side(&weights.iter().collect::<Vec<_>>())?;
+                // Of all directions, the own positive of `query_to_doc` is the target.
+                let at = self.directions.0.iter().take_while(|&&direction| direction != Direction::QueryToDoc);
+                let before: usize = at.map(|direction| places.others(*direction).len()).sum();
+                let targets = own(before + queries.start, values.value().shape());
+                Ok(tape.cross_entropy(&values, Some(weights.value()), &targets, scale)?)
+            }
+            PartitionMode::PerDirection => {
+                let mut losses = Vec::new();
+                for (values, weights) in &logits {
+                    let targets = own(queries.start, values.value().shape());
+                    losses.push(tape.cross_entropy(values, Some(weights), &targets, scale)?);
+                }
+                let mut total = losses[0].clone();
+                for other in &losses[1..] {
+                    total = tape.add(&total, other)?;
+                }
+                Ok(tape.affine(&total, 1.0 / losses.len() as f64, 0.0)?)
+            }
+        }
+    }
+
+    /// How often each similarity of the queries from the first on stands in the denominator: 0 or 1, more for hard
+    /// negatives.
+    fn weights(
+        &self,
+        direction: Direction,
+        places: &Places<'_>,
+        first: usize,
+        similarities: &Tensor,
+    ) -> Result<Tensor> {
+        let (count, others) = (similarities.columns(), places.others(direction));
         let mut weights = vec![0.0; similarities.len()];
         for (at, weight) in weights.iter_mut().enumerate() {
-            let (i, j) = (at / count, at % count);
-            let row = if to_documents { places.queries + j } else { j };
+            let (i, row) = (first + at / count, others.start + at % count);
             let (owner, positive) = places.owner[row];
             let same_label = places.labels[row] == places.labels[i];
             let stands = match direction {
@@ -247,18 +264,26 @@ impl<'b> Places<'b> {
         Ok(Places { labels: &layout.labels, queries, owner })
     }
 
-    /// How many rows a direction compares with.
-    fn width(&self, direction: Direction) -> usize {
+    /// The rows that a direction compares for some queries: themselves, or their positives.
+    fn asking(&self, direction: Direction, queries: &Range<usize>) -> Range<usize> {
         match direction {
-            Direction::QueryToDoc | Direction::DocToDoc => self.owner.len() - self.queries,
-            Direction::QueryToQuery | Direction::DocToQuery => self.queries,
+            Direction::QueryToDoc | Direction::QueryToQuery => queries.clone(),
+            Direction::DocToQuery | Direction::DocToDoc => self.queries + queries.start..self.queries + queries.end,
         }
     }
 
-    /// 1 where query and own positive meet, if that block starts at the column `from`.
-    pub(super) fn own_positives(&self, from: usize, shape: &[usize]) -> Tensor {
-        let mut targets = Tensor::zeros(shape);
-        (0..self.queries).for_each(|i| targets.data_mut()[i * shape[1] + from + i] = 1.0);
-        targets
+    /// The rows that a direction compares with.
+    fn others(&self, direction: Direction) -> Range<usize> {
+        match direction {
+            Direction::QueryToDoc | Direction::DocToDoc => self.queries..self.owner.len(),
+            Direction::QueryToQuery | Direction::DocToQuery => 0..self.queries,
+        }
     }
+}
+
+/// 1 where row i meets the column `from` + i: its own match.
+pub(super) fn own(from: usize, shape: &[usize]) -> Tensor {
+    let mut targets = Tensor::zeros(shape);
+    (0..shape[0]).for_each(|i| targets.data_mut()[i * shape[1] + from + i] = 1.0);
+    targets
 }

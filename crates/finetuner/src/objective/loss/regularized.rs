@@ -87,6 +87,10 @@ impl Loss for Regularized {
         self.loss.needs()
     }
 
+    fn matrices(&self) -> usize {
+        self.loss.matrices()
+    }
+
     fn mines(&self) -> bool {
         self.loss.mines()
     }

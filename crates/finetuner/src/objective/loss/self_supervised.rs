@@ -61,6 +61,10 @@ impl Loss for SelfSupervisedLoss {
         Needs::Pairs
     }
 
+    fn matrices(&self) -> usize {
+        self.inner.matrices()
+    }
+
     fn mines(&self) -> bool {
         self.inner.mines()
     }

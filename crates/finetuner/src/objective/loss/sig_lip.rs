@@ -2,9 +2,10 @@ use engine::function::Unary;
 use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::clip::{SCALES, compared, scale_problem, two_columns};
+use super::clip::{SCALES, compared, pairs, scale_problem};
+use super::row_blocks::row_blocks;
 use super::{Batch, Loss};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::objective::{Distance, LossParameter, Needs, Sizes};
 
 /// Every pairing of the two sides of pairs is told apart by itself: a match or none, with learned temperature and bias.
@@ -49,18 +50,22 @@ impl Loss for SigLipLoss {
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let scale = tape.unary(Unary::Exp, batch.parameter(0)?)?;
-        let (first, second) = two_columns(tape, batch)?;
-        let count = first.value().rows();
-        let cosines = Distance::Cosine.similarities(tape, &first, &second)?;
-        let logits = tape.multiply(&cosines, &scale)?;
-        let logits = tape.add(&logits, batch.parameter(1)?)?;
-        // -ln sigma(z) = softplus(-z)
-        let mut signs = Tensor::full(&[count, count], 1.0);
-        (0..count).for_each(|i| signs.data_mut()[i * count + i] = -1.0);
-        let signs = tape.constant(signs);
-        let wrong = tape.multiply(&logits, &signs)?;
-        let losses = tape.unary(Unary::Softplus { scale: 1.0 }, &wrong)?;
-        let sum = tape.sum(&losses, Some(&compared(batch.layout, count)))?;
+        let count = pairs(batch)?;
+        let inputs = [batch.embeddings, &scale, batch.parameter(1)?];
+        let sum = tape.sum_of_parts(&inputs, row_blocks(count, count), |tape, inputs, rows| {
+            let first = tape.row_range(&inputs[0], rows.clone())?;
+            let second = tape.row_range(&inputs[0], count..2 * count)?;
+            let cosines = Distance::Cosine.similarities(tape, &first, &second)?;
+            let logits = tape.multiply(&cosines, &inputs[1])?;
+            let logits = tape.add(&logits, &inputs[2])?;
+            // -ln sigma(z) = softplus(-z)
+            let mut signs = Tensor::full(&[rows.len(), count], 1.0);
+            (0..rows.len()).for_each(|i| signs.data_mut()[i * count + rows.start + i] = -1.0);
+            let signs = tape.constant(signs);
+            let wrong = tape.multiply(&logits, &signs)?;
+            let losses = tape.unary(Unary::Softplus { scale: 1.0 }, &wrong)?;
+            Ok::<_, Error>(tape.sum(&losses, Some(&compared(batch.layout, &rows)))?)
+        })?;
         Ok(tape.affine(&sum, 1.0 / count.max(1) as f64, 0.0)?)
     }
 

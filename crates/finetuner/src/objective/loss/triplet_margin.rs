@@ -89,6 +89,10 @@ impl Loss for TripletMarginLoss {
         Needs::Labels
     }
 
+    fn matrices(&self) -> usize {
+        4
+    }
+
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
         let labels = batch.masks();
