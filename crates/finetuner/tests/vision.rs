@@ -14,7 +14,17 @@ use finetuner::pixels::PixelBatch;
 use finetuner::tokens::PackedBatch;
 use safetensors::SafeTensors;
 
-const TRANSFORMERS: [&str; 6] = ["vit", "deit", "dinov2", "dinov2-registers", "timm-vit", "timm-dinov2"];
+const TRANSFORMERS: [&str; 9] = [
+    "vit",
+    "deit",
+    "dinov2",
+    "dinov2-registers",
+    "dinov2-giant",
+    "timm-vit",
+    "timm-dinov2",
+    "timm-registers",
+    "timm-giant",
+];
 const PAIRS: [&str; 5] = ["clip", "siglip", "open-clip", "open-clip-quick", "open-clip-multi"];
 const CONVOLUTIONAL: [&str; 9] = [
     "resnet18",
@@ -241,7 +251,12 @@ fn what_does_not_fit_is_refused_by_name() {
     let heads = refusal("dinov2", "config.json", |config| config["num_attention_heads"] = 5.into());
     assert!(heads.contains("no multiple of 5 heads"), "{heads}");
     let swiglu = refusal("dinov2", "config.json", |config| config["use_swiglu_ffn"] = true.into());
-    assert!(swiglu.contains("use_swiglu_ffn"), "{swiglu}");
+    assert!(swiglu.contains("mlp.weights_in.weight") && swiglu.contains("is missing"), "{swiglu}");
+    let giant = refusal("timm-vit", "config.json", |config| config["architecture"] = "vit_giant_patch14_224".into());
+    assert!(giant.contains("vit_giant_patch14_224`, a variant"), "{giant}");
+    let placed =
+        refusal("timm-registers", "config.json", |config| config["model_args"]["no_embed_class"] = false.into());
+    assert!(placed.contains("registers with positions"), "{placed}");
     let resnet = refusal("open-clip", "open_clip_config.json", |config| {
         config["model_cfg"]["vision_cfg"]["layers"] = serde_json::json!([3, 4, 6, 3]);
     });

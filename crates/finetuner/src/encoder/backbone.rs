@@ -81,7 +81,7 @@ impl Backbone {
         match self.stack() {
             Some(layers) => {
                 let config = &layers.config;
-                let layer = 6 * config.hidden + config.intermediate;
+                let layer = 6 * config.hidden + config.intermediate * if config.gated { 6 } else { 1 };
                 let layers = (config.layers + 1).saturating_sub(lowest.max(1));
                 layers * layer + layer + 2 * config.hidden
             }

@@ -270,6 +270,7 @@ impl TransformerConfig {
             hidden: self.hidden,
             heads: self.heads,
             intermediate: self.intermediate,
+            gated: false,
             activation: self.activation,
             norm: if before { NormPlace::Before } else { NormPlace::After },
             norm_eps: self.norm_eps,

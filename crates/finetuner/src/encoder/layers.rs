@@ -30,6 +30,8 @@ pub(crate) struct LayerConfig {
     pub(crate) heads: usize,
     /// Width between the two linear layers of the feed-forward part.
     pub(crate) intermediate: usize,
+    /// The first linear layer is twice as wide: the activation of its first half times the second (SwiGLU, Shazeer 2020).
+    pub(crate) gated: bool,
     pub(crate) activation: Activation,
     pub(crate) norm: NormPlace,
     pub(crate) norm_eps: f32,
@@ -39,6 +41,13 @@ pub(crate) struct LayerConfig {
     pub(crate) hidden_dropout: f32,
     pub(crate) attention_output_dropout: f32,
     pub(crate) attention_dropout: f32,
+}
+
+impl LayerConfig {
+    /// The same with DINOv2's gates.
+    pub(crate) fn gated(self) -> Self {
+        LayerConfig { gated: true, activation: Activation::Silu, ..self }
+    }
 }
 
 /// Where a layer's tensors lie; `.weight` and `.bias` follow, `_weight` and `_bias` after `in_proj`.
@@ -104,7 +113,7 @@ impl Layers {
                 query_key_value,
                 attention_output: linear(loader, &[name(names.attention_output)], hidden, hidden)?,
                 attention_norm: norm(loader, &name(names.attention_norm), hidden)?,
-                up: linear(loader, &[name(names.up)], config.intermediate, hidden)?,
+                up: linear(loader, &[name(names.up)], config.intermediate * if config.gated { 2 } else { 1 }, hidden)?,
                 down: linear(loader, &[name(names.down)], hidden, config.intermediate)?,
                 output_norm: norm(loader, &name(names.output_norm), hidden)?,
                 scales: [None; 2],
@@ -184,7 +193,7 @@ impl Layers {
         Ok((x, kept))
     }
 
-    /// The feed-forward part in one operation, or in its parts where one of them has an adapter.
+    /// The feed-forward part in one operation, or in its parts where it is gated or one of them has an adapter.
     fn feed_forward(
         &self,
         tape: &mut Tape<'_>,
@@ -194,9 +203,18 @@ impl Layers {
         (lora, key): (&Lora, Option<Key>),
     ) -> Result<Var> {
         let activation = self.config.activation;
-        if lora.adapts(layer.up.0) || lora.adapts(layer.down.0) {
+        if self.config.gated || lora.adapts(layer.up.0) || lora.adapts(layer.down.0) {
             let middle = adapted(tape, x, (layer.up.0, Some(layer.up.1)), packing, (lora, key))?;
-            let middle = tape.activation(activation, &middle)?;
+            let middle = match self.config.gated {
+                false => tape.activation(activation, &middle)?,
+                true => {
+                    let width = self.config.intermediate;
+                    let gate = tape.column_range(&middle, 0..width)?;
+                    let gate = tape.activation(activation, &gate)?;
+                    let values = tape.column_range(&middle, width..2 * width)?;
+                    tape.multiply(&values, &gate)?
+                }
+            };
             return adapted(tape, &middle, (layer.down.0, Some(layer.down.1)), packing, (lora, key));
         }
         let (up, down) = (parameters(tape, layer.up), parameters(tape, layer.down));

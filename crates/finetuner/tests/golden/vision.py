@@ -174,6 +174,9 @@ MODELS = {
     "dinov2-registers": transformers_model(
         t.Dinov2WithRegistersModel, t.Dinov2WithRegistersConfig(**DINOV2, num_register_tokens=3)
     ),
+    "dinov2-giant": transformers_model(t.Dinov2Model, t.Dinov2Config(**DINOV2, use_swiglu_ffn=True)),
+    "timm-registers": timm_model("vit_small_patch14_reg4_dinov2", **TIMM, init_values=1.0),
+    "timm-giant": timm_model("vit_giant_patch14_reg4_dinov2", **TIMM, init_values=1.0),
 }
 CONVOLUTIONAL = ("resnet", "mobilenet", "efficientnet")
 
@@ -234,7 +237,9 @@ def larger(name, model, pixels):
         size = model.patch_embed.img_size
         model.patch_embed.strict_img_size = False
         positions = model.pos_embed
-        resized = resample_abs_pos_embed(positions, new_size=[5, 4], num_prefix_tokens=1)
+        resized = resample_abs_pos_embed(
+            positions, new_size=[5, 4], num_prefix_tokens=0 if model.no_embed_class else 1
+        )
         model.pos_embed = torch.nn.Parameter(resized)
         out = model.forward_features(pixels)[:, 0]
         model.pos_embed, model.patch_embed.img_size = positions, size
@@ -311,9 +316,15 @@ def main():
         golden |= {f"upstream.{kind}": value for kind, value in upstream.items()}
         if total is not None:
             total.backward()
-        for key, parameter in model.named_parameters():
-            if parameter.grad is not None and wanted(key):
-                golden[f"gradient.{name_of[key]}"] = parameter.grad.float().contiguous()
+        gradients = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}
+        for key, gradient in gradients.items():
+            if "mlp.up_proj" in key:  # on disk behind the gate
+                continue
+            if "mlp.gate_proj" in key:
+                name_of[key] = key.replace("gate_proj", "weights_in")
+                gradient = torch.cat([gradient, gradients[key.replace("gate_proj", "up_proj")]])
+            if wanted(key):
+                golden[f"gradient.{name_of[key]}"] = gradient.float().contiguous()
         save_file(
             golden,
             folder / "golden.safetensors",

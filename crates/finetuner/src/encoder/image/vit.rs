@@ -27,7 +27,7 @@ pub(crate) struct VisionTransformer {
     tokens: Vec<ParameterId>,
     /// `[registers, hidden]`
     registers: Option<ParameterId>,
-    /// `[tokens + patches, hidden]`
+    /// `[tokens + patches, hidden]`, or of the patches alone
     positions: ParameterId,
     first_norm: Option<Affine>,
     pub(crate) layers: Layers,
@@ -51,7 +51,7 @@ impl VisionTransformer {
             0 => None,
             count => Some(loader.folded(names.registers, &[1, count, hidden], count)?),
         };
-        let rows = tokens.len() + (config.image / patch) * (config.image / patch);
+        let rows = config.leading_positions() + (config.image / patch) * (config.image / patch);
         let position_shape: &[usize] = if names.batched { &[1, rows, hidden] } else { &[rows, hidden] };
         let positions = loader.folded(names.positions, position_shape, rows)?;
         let first_norm = names.first_norm.map(|name| norm(loader, name, hidden)).transpose()?;
@@ -106,7 +106,7 @@ impl VisionTransformer {
         let (own, grid) = (self.config.image / self.config.patch, patches.rows * patches.columns);
         let mut table = tape.parameter(self.positions);
         if (patches.rows, patches.columns) != (own, own) {
-            let leading = self.tokens.len();
+            let leading = self.config.leading_positions();
             let places = tape.row_range(&table, leading..leading + own * own)?;
             let to = (patches.rows, patches.columns);
             let places =
@@ -130,17 +130,18 @@ impl VisionTransformer {
         };
         // A register has no position: a row of zeros is as good as none.
         let nowhere = table.value().rows() as u32;
-        if self.registers.is_some() {
+        let placed = self.config.leading_positions();
+        if placed < leading {
             let zeros = tape.constant(Tensor::zeros(&[1, table.value().columns()]));
             table = tape.stacked(&[&table, &zeros])?;
         }
-        let (tokens, leading, grid) = (tokens as u32, leading as u32, grid as u32);
+        let (placed, leading, grid) = (placed as u32, leading as u32, grid as u32);
         let picture_rows = |picture: u32| (0..leading).chain((0..grid).map(move |at| leading + picture * grid + at));
         let indices: Arc<[u32]> = (0..pictures as u32).flat_map(picture_rows).collect();
         let place = |row: u32| match row {
-            row if row < tokens => row,
+            row if row < placed => row,
             row if row < leading => nowhere,
-            row => row - leading + tokens,
+            row => row - leading + placed,
         };
         let positions: Arc<[u32]> = (0..pictures).flat_map(|_| (0..leading + grid).map(place)).collect();
         let x = tape.embedding_sum(&[(&rows, indices), (&table, positions)])?;

@@ -22,6 +22,8 @@ pub(crate) struct VisionConfig {
     pub(crate) attention_pool: bool,
     /// Rows without a position between tokens and patches, which nothing reads in the end (Darcet et al. 2024).
     pub(crate) registers: usize,
+    /// Whether the tokens before the patches have positions, too.
+    pub(crate) placed_tokens: bool,
     /// Standard deviation of random initial weights.
     pub(crate) initializer_range: f32,
 }
@@ -94,6 +96,7 @@ const TIMM: VisionNames = VisionNames {
     prefix: "",
     patch: "patch_embed.proj",
     tokens: &["cls_token"],
+    registers: "reg_token",
     positions: "pos_embed",
     antialias: true,
     layer: LayerNames {
@@ -141,9 +144,14 @@ const OPEN_CLIP: VisionNames = VisionNames {
     ..CLIP
 };
 
-/// timm's and torchvision's sizes by name: width and heads, the depth is 12 (24 of `large`).
-const SIZES: [(&str, usize, usize, usize); 4] =
-    [("tiny", 192, 3, 12), ("small", 384, 6, 12), ("base", 768, 12, 12), ("large", 1024, 16, 24)];
+/// timm's sizes by name: width, heads and depth.
+const SIZES: [(&str, usize, usize, usize); 5] = [
+    ("tiny", 192, 3, 12),
+    ("small", 384, 6, 12),
+    ("base", 768, 12, 12),
+    ("large", 1024, 16, 24),
+    ("giant", 1536, 24, 40), // DINOv2's, with gates
+];
 
 impl VisionConfig {
     /// Reads a `vit`, `deit`, `dinov2` or `dinov2_with_registers` of transformers.
@@ -153,21 +161,24 @@ impl VisionConfig {
     pub(crate) fn hugging_face(model: &str, config: &Value) -> Result<Self> {
         let read = Reader { model, config };
         let dinov2 = matches!(config["model_type"].as_str(), Some("dinov2" | "dinov2_with_registers"));
-        if config["use_swiglu_ffn"] == true {
-            return Err(Error::model(model, "`use_swiglu_ffn` is true (DINOv2 giant), which is not supported"));
-        }
+        let gated = dinov2 && config["use_swiglu_ffn"] == true;
         check_colours(model, config)?;
         let hidden = read.count_or("hidden_size", 768)?;
         let intermediate = match dinov2 {
             true => hidden * read.count_or("mlp_ratio", 4)?,
             false => read.count_or("intermediate_size", 3072)?,
         };
-        let names = match config["model_type"].as_str() {
+        // As many weights as without gates, in a width that is a multiple of 8.
+        let intermediate = if gated { (intermediate * 2 / 3).div_ceil(8) * 8 } else { intermediate };
+        let mut names = match config["model_type"].as_str() {
             Some("dinov2") => DINOV2,
             Some("dinov2_with_registers") => DINOV2_REGISTERS,
             Some("deit") => DEIT,
             _ => VIT,
         };
+        if gated {
+            names.layer = LayerNames { up: "mlp.weights_in", down: "mlp.weights_out", ..names.layer };
+        }
         let dropout = read.rate_or("hidden_dropout_prob", 0.0)?;
         let layer = LayerConfig {
             query_key_value_bias: config["qkv_bias"].as_bool().unwrap_or(true),
@@ -176,6 +187,7 @@ impl VisionConfig {
             attention_dropout: read.rate_or("attention_probs_dropout_prob", 0.0)?,
             ..layers(&read, hidden, intermediate, "gelu", if dinov2 { 1e-6 } else { 1e-12 })?
         };
+        let layer = if gated { layer.gated() } else { layer };
         let (image, patch) = (("image_size", 224), ("patch_size", if dinov2 { 14 } else { 16 }));
         let registers = match config["model_type"] == "dinov2_with_registers" {
             true => read.count_or("num_register_tokens", 4)?,
@@ -242,8 +254,8 @@ impl VisionConfig {
         Ok(VisionConfig { patch_bias: false, ..result })
     }
 
-    /// Reads timm's `vit_{tiny, small, base, large}_patch…`: sizes are in the name, unless `model_args` say otherwise.
-    /// `scaled` where the checkpoint has layer scales.
+    /// Reads timm's `vit_{tiny, small, base, large}_patch…` and DINOv2's `giant`: sizes and the number of registers are in the
+    /// name, unless `model_args` say otherwise. `scaled` where the checkpoint has layer scales.
     ///
     /// # Errors
     /// As [`VisionConfig::hugging_face`].
@@ -258,7 +270,10 @@ impl VisionConfig {
         };
         let patch = parts.next().and_then(|part| part.strip_prefix("patch")?.parse().ok()).unwrap_or(16);
         let variants: Vec<&str> = parts.filter(|part| part.parse::<usize>().is_err()).collect();
-        if variants.iter().any(|variant| *variant != "dinov2") {
+        let named = variants.iter().find_map(|variant| variant.strip_prefix("reg")?.parse::<usize>().ok());
+        let known = |variant: &&str| *variant == "dinov2" || variant.starts_with("reg") && named.is_some();
+        let gated = size == "giant";
+        if !variants.iter().all(known) || gated && !variants.contains(&"dinov2") {
             return refuse(format!(
                 "`architecture` is `{architecture}`, a variant of the vision transformer that is not supported"
             ));
@@ -272,24 +287,37 @@ impl VisionConfig {
                 return refuse(format!("`model_args` has {key} {given}, only {plain} is supported"));
             }
         }
-        for key in ["reg_tokens", "no_embed_class", "pre_norm", "qk_norm", "fc_norm", "pos_embed", "swiglu_mlp"] {
+        for key in ["pre_norm", "qk_norm", "fc_norm", "pos_embed", "swiglu_mlp"] {
             if !matches!(arguments[key], Value::Null | Value::Bool(false)) {
                 return refuse(format!("`model_args` has `{key}`, which is not supported"));
             }
         }
         let read = Reader { model, config: arguments };
+        let registers = arguments["reg_tokens"].as_u64().map_or(named.unwrap_or(0), |count| count as usize);
+        let placed_tokens = !arguments["no_embed_class"].as_bool().unwrap_or(named.is_some());
+        if registers > 1 << 10 || registers > 0 && placed_tokens {
+            return refuse(format!("{registers} registers with positions of their own are not supported"));
+        }
         let hidden = read.count_or("embed_dim", hidden)?;
-        let ratio = arguments["mlp_ratio"].as_f64().unwrap_or(4.0);
+        let ratio = arguments["mlp_ratio"].as_f64().unwrap_or(if gated { 2.66667 * 2.0 } else { 4.0 });
+        let intermediate = (hidden as f64 * ratio) as usize / if gated { 2 } else { 1 };
         let layer = LayerConfig {
             layers: read.count_or("depth", depth)?,
             heads: read.count_or("num_heads", heads)?,
             query_key_value_bias: arguments["qkv_bias"].as_bool().unwrap_or(true),
-            ..layers(&read, hidden, (hidden as f64 * ratio) as usize, "gelu", 1e-6)?
+            ..layers(&read, hidden, intermediate, "gelu", 1e-6)?
         };
+        let layer = if gated { layer.gated() } else { layer };
         read.check_heads(hidden, layer.heads)?;
         let scales = scaled.then_some(TIMM_SCALES);
         let names = VisionNames { layer: LayerNames { scales, ..TIMM.layer }, ..TIMM };
-        Self::new(&read, names, layer, ("img_size", own), ("patch_size", patch))
+        let result = Self::new(&read, names, layer, ("img_size", own), ("patch_size", patch))?;
+        Ok(VisionConfig { registers, placed_tokens, ..result })
+    }
+
+    /// Rows of the table of positions before those of patches.
+    pub(crate) fn leading_positions(&self) -> usize {
+        if self.placed_tokens { self.names.tokens.len() } else { 0 }
     }
 
     fn new(
@@ -314,6 +342,7 @@ impl VisionConfig {
             patch_bias: true,
             attention_pool: false,
             registers: 0,
+            placed_tokens: true,
             initializer_range,
         })
     }
@@ -330,6 +359,7 @@ fn layers(read: &Reader<'_>, hidden: usize, intermediate: usize, activation: &st
         hidden,
         heads,
         intermediate,
+        gated: false,
         activation: read.activation_or("hidden_act", activation)?,
         norm: NormPlace::Before,
         norm_eps: read.config["layer_norm_eps"].as_f64().unwrap_or(eps) as f32,
