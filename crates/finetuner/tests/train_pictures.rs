@@ -215,6 +215,52 @@ fn a_model_of_texts_joined_with_one_of_pictures_learns_and_is_opened_again() {
     assert!(right >= 5, "{right} of 6 names find their picture in the artifact");
 }
 
+#[test]
+fn texts_are_joined_with_the_image_tower_of_a_clip() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(folder.path().join(name));
+    write_photos(folder.path());
+    let clip = folder.path().join("clip");
+    std::fs::create_dir_all(&clip).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/vision/clip");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(golden.join(file), clip.join(file)).unwrap();
+    }
+    let processor =
+        r#"{"image_processor_type": "CLIPImageProcessor", "do_resize": true, "size": {"height": 24, "width": 24}}"#;
+    std::fs::write(clip.join("preprocessor_config.json"), processor).unwrap();
+    let (clip, pairs) = (text(clip), place("pairs.csv"));
+    let fields = [
+        ("model", "mini"),
+        ("image_model", clip.as_str()),
+        ("train_data", &pairs),
+        ("query_data", &pairs),
+        ("loss", "CLIPLoss"),
+        ("learning_rate", "3e-3"),
+        ("batch_size", "6"),
+        ("epochs", "20"),
+        ("canary", "false"),
+        ("freeze", "text"),
+    ];
+    let metrics = finish(&spec(folder.path(), &fields)).metrics.unwrap();
+    assert!(metrics.finetuned.mrr > metrics.pretrained.mrr + 0.2, "{metrics:?}");
+
+    // The tower is a model of its own, with transformers' names, and no texts in it.
+    let image = folder.path().join("run/image");
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(image.join("config.json")).unwrap()).unwrap();
+    assert_eq!((&config["model_type"], &config["projection_dim"]), (&"clip_vision_model".into(), &16.into()));
+    assert_eq!(config["architectures"], serde_json::json!(["CLIPVisionModelWithProjection"]));
+    let tower = weights(&image);
+    let of_pictures = |name: &str| name.starts_with("vision_model.") || name == "visual_projection.weight";
+    assert!(tower.iter().all(|(name, _)| of_pictures(name)), "{:?}", tower.iter().map(|(name, _)| name));
+    assert!(image.join("2_Dense/model.safetensors").is_file());
+
+    let model = open(&folder.path().join("run"));
+    let evaluated = finetuner::train::read_target(Path::new(&pairs), None, None).unwrap();
+    let again = evaluated.measure(&model, &Cpu::F32, finetuner::evaluate::Similarity::Cosine, 20, |_| Ok(())).unwrap();
+    assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}, {metrics:?}");
+}
+
 /// Every tensor of an artifact in the order of the names.
 fn weights(folder: &Path) -> Vec<(String, Vec<f32>)> {
     let weights = Weights::open(folder).unwrap();

@@ -169,6 +169,32 @@ fn both_towers_of_clip_equal_their_libraries() {
 }
 
 #[test]
+fn the_image_tower_of_a_clip_alone_is_the_same_tower() {
+    let original: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder("clip").join("config.json")).unwrap()).unwrap();
+    // As transformers writes its CLIPVisionModelWithProjection.
+    let mut config = original["vision_config"].clone();
+    config["projection_dim"] = original["projection_dim"].clone();
+    let copy = changed("clip", &[("config.json", config.to_string())]);
+    let encoder = Encoder::open(&ModelFolder::open(copy.path()).unwrap(), &EncoderOptions::default()).unwrap();
+    let golden = Golden::open("clip");
+    let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
+    let image = encoder.forward(&mut tape, &golden.pixels("pixels"), None).unwrap();
+    assert!(difference(image.value().data(), &golden.f32s("image")) < 1e-5);
+    let upstream = Tensor::from_vec(golden.f32s("upstream.image"), image.value().shape()).unwrap();
+    let mut gradients = Gradients::new(&encoder.parameters);
+    tape.backward(&image, upstream, &mut gradients).unwrap();
+    let own: BTreeMap<&str, &[f32]> = encoder.named_gradients(&gradients).collect();
+    assert!(own.len() > 20 && own.contains_key("visual_projection.weight"));
+    for (name, gradient) in own.into_iter().filter(|(name, _)| !name.ends_with("k_proj.bias")) {
+        let error = difference(gradient, &golden.f32s(&format!("gradient.{name}")));
+        assert!(error < 2e-5, "{name}: {error}");
+    }
+    let names: Vec<&str> = encoder.weights(0).iter().map(|(name, ..)| *name).collect();
+    assert!(names.iter().all(|name| name.starts_with("vision_model.") || name.starts_with("visual_projection.")));
+}
+
+#[test]
 fn convolutional_networks_equal_their_libraries() {
     for name in CONVOLUTIONAL {
         let (golden, mut encoder) = (Golden::open(name), open(name));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::adapter::AdapterFolder;
 use super::files::{ModelFiles, join};
@@ -19,6 +19,9 @@ const DEFAULT_MAX_LENGTH: usize = 512;
 /// The folders of the two models that a joined pair is saved as.
 pub(crate) const TEXTS: &str = "text";
 pub(crate) const PICTURES: &str = "image";
+
+/// The `model_type` of a CLIP's image tower alone (`CLIPVisionModelWithProjection` of transformers).
+pub(crate) const CLIP_VISION: &str = "clip_vision_model";
 
 /// A model in the sentence-transformers layout, or a plain transformers folder (mean pooling, no normalisation).
 #[derive(Debug, Clone)]
@@ -88,8 +91,11 @@ impl ModelFolder {
         }
     }
 
-    /// This model of texts joined with a model of pictures.
-    pub fn with_pictures(self, pictures: ModelFolder) -> Self {
+    /// This model of texts joined with a model of pictures; of a CLIP of transformers with its image tower.
+    pub fn with_pictures(self, mut pictures: ModelFolder) -> Self {
+        if let Some(vision) = vision_of_clip(&pictures.config) {
+            pictures.config = vision;
+        }
         ModelFolder { pictures: Some(Box::new(pictures)), ..self }
     }
 
@@ -234,6 +240,18 @@ fn names_a_model(config: &Value) -> bool {
 }
 
 /// By the name of the architecture, as transformers writes it.
+/// The configuration of the image tower of transformers' CLIP as that of a model of its own; `None` for other models.
+fn vision_of_clip(config: &Value) -> Option<Value> {
+    if config["model_type"] != "clip" {
+        return None;
+    }
+    let mut vision = config["vision_config"].as_object().cloned().unwrap_or_default();
+    vision.insert("model_type".into(), CLIP_VISION.into());
+    vision.insert("architectures".into(), json!(["CLIPVisionModelWithProjection"]));
+    vision.insert("projection_dim".into(), config.get("projection_dim").cloned().unwrap_or(json!(512)));
+    Some(Value::Object(vision))
+}
+
 fn is_classifier(config: &Value) -> bool {
     let names = config["architectures"].as_array().into_iter().flatten().filter_map(Value::as_str);
     names.into_iter().any(|name| name.ends_with("ForSequenceClassification"))

@@ -38,7 +38,7 @@ pub use event_log::{EventLog, LoggedEvent};
 pub use files::ModelFiles;
 pub use folder::ModelFolder;
 #[cfg(feature = "engine")]
-pub(crate) use folder::{PICTURES, TEXTS};
+pub(crate) use folder::{CLIP_VISION, PICTURES, TEXTS};
 pub use layout::{Activation, Dense, Layout, PoolingMode, Step};
 pub use manifest::Manifest;
 pub use output::Output;

@@ -10,7 +10,7 @@ use super::projection::Projection;
 use super::transformer::Transformer;
 use super::weights::Loader;
 use crate::artifact::layout::is_inside;
-use crate::artifact::{ModelFiles, PoolingMode};
+use crate::artifact::{CLIP_VISION, ModelFiles, PoolingMode};
 use crate::data::Modality;
 use crate::error::{Error, Result, nearest};
 
@@ -46,6 +46,13 @@ enum Library {
 enum Head {
     Linear,
     Perceptron,
+}
+
+/// The image tower of a CLIP alone: transformers' `CLIPVisionModelWithProjection`.
+#[derive(Debug, Clone)]
+pub(crate) struct ClipVisionConfig {
+    pub(crate) vision: VisionConfig,
+    pub(crate) width: usize,
 }
 
 /// The weights of both towers.
@@ -155,14 +162,12 @@ impl Clip {
     pub(crate) fn load(config: ClipConfig, loader: &mut Loader<'_>) -> Result<Self> {
         let (library, width) = (config.library, config.width);
         let (text_hidden, text_layers) = (config.text.hidden, config.text.layers);
-        let (image_hidden, image_layers) = (config.vision.layer.hidden, config.vision.layer.layers);
-        let head = text_layers.max(image_layers) + 1;
-        let (text_scope, image_scope) = match library {
-            Library::Transformers | Library::Siglip => ("text_model.", "vision_model."),
-            Library::OpenClip => ("", "visual."),
-            Library::OpenClipText(_) => ("text.transformer.", "visual."),
-        };
-        loader.within(text_scope);
+        let head = text_layers.max(config.vision.layer.layers) + 1;
+        loader.within(match library {
+            Library::Transformers | Library::Siglip => "text_model.",
+            Library::OpenClip => "",
+            Library::OpenClipText(_) => "text.transformer.",
+        });
         let text = Transformer::load(config.text, loader)?;
         loader.at_depth(head);
         let text_projection = match library {
@@ -180,26 +185,59 @@ impl Clip {
                 }
             }
         };
-        loader.of_tower(Modality::Image);
-        loader.within(image_scope);
-        let image = VisionTransformer::load(config.vision, loader)?;
-        loader.at_depth(head);
-        let image_projection = match library {
-            Library::Transformers => {
-                loader.within("");
-                Projection::linear(loader, "visual_projection.weight", image_hidden, width)?
-            }
-            Library::Siglip => Projection::default(),
-            Library::OpenClip | Library::OpenClipText(_) => {
-                Projection::transposed(loader, "proj", image_hidden, width)?
-            }
-        };
-        loader.within("");
+        let (image, image_projection) = load_vision(library, config.vision, (width, head), loader)?;
         for name in ["logit_scale", "logit_bias"] {
             loader.keep(name)?;
         }
         Ok(Clip { text, text_projection, image, image_projection })
     }
+}
+
+impl ClipVisionConfig {
+    /// Reads `config.json`; `None` where it is another model's.
+    ///
+    /// # Errors
+    /// As [`ClipConfig::read`].
+    pub(crate) fn read(model: &str, config: &Value) -> Result<Option<Self>> {
+        if config["model_type"] != CLIP_VISION {
+            return Ok(None);
+        }
+        let vision = VisionConfig::clip(model, config, false)?;
+        let width = Reader { model, config }.count_or("projection_dim", 512)?;
+        Ok(Some(ClipVisionConfig { vision, width }))
+    }
+
+    /// Its tower and what follows pooling; a whole CLIP's checkpoint will do.
+    pub(crate) fn load(self, loader: &mut Loader<'_>) -> Result<(VisionTransformer, Projection)> {
+        let head = self.vision.layer.layers + 1;
+        load_vision(Library::Transformers, self.vision, (self.width, head), loader)
+    }
+}
+
+fn load_vision(
+    library: Library,
+    config: VisionConfig,
+    (width, head): (usize, usize),
+    loader: &mut Loader<'_>,
+) -> Result<(VisionTransformer, Projection)> {
+    let hidden = config.layer.hidden;
+    loader.of_tower(Modality::Image);
+    loader.within(match library {
+        Library::Transformers | Library::Siglip => "vision_model.",
+        Library::OpenClip | Library::OpenClipText(_) => "visual.",
+    });
+    let image = VisionTransformer::load(config, loader)?;
+    loader.at_depth(head);
+    let projection = match library {
+        Library::Transformers => {
+            loader.within("");
+            Projection::linear(loader, "visual_projection.weight", hidden, width)?
+        }
+        Library::Siglip => Projection::default(),
+        Library::OpenClip | Library::OpenClipText(_) => Projection::transposed(loader, "proj", hidden, width)?,
+    };
+    loader.within("");
+    Ok((image, projection))
 }
 
 /// The configuration of a text tower that open_clip only names: a folder beside its own file, or one of these.

@@ -311,8 +311,8 @@ impl<'a> Files<'a> {
 
     fn towers<'f>(&'f self, options: &EncoderOptions, key: Key, loader: &mut Loader<'f>) -> Result<Vec<Tower>> {
         let parts = self.shape.clone().load(loader)?;
-        if parts.len() > 1 && options.pooling.is_some() {
-            let problem = "both towers of `MODEL` pool in their own ways; leave it out";
+        if options.pooling.is_some() && parts.iter().any(|parts| parts.projection.is_some()) {
+            let problem = "the towers of `MODEL` pool in their own ways; leave it out";
             return Err(Error::spec("pooling", problem.replace("MODEL", &self.model.files.name())));
         }
         if parts.len() > 1 && (options.output_dim.is_some() || !self.dense.is_empty()) {
@@ -329,13 +329,17 @@ impl<'a> Files<'a> {
             let problem = "reads pictures already; leave `image_model` out";
             return Err(Error::spec("model", problem));
         };
-        if texts.modality() != Modality::Text || !matches!(self.shape, Shape::Image(_)) {
+        if texts.modality() != Modality::Text || !self.shape.is_of_pictures() {
             let problem = "joins a model of texts (`model`) with a model of pictures (`image_model`)";
             return Err(Error::spec("image_model", problem));
         }
         let own = self.model.layout.steps.iter().rev().find_map(|step| match step {
             Step::Dense(module, _) => Some(module.out_features),
             Step::Normalise => None,
+        });
+        let own = own.or(match &self.shape {
+            Shape::ClipVision(config) => Some(config.width),
+            _ => None,
         });
         Ok(Some(texts.dimension()).filter(|width| own != Some(*width)))
     }

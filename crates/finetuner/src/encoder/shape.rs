@@ -2,7 +2,7 @@
 //! vectors.
 
 use super::backbone::Backbone;
-use super::clip::{CLIP_TYPES, Clip, ClipConfig};
+use super::clip::{CLIP_TYPES, Clip, ClipConfig, ClipVisionConfig};
 use super::family::{Family, TransformerConfig};
 use super::image::{IMAGE_TYPES, ImageBackbone, ImageConfig};
 use super::perceptron::{Perceptron, PerceptronConfig};
@@ -10,7 +10,7 @@ use super::projection::Projection;
 use super::source::MLP;
 use super::transformer::Transformer;
 use super::weights::Loader;
-use crate::artifact::{ModelFolder, PoolingMode, Weights};
+use crate::artifact::{CLIP_VISION, ModelFolder, PoolingMode, Weights};
 use crate::data::Modality;
 use crate::error::{Error, Result, nearest};
 
@@ -20,6 +20,8 @@ pub(super) enum Shape {
     Text(TransformerConfig),
     Image(ImageConfig),
     Both(Box<ClipConfig>),
+    /// The image tower of a CLIP.
+    ClipVision(Box<ClipVisionConfig>),
     Vectors(PerceptronConfig),
 }
 
@@ -45,6 +47,9 @@ impl Shape {
         if let Some(both) = ClipConfig::read(&model.files, config)? {
             return Ok(Shape::Both(Box::new(both)));
         }
+        if let Some(vision) = ClipVisionConfig::read(&name, config)? {
+            return Ok(Shape::ClipVision(Box::new(vision)));
+        }
         if let Some(image) = ImageConfig::read(&name, config, &has)? {
             return Ok(Shape::Image(image));
         }
@@ -53,7 +58,7 @@ impl Shape {
             return PerceptronConfig::read(&name, config).map(Shape::Vectors);
         }
         if !Family::MODEL_TYPES.contains(&kind) {
-            let known = Family::MODEL_TYPES.into_iter().chain(IMAGE_TYPES).chain(CLIP_TYPES);
+            let known = Family::MODEL_TYPES.into_iter().chain(IMAGE_TYPES).chain(CLIP_TYPES).chain([CLIP_VISION]);
             let hint = nearest(kind, known);
             return Err(Error::model(name, format!("`model_type` is `{kind}`{hint}")));
         }
@@ -65,8 +70,13 @@ impl Shape {
         match self {
             Shape::Text(config) => config.family.names().prefix,
             Shape::Image(config) => config.prefix(),
-            Shape::Both(_) | Shape::Vectors(_) => "",
+            Shape::Both(_) | Shape::ClipVision(_) | Shape::Vectors(_) => "",
         }
+    }
+
+    /// Whether it reads pictures and nothing else.
+    pub(super) fn is_of_pictures(&self) -> bool {
+        matches!(self, Shape::Image(_) | Shape::ClipVision(_))
     }
 
     /// Standard deviation of random initial weights.
@@ -75,6 +85,7 @@ impl Shape {
             Shape::Text(config) => config.initializer_range,
             Shape::Image(config) => config.initializer_range(),
             Shape::Both(config) => config.vision.initializer_range,
+            Shape::ClipVision(config) => config.vision.initializer_range,
             Shape::Vectors(_) => 0.02, // layers take their own
         }
     }
@@ -99,6 +110,12 @@ impl Shape {
                 loader.of_tower(Modality::Vector);
                 let backbone = Backbone::Vectors(Perceptron::load(config, loader)?);
                 Ok(vec![Parts { backbone, pooling: PoolingMode::Mean, projection: None }])
+            }
+            Shape::ClipVision(config) => {
+                let width = config.width;
+                let (image, projection) = config.load(loader)?;
+                let backbone = Backbone::Image(ImageBackbone::from(image));
+                Ok(vec![Parts { backbone, pooling: PoolingMode::Cls, projection: Some((projection, width)) }])
             }
             Shape::Both(config) => {
                 let (pooling, width) = (config.text_pooling, config.width);

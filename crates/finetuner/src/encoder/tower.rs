@@ -46,7 +46,7 @@ impl Tower {
         let own = if model.names_pooling { layout.pooling } else { pooling };
         layout.pooling = options.pooling.unwrap_or(own);
         let mut files = files.iter();
-        let mut width = backbone.width();
+        let mut width = projection.as_ref().map_or(backbone.width(), |(_, width)| *width);
         let mut dense = Vec::new();
         loader.of_tower(backbone.modality());
         loader.at_depth(backbone.layers() + 1);
