@@ -89,6 +89,26 @@ def make_clip(folder):
     clip_tokenizer(folder)
 
 
+def make_joined(folder):
+    """Texts as `clip-ViT-B-32-multilingual-v1` has them, DistilBERT with a dense layer into the space of CLIP, and that CLIP."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Pooling, Transformer
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import DistilBertConfig, DistilBertModel, DistilBertTokenizerFast
+
+    (folder / "clip").mkdir()
+    make_clip(folder / "clip")
+    (folder / "words.txt").write_text("\n".join(TEXTS * 20))
+    words = BertWordPieceTokenizer()
+    words.train([str(folder / "words.txt")], vocab_size=120, show_progress=False)
+    sizes = dict(vocab_size=words.get_vocab_size(), dim=64, hidden_dim=96, n_layers=2, n_heads=4, max_position_embeddings=40)
+    perturbed(DistilBertModel(DistilBertConfig(**sizes))).save_pretrained(folder / "distilbert")
+    DistilBertTokenizerFast(tokenizer_object=words._tokenizer, model_max_length=40).save_pretrained(folder / "distilbert")
+    transformer = Transformer(str(folder / "distilbert"))
+    dense = Dense(in_features=64, out_features=32, bias=False, activation_function=torch.nn.Identity())
+    SentenceTransformer(modules=[transformer, Pooling(64), dense], device="cpu").save(str(folder / "texts"))
+
+
 def make_resnet(folder):
     from transformers import ConvNextImageProcessor, ResNetConfig, ResNetModel
 
@@ -161,6 +181,17 @@ def clip_with_sentence_transformers(folder, paths):
     return torch.cat([texts, model.encode([Image.open(path) for path in paths], convert_to_tensor=True)])
 
 
+def joined_with_both(folder, paths):
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
+
+    texts = SentenceTransformer(str(folder / "text"), device="cpu").encode(TEXTS, convert_to_tensor=True)
+    pixels = AutoImageProcessor.from_pretrained(folder / "image", use_fast=False)
+    pixels = pixels([Image.open(path) for path in paths], return_tensors="pt")["pixel_values"]
+    model = CLIPVisionModelWithProjection.from_pretrained(folder / "image").eval()
+    return torch.cat([texts, model(pixel_values=pixels).image_embeds])
+
+
 CASES = [
     ("ResNet of transformers", make_resnet, False, [("transformers", with_transformers)]),
     ("ViT of transformers", make_vit, False, [("transformers", with_transformers)]),
@@ -171,6 +202,12 @@ CASES = [
         make_clip,
         True,
         [("transformers", clip_with_transformers), ("sentence-transformers", clip_with_sentence_transformers)],
+    ),
+    (
+        "multilingual texts with the image tower of a CLIP",
+        make_joined,
+        True,
+        [("sentence-transformers and transformers", joined_with_both)],
     ),
 ]
 
@@ -199,8 +236,9 @@ def main():
             start.mkdir()
             make(start)
             data, loss = ("pairs.csv", "CLIPLoss") if both else ("photos", "TripletMarginLoss")
+            model = ["--model", start / "texts", "--image-model", start / "clip"] if (start / "clip").exists() else ["--model", start]
             try:
-                run("fit", "--model", start, "--train-data", data, "--loss", loss, "--learning-rate", "1e-3", "--batch-size", 12,
+                run("fit", *model, "--train-data", data, "--loss", loss, "--learning-rate", "1e-3", "--batch-size", 12,
                     "--epochs", 2, "--canary=false", "--output", saved)
                 inputs = ([place / "texts.txt"] if both else []) + [place / "photos"]
                 rows = []

@@ -64,7 +64,7 @@ run_spec! {
     preset: Option<String> = None,
     /// Options of `mlp`, a perceptron over vectors from random weights: `hidden_sizes` (one layer as wide as the vectors), `bias` (true), `activation` between layers (`identity`; `relu`, `gelu`, `tanh`, `sigmoid`), `l2` (false), which gives embeddings the length 1, and `input_size`, which is the data's.
     model_options: Options = Options::new(),
-    /// A model of pictures joined with `model`, which then is one of texts: both embed into the space of the texts, the pictures through a new projection.
+    /// A model of pictures joined with `model`, which then is one of texts: both embed into the space of the texts, the pictures through a new projection unless they are as wide already. Of a CLIP of transformers it is the image tower.
     image_model: Option<String> = None,
     /// The examples to learn from: CSV, JSONL, Parquet, lines of text, vectors (`.npy`, lists of numbers), or a BEIR folder as `DIR:split`.
     train_data: PathBuf = PathBuf::new(),

@@ -68,7 +68,7 @@ pub const ALIASES: &[Alias] = &[
     alias("clip-large-en", "openai/clip-vit-large-patch14", "clip", 768, "texts and pictures; CLIP ViT-L/14"),
     alias("clip-base-multi", "laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k", "open_clip", 512, "texts of 100 languages and pictures"),
     alias("clip-ViT-B-32", "sentence-transformers/clip-ViT-B-32", "clip", 512, "texts and pictures; as sentence-transformers saves it"),
-    alias("clip-ViT-B-32-multilingual-v1", "sentence-transformers/clip-ViT-B-32-multilingual-v1", "distilbert", 512, "50 languages, into the space of `clip-ViT-B-32`; texts only"),
+    alias("clip-ViT-B-32-multilingual-v1", "sentence-transformers/clip-ViT-B-32-multilingual-v1", "distilbert", 512, "50 languages, into the space of `clip-ViT-B-32`, which as `image_model` reads the pictures"),
     alias("siglip-base", "google/siglip-base-patch16-224", "siglip", 768, "texts and pictures; trained with a sigmoid loss"),
     alias("resnet-base", "timm/resnet50.tv_in1k", "resnet", 2048, "pictures; Jina Finetuner's name of ResNet-50"),
     alias("resnet-large", "timm/resnet152.tv_in1k", "resnet", 2048, "pictures; Jina Finetuner's name of ResNet-152"),
