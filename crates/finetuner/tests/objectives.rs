@@ -485,3 +485,50 @@ fn ranking_losses_of_more_pairs_than_one_block_holds_equal_their_formulas() {
         assert!((slope - found).abs() < 1e-4 * slope, "{name}: the gradient falls by {found}, the formula by {slope}");
     }
 }
+
+#[test]
+fn triplets_of_more_rows_than_one_block_holds_equal_their_formula() {
+    const ROWS: usize = 2100;
+    let embeddings = table(ROWS, |row, column| ((row * 4.0 + column) * 12.9898).sin());
+    // Classes of three, so that some lie in both blocks.
+    let layout = BatchLayout {
+        columns: vec![ROWS],
+        labels: (0..ROWS as u32).map(|row| row % 700).collect(),
+        ..Default::default()
+    };
+    let apart = |x: &[f64], i: usize, j: usize| (2.0 - 2.0 * cosine(x, i, j)).max(0.0).sqrt();
+    // The mean over the triplets that have 0 < loss at `first` and that the miner chooses there: d_an - d_ap at most `most`.
+    let formula = |x: &[f64], first: &[f64], most: f64| {
+        let (mut sum, mut count) = (0.0, 0);
+        for a in 0..ROWS {
+            let distances: Vec<(f64, f64)> = (0..ROWS).map(|n| (apart(x, a, n), apart(first, a, n))).collect();
+            for p in [(a + 700) % ROWS, (a + 1400) % ROWS] {
+                for n in (0..ROWS).filter(|n| n % 700 != a % 700) {
+                    let farther = distances[n].1 - distances[p].1;
+                    if farther < 0.05 && farther <= most {
+                        sum += distances[p].0 - distances[n].0 + 0.05;
+                        count += 1;
+                    }
+                }
+            }
+        }
+        sum / f64::from(count)
+    };
+    let x: Vec<f64> = embeddings.iter().map(|&x| f64::from(x)).collect();
+    for (miner, most) in [(None, f64::INFINITY), (Some("TripletMarginMiner"), -0.02)] {
+        let options = if miner.is_some() { object(&json!({ "margin": most })) } else { Options::new() };
+        let objective = Objective::new("TripletMarginLoss", &Options::new(), miner, &options).unwrap();
+        let (value, gradient) = evaluate(&objective, &embeddings, &layout);
+        let expected = formula(&x, &x, most);
+        assert!((value - expected).abs() < 1e-5 * expected, "{miner:?}: got {value}, expected {expected}");
+        let moved = |step: f64| {
+            let other: Vec<f64> = x.iter().zip(&gradient).map(|(x, g)| x + step * g.signum()).collect();
+            formula(&other, &x, most)
+        };
+        let (slope, found) = ((moved(1e-5) - moved(-1e-5)) / 2e-5, gradient.iter().map(|g| g.abs()).sum::<f64>());
+        assert!(
+            (slope - found).abs() < 1e-4 * found,
+            "{miner:?}: the gradient falls by {found}, the formula by {slope}"
+        );
+    }
+}

@@ -157,6 +157,12 @@ impl Reducer {
         per_anchor.then(|| ("reducer", problem.to_owned())).into_iter().collect()
     }
 
+    /// Whether it takes nothing but the sum of all losses that count, and their number.
+    pub(super) fn adds_up(&self) -> bool {
+        let reducer = self.part("loss");
+        matches!(reducer, Reducer::Mean | Reducer::Sum | Reducer::AvgNonZero | Reducer::Threshold { .. })
+    }
+
     /// Whether a pair that takes part several times counts as often; [`Reducer::PerAnchor`] asks for it once.
     pub(super) fn counts_repetitions(&self) -> bool {
         !matches!(self.part("loss"), Reducer::PerAnchor { .. })

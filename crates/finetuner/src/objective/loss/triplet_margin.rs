@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use engine::function::{Binary, MatrixFunction, TripletRule, TripletShape, Unary};
@@ -5,12 +6,13 @@ use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Batch, Loss};
-use crate::error::Result;
+use super::row_blocks::row_blocks;
+use super::{Batch, Loss, Reference};
+use crate::error::{Error, Result};
 use crate::objective::anchor::{Within, logistic, softplus};
 use crate::objective::miner::key_of;
 use crate::objective::reducer::Of;
-use crate::objective::{Distance, Masks, Mined, Needs, Reducer};
+use crate::objective::{BatchLayout, Distance, Masks, Mined, Needs, Reducer};
 
 /// Positives nearer than negatives, by a margin.
 ///
@@ -18,7 +20,8 @@ use crate::objective::{Distance, Masks, Mined, Needs, Reducer};
 /// loss(a, p, n) = max(0, d(a, p) - d(a, n) + margin)
 /// ```
 ///
-/// All triplets of a batch are evaluated exactly, in memory that grows with the square of the batch.
+/// All triplets of a batch are evaluated exactly, those of some anchors at a time; with `swap`, drawn triplets, other miners
+/// than `TripletMarginMiner` or reducers that look at classes, in memory that grows with the square of the batch.
 ///
 /// Use it for classes or a label graph, with a miner that leaves the easy triplets out; the original's default.
 ///
@@ -90,10 +93,15 @@ impl Loss for TripletMarginLoss {
     }
 
     fn matrices(&self) -> usize {
-        4
+        if self.swap || !self.reducer.adds_up() { 4 } else { 0 }
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
+        let rows = batch.embeddings.value().rows();
+        let blocks = row_blocks(rows, rows);
+        if blocks.len() > 1 && self.takes_anchors_alone(batch) {
+            return self.in_blocks(tape, batch, blocks);
+        }
         let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
         let labels = batch.masks();
         let classes = &batch.layout.labels[..];
@@ -133,6 +141,47 @@ impl Loss for TripletMarginLoss {
 }
 
 impl TripletMarginLoss {
+    /// Whether what an anchor adds depends on no other anchor, and all of it is added up.
+    fn takes_anchors_alone(&self, batch: &Batch<'_>) -> bool {
+        !self.swap
+            && self.triplets_per_anchor == TripletsPerAnchor::All
+            && self.reducer.adds_up()
+            && batch.reference.is_none()
+            && batch.miner.is_none_or(|miner| miner.chooses_by_margin())
+    }
+
+    /// The loss of some anchors at a time among all rows, so that no matrix is whole.
+    fn in_blocks(&self, tape: &mut Tape<'_>, batch: &Batch<'_>, blocks: Vec<Range<usize>>) -> Result<Var> {
+        let labels = &batch.layout.labels;
+        let mut count = 0.0;
+        let sum = tape.sum_of_parts(&[batch.embeddings], blocks, |tape, inputs, rows| {
+            let anchors = tape.row_range(&inputs[0], rows.clone())?;
+            let own = (rows.start as u32..rows.end as u32).collect();
+            let reference = Reference { embeddings: inputs[0].clone(), labels: labels.clone(), own };
+            let layout = BatchLayout { columns: vec![rows.len()], labels: labels[rows].to_vec(), ..Default::default() };
+            let part = Batch {
+                embeddings: &anchors,
+                layout: &layout,
+                reference: Some(&reference),
+                memories: Default::default(),
+                ..*batch
+            };
+            let distances = self.distance.distances(tape, &anchors, part.others())?;
+            let labels = part.masks();
+            let (sums, counts) = match part.mined(tape, self.distance, distances.value(), &labels) {
+                Mined::Interval { low, high, distance, distances: mining } => {
+                    let mining = (distance != self.distance).then_some(&mining);
+                    self.triplets(tape, &distances, (low, high), mining, &labels)?
+                }
+                _ => self.triplets(tape, &distances, (f64::NEG_INFINITY, f64::INFINITY), None, &labels)?,
+            };
+            count += tape.read(&counts)?.iter().map(|&count| f64::from(count)).sum::<f64>();
+            Ok::<_, Error>(tape.sum(&sums, None)?)
+        })?;
+        let count = tape.constant(Tensor::scalar(count as f32));
+        self.reducer.of_rows(tape, &sum, &count, Of::Triplets, &[])
+    }
+
     fn over_masks(
         &self,
         tape: &mut Tape<'_>,
@@ -142,11 +191,23 @@ impl TripletMarginLoss {
         pairs: &Masks,
         classes: &[u32],
     ) -> Result<Var> {
+        let (sums, counts) = self.triplets(tape, distances, (low, high), mining, pairs)?;
+        self.reducer.of_rows(tape, &sums, &counts, Of::Triplets, classes)
+    }
+
+    /// Each anchor's sum of the losses that count, and their number.
+    fn triplets(
+        &self,
+        tape: &mut Tape<'_>,
+        distances: &Var,
+        (low, high): (f64, f64),
+        mining: Option<&Tensor>,
+        pairs: &Masks,
+    ) -> Result<(Var, Var)> {
         let shape = if self.smooth_loss { TripletShape::Softplus } else { TripletShape::Hinge };
         let (above, below) = self.reducer.bounds(Of::Triplets);
         let rule = TripletRule { low, high, margin: self.margin, shape, swap: self.swap, above, below };
-        let (sums, counts) = tape.triplets(rule, distances, mining, &pairs.positives, &pairs.negatives)?;
-        self.reducer.of_rows(tape, &sums, &counts, Of::Triplets, classes)
+        Ok(tape.triplets(rule, distances, mining, &pairs.positives, &pairs.negatives)?)
     }
 
     fn over_list(&self, tape: &mut Tape<'_>, distances: &Var, triplets: &[[u32; 3]], classes: &[u32]) -> Result<Var> {

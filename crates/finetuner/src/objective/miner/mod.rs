@@ -70,6 +70,11 @@ pub trait Miner: std::fmt::Debug + Send + Sync {
     /// The tuples of a batch.
     fn mine(&self, seen: &Seen<'_>) -> Mined;
 
+    /// Whether it always gives [`Mined::Interval`], whatever other rows there are. Default: it does not.
+    fn chooses_by_margin(&self) -> bool {
+        false
+    }
+
     /// Builds what the options name, such as a miner before this one. Default: nothing.
     ///
     /// # Errors

@@ -44,6 +44,10 @@ impl Miner for TripletMarginMiner {
         self.distance
     }
 
+    fn chooses_by_margin(&self) -> bool {
+        true
+    }
+
     fn mine(&self, seen: &Seen<'_>) -> Mined {
         let (low, high) = match self.type_of_triplets {
             TypeOfTriplets::All => (f64::NEG_INFINITY, self.margin),
