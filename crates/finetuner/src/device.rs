@@ -79,7 +79,7 @@ pub fn remark(device: &dyn Device, precision: &str) -> Option<&'static str> {
             "GPUs are new: kernels and small runs were compared with the processor's on one H100; compare with `--device cpu`",
         ),
         (None, "bf16") if engine::has_bf16() => Some(
-            "`bf16` on the processor is new: its instruction had never run when this was built; compare with `--precision f32`",
+            "`bf16` on the processor is new: when this was built, its instruction had run in an emulator only; compare with `--precision f32`",
         ),
         (None, "bf16") => Some("this processor has no AVX-512 BF16: it computes in f32 though `precision` is `bf16`"),
         _ => None,
