@@ -12,17 +12,15 @@ mod tiny;
 
 use std::sync::atomic::AtomicBool;
 
-use engine::Cuda;
-use engine::cuda::Precision;
 use finetuner::event::{Event, Level};
 use finetuner::spec::RunSpec;
-use finetuner::train::{Outcome, train};
+use finetuner::train::{Outcome, Report, train};
 
 /// What matrix products of a device take beside their operands, whatever the batch.
 const WORKSPACE: u64 = 32 << 20;
 
-/// What a run told and warned of, its losses, and how busy its first GPU was.
-fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>, Option<f64>) {
+/// What a run told and warned of, its losses, and its report.
+fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>, Report) {
     let (mut told, mut losses) = (Vec::new(), Vec::new());
     let mut sink = |event: &Event| match event {
         Event::Log { level: Level::Info | Level::Warning, message } => told.push(message.clone()),
@@ -30,7 +28,7 @@ fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>, Option<f64>) {
         _ => {}
     };
     match train(spec, &mut sink, &AtomicBool::new(false)).unwrap() {
-        Outcome::Finished(report) => (told, losses, report.timing.device_busy),
+        Outcome::Finished(report) => (told, losses, *report),
         other => panic!("{other:?}"),
     }
 }
@@ -87,10 +85,11 @@ fn two_gpus_learn_what_one_learns() {
 
     if engine::cuda::found().unwrap().iter().all(|gpu| gpu.name.contains("Emulated")) {
         let near = |busy: Option<f64>, expected: f64| busy.is_some_and(|busy| (busy - expected).abs() < 1e-9);
-        assert!(near(first, 0.9) && near(second, 0.8), "{first:?}, {second:?}");
+        let (first_busy, second_busy) = (first.timing.device_busy, second.timing.device_busy);
+        assert!(near(first_busy, 0.9) && near(second_busy, 0.8), "{first_busy:?}, {second_busy:?}");
 
         // Both share the emulated memory, so one of them is the first to have too little, and both go on with smaller parts.
-        let peak = Cuda::open(0, Precision::F32).unwrap().peak_bytes();
+        let peak = first.memory.device_peak_bytes.unwrap();
         let tight = 2 * WORKSPACE + (peak - 2 * WORKSPACE) * 7 / 10;
         // SAFETY: the runs above have ended with their threads.
         unsafe { std::env::set_var("EMULATED_BYTES", tight.to_string()) };

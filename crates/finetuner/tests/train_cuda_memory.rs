@@ -12,17 +12,15 @@ mod tiny;
 
 use std::sync::atomic::AtomicBool;
 
-use engine::Cuda;
-use engine::cuda::Precision;
 use finetuner::event::{Event, Level};
 use finetuner::spec::RunSpec;
-use finetuner::train::{Outcome, train};
+use finetuner::train::{Outcome, Report, train};
 
 /// What matrix products take beside their operands, whatever the batch.
 const WORKSPACE: u64 = 32 << 20;
 
-/// What a run warned of, and its losses.
-fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>) {
+/// What a run warned of, its losses, and its report.
+fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>, Report) {
     let (mut warnings, mut losses) = (Vec::new(), Vec::new());
     let mut sink = |event: &Event| match event {
         Event::Log { level: Level::Warning, message } => warnings.push(message.clone()),
@@ -30,7 +28,7 @@ fn run(spec: &RunSpec) -> (Vec<String>, Vec<f64>) {
         _ => {}
     };
     match train(spec, &mut sink, &AtomicBool::new(false)).unwrap() {
-        Outcome::Finished(_) => (warnings, losses),
+        Outcome::Finished(report) => (warnings, losses, *report),
         other => panic!("{other:?}"),
     }
 }
@@ -65,14 +63,14 @@ fn too_little_memory_makes_micro_batches_smaller() {
         fields.iter().for_each(|(field, value)| spec.apply(field, value).unwrap());
         spec
     };
-    let (warnings, expected) = run(&spec("roomy"));
+    let (warnings, expected, report) = run(&spec("roomy"));
     assert!(!warnings.iter().any(|warning| warning.contains("out of memory")), "{warnings:?}");
 
-    let peak = Cuda::open(0, Precision::F32).unwrap().peak_bytes();
+    let peak = report.memory.device_peak_bytes.unwrap();
     let tight = WORKSPACE + (peak - WORKSPACE) * 7 / 10;
     // SAFETY: this test is alone in its process, and the run above has ended with its threads.
     unsafe { std::env::set_var("EMULATED_BYTES", tight.to_string()) };
-    let (warnings, losses) = run(&spec("tight"));
+    let (warnings, losses, _) = run(&spec("tight"));
     let warned = warnings.iter().filter(|warning| warning.contains("going on with micro-batches of")).count();
     assert!(warned > 0, "{warnings:?}");
     assert_eq!(losses.len(), expected.len());

@@ -40,7 +40,6 @@ pub(super) fn finish(
     let (spec, device) = (&spec, watch.device);
     let Trained { before, mut after, halfway, canary } = trained;
     learner.free_gradients();
-    let product = product_rate(device)?;
 
     // What the data is worth is told by the end of training, whatever is kept.
     let mut part = None;
@@ -105,6 +104,9 @@ pub(super) fn finish(
     parts.extend(part.clone().filter(|_| !parts.is_empty()));
     let halfway =
         halfway.as_ref().map(|halfway| advise::retrieval(Some(halfway))).filter(|_| spec.advise).transpose()?;
+    // What the product takes is none of the run's.
+    let memory = Memory::measure(device);
+    let product = product_rate(device)?;
     let report = Report {
         model: spec.model.clone(),
         data: course.description(),
@@ -120,7 +122,7 @@ pub(super) fn finish(
         skipped,
         training: Training { alpha, ..state.progress.training(if alpha == Some(0.0) { 0 } else { kept_step }) },
         timing: state.progress.timing(product),
-        memory: Memory::measure(device),
+        memory,
     };
     if adapter.is_none() {
         learner.model.encoder.merge_lora();
