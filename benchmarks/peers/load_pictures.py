@@ -107,6 +107,7 @@ def make_joined(folder):
     transformer = Transformer(str(folder / "distilbert"))
     dense = Dense(in_features=64, out_features=32, bias=False, activation_function=torch.nn.Identity())
     SentenceTransformer(modules=[transformer, Pooling(64), dense], device="cpu").save(str(folder / "texts"))
+    return ["--model", folder / "texts", "--image-model", folder / "clip"]
 
 
 def make_resnet(folder):
@@ -234,9 +235,8 @@ def main():
         for name, make, both, loaders in CASES:
             start, saved = place / f"{name}.start", place / f"{name}.saved"
             start.mkdir()
-            make(start)
+            model = make(start) or ["--model", start]
             data, loss = ("pairs.csv", "CLIPLoss") if both else ("photos", "TripletMarginLoss")
-            model = ["--model", start / "texts", "--image-model", start / "clip"] if (start / "clip").exists() else ["--model", start]
             try:
                 run("fit", *model, "--train-data", data, "--loss", loss, "--learning-rate", "1e-3", "--batch-size", 12,
                     "--epochs", 2, "--canary=false", "--output", saved)

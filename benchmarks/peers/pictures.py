@@ -3,8 +3,8 @@
     python pictures.py --task omniglot --folder FOLDER --seed 1 --output VECTORS
 
 Reads FOLDER/train.csv and FOLDER/settings.json, trains on the batches that Finetuner draws with that seed, and writes the
-embeddings of every FOLDER/embed-*.csv as VECTORS/*.npy. Prints one line of JSON. `--initial FOLDER/initial` only writes a network with random weights, which both
-sides start from.
+embeddings of every FOLDER/embed-*.csv as VECTORS/*.npy. Prints one line of JSON. `--initial FOLDER/initial` only writes a
+network with random weights, which both sides start from.
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""sentence-transformers' Trainer as the peer runs use it: one epoch on the batches that Finetuner draws with that seed, linear schedule."""
+"""sentence-transformers' Trainer as the peer runs use it: one epoch on the batches that Finetuner draws with that seed,
+linear schedule.
+"""
 
 import sys
 import tempfile

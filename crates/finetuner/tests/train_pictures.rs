@@ -173,6 +173,22 @@ fn the_power_of_gem_is_learnt_from_pictures_and_the_artifact_keeps_it() {
     assert!((again.main().1 - metrics.finetuned.mrr).abs() < 1e-9, "{again:?}, {metrics:?}");
 }
 
+/// `mini` joined with a pretrained model of pictures, until the colours are told apart.
+fn told_apart<'a>(pictures: &'a str, pairs: &'a str, freeze: &'a str) -> [(&'a str, &'a str); 10] {
+    [
+        ("model", "mini"),
+        ("image_model", pictures),
+        ("train_data", pairs),
+        ("query_data", pairs),
+        ("loss", "CLIPLoss"),
+        ("learning_rate", "3e-3"),
+        ("batch_size", "6"),
+        ("epochs", "20"),
+        ("canary", "false"),
+        ("freeze", freeze),
+    ]
+}
+
 #[test]
 fn a_model_of_texts_joined_with_one_of_pictures_learns_and_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -180,18 +196,7 @@ fn a_model_of_texts_joined_with_one_of_pictures_learns_and_is_opened_again() {
     write_photos(folder.path());
     write_network(&folder.path().join("network"));
     let (pictures, pairs) = (place("network"), place("pairs.csv"));
-    let fields = [
-        ("model", "mini"),
-        ("image_model", pictures.as_str()),
-        ("train_data", &pairs),
-        ("query_data", &pairs),
-        ("loss", "CLIPLoss"),
-        ("learning_rate", "3e-3"),
-        ("batch_size", "6"),
-        ("epochs", "20"),
-        ("canary", "false"),
-        ("freeze", "embeddings"),
-    ];
+    let fields = told_apart(&pictures, &pairs, "embeddings");
     let report = finish(&spec(folder.path(), &fields));
     let metrics = report.metrics.unwrap();
     assert!(metrics.finetuned.mrr > 0.9, "six colours are told apart: {metrics:?}");
@@ -230,18 +235,7 @@ fn texts_are_joined_with_the_image_tower_of_a_clip() {
         r#"{"image_processor_type": "CLIPImageProcessor", "do_resize": true, "size": {"height": 24, "width": 24}}"#;
     std::fs::write(clip.join("preprocessor_config.json"), processor).unwrap();
     let (clip, pairs) = (text(clip), place("pairs.csv"));
-    let fields = [
-        ("model", "mini"),
-        ("image_model", clip.as_str()),
-        ("train_data", &pairs),
-        ("query_data", &pairs),
-        ("loss", "CLIPLoss"),
-        ("learning_rate", "3e-3"),
-        ("batch_size", "6"),
-        ("epochs", "20"),
-        ("canary", "false"),
-        ("freeze", "text"),
-    ];
+    let fields = told_apart(&clip, &pairs, "text");
     let metrics = finish(&spec(folder.path(), &fields)).metrics.unwrap();
     assert!(metrics.finetuned.mrr > metrics.pretrained.mrr + 0.2, "{metrics:?}");
 

@@ -46,6 +46,11 @@ pub struct BatchLayout {
 }
 
 impl BatchLayout {
+    /// Labelled items, in one column.
+    pub(crate) fn labelled(labels: &[u32]) -> Self {
+        BatchLayout { columns: vec![labels.len()], labels: labels.to_vec(), ..Default::default() }
+    }
+
     /// The number of rows.
     pub fn rows(&self) -> usize {
         self.columns.iter().sum()

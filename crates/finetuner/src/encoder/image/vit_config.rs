@@ -161,7 +161,7 @@ impl VisionConfig {
     pub(crate) fn hugging_face(model: &str, config: &Value) -> Result<Self> {
         let read = Reader { model, config };
         let dinov2 = matches!(config["model_type"].as_str(), Some("dinov2" | "dinov2_with_registers"));
-        let gated = dinov2 && config["use_swiglu_ffn"] == true;
+        let gated = config["use_swiglu_ffn"] == true;
         check_colours(model, config)?;
         let hidden = read.count_or("hidden_size", 768)?;
         let intermediate = match dinov2 {
@@ -270,8 +270,9 @@ impl VisionConfig {
         };
         let patch = parts.next().and_then(|part| part.strip_prefix("patch")?.parse().ok()).unwrap_or(16);
         let variants: Vec<&str> = parts.filter(|part| part.parse::<usize>().is_err()).collect();
-        let named = variants.iter().find_map(|variant| variant.strip_prefix("reg")?.parse::<usize>().ok());
-        let known = |variant: &&str| *variant == "dinov2" || variant.starts_with("reg") && named.is_some();
+        let registers_of = |variant: &&str| variant.strip_prefix("reg")?.parse::<usize>().ok();
+        let named = variants.iter().find_map(registers_of);
+        let known = |variant: &&str| *variant == "dinov2" || registers_of(variant).is_some();
         let gated = size == "giant";
         if !variants.iter().all(known) || gated && !variants.contains(&"dinov2") {
             return refuse(format!(

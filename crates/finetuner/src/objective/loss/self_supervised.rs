@@ -95,12 +95,12 @@ impl Loss for SelfSupervisedLoss {
         let labels = &batch.layout.labels;
         if self.symmetric {
             let embeddings = tape.row_range(batch.embeddings, 0..pairs)?;
-            let layout = layout(&labels[..pairs]);
+            let layout = BatchLayout::labelled(&labels[..pairs]);
             let views = Batch { embeddings: &embeddings, layout: &layout, memories: Default::default(), ..*batch };
             return self.inner.compute(tape, &views, 0);
         }
         let reference = Reference { embeddings: second, labels: labels[count..pairs].to_vec(), own: Vec::new() };
-        let layout = layout(&labels[..count]);
+        let layout = BatchLayout::labelled(&labels[..count]);
         let views = Batch {
             embeddings: &first,
             layout: &layout,
@@ -110,8 +110,4 @@ impl Loss for SelfSupervisedLoss {
         };
         self.inner.compute(tape, &views, 0)
     }
-}
-
-fn layout(labels: &[u32]) -> BatchLayout {
-    BatchLayout { columns: vec![labels.len()], labels: labels.to_vec(), ..Default::default() }
 }

@@ -93,31 +93,23 @@ impl Loss for TripletMarginLoss {
     }
 
     fn matrices(&self) -> usize {
-        if self.swap || !self.reducer.adds_up() { 4 } else { 0 }
+        if self.takes_anchors_alone() { 0 } else { 4 }
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let rows = batch.embeddings.value().rows();
         let blocks = row_blocks(rows, rows);
-        if blocks.len() > 1 && self.takes_anchors_alone(batch) {
+        let by_margin = batch.miner.is_none_or(|miner| miner.chooses_by_margin());
+        if blocks.len() > 1 && self.takes_anchors_alone() && batch.reference.is_none() && by_margin {
             return self.in_blocks(tape, batch, blocks);
         }
         let distances = self.distance.distances(tape, batch.embeddings, batch.others())?;
         let labels = batch.masks();
         let classes = &batch.layout.labels[..];
-        let all = (f64::NEG_INFINITY, f64::INFINITY);
         match batch.mined(tape, self.distance, distances.value(), &labels) {
-            Mined::Everything => match self.triplets_per_anchor {
-                TripletsPerAnchor::All => self.over_masks(tape, &distances, all, None, &labels, classes),
-                TripletsPerAnchor::Random(count) => {
-                    let triplets = draw(batch.embeddings.value(), &labels, count);
-                    self.over_list(tape, &distances, &triplets, classes)
-                }
-            },
-            Mined::Pairs(pairs) => self.over_masks(tape, &distances, all, None, &pairs, classes),
-            Mined::Interval { low, high, distance, distances: mining } => {
-                let mining = (distance != self.distance).then_some(&mining);
-                self.over_masks(tape, &distances, (low, high), mining, &labels, classes)
+            Mined::Everything if let TripletsPerAnchor::Random(count) = self.triplets_per_anchor => {
+                let triplets = draw(batch.embeddings.value(), &labels, count);
+                self.over_list(tape, &distances, &triplets, classes)
             }
             chosen @ Mined::Angles { .. } => {
                 let function = ChosenTriplets {
@@ -132,6 +124,10 @@ impl Loss for TripletMarginLoss {
                 self.reducer.of_rows(tape, &sums, &counts, Of::Triplets, classes)
             }
             Mined::Triplets(triplets) => self.over_list(tape, &distances, &triplets, classes),
+            mined => {
+                let (sums, counts) = self.over_masks(tape, &distances, &mined, &labels)?;
+                self.reducer.of_rows(tape, &sums, &counts, Of::Triplets, classes)
+            }
         }
     }
 
@@ -142,12 +138,8 @@ impl Loss for TripletMarginLoss {
 
 impl TripletMarginLoss {
     /// Whether what an anchor adds depends on no other anchor, and all of it is added up.
-    fn takes_anchors_alone(&self, batch: &Batch<'_>) -> bool {
-        !self.swap
-            && self.triplets_per_anchor == TripletsPerAnchor::All
-            && self.reducer.adds_up()
-            && batch.reference.is_none()
-            && batch.miner.is_none_or(|miner| miner.chooses_by_margin())
+    fn takes_anchors_alone(&self) -> bool {
+        !self.swap && self.triplets_per_anchor == TripletsPerAnchor::All && self.reducer.adds_up()
     }
 
     /// The loss of some anchors at a time among all rows, so that no matrix is whole.
@@ -158,7 +150,7 @@ impl TripletMarginLoss {
             let anchors = tape.row_range(&inputs[0], rows.clone())?;
             let own = (rows.start as u32..rows.end as u32).collect();
             let reference = Reference { embeddings: inputs[0].clone(), labels: labels.clone(), own };
-            let layout = BatchLayout { columns: vec![rows.len()], labels: labels[rows].to_vec(), ..Default::default() };
+            let layout = BatchLayout::labelled(&labels[rows]);
             let part = Batch {
                 embeddings: &anchors,
                 layout: &layout,
@@ -168,13 +160,8 @@ impl TripletMarginLoss {
             };
             let distances = self.distance.distances(tape, &anchors, part.others())?;
             let labels = part.masks();
-            let (sums, counts) = match part.mined(tape, self.distance, distances.value(), &labels) {
-                Mined::Interval { low, high, distance, distances: mining } => {
-                    let mining = (distance != self.distance).then_some(&mining);
-                    self.triplets(tape, &distances, (low, high), mining, &labels)?
-                }
-                _ => self.triplets(tape, &distances, (f64::NEG_INFINITY, f64::INFINITY), None, &labels)?,
-            };
+            let mined = part.mined(tape, self.distance, distances.value(), &labels);
+            let (sums, counts) = self.over_masks(tape, &distances, &mined, &labels)?;
             count += tape.read(&counts)?.iter().map(|&count| f64::from(count)).sum::<f64>();
             Ok::<_, Error>(tape.sum(&sums, None)?)
         })?;
@@ -182,28 +169,20 @@ impl TripletMarginLoss {
         self.reducer.of_rows(tape, &sum, &count, Of::Triplets, &[])
     }
 
-    fn over_masks(
-        &self,
-        tape: &mut Tape<'_>,
-        distances: &Var,
-        (low, high): (f64, f64),
-        mining: Option<&Tensor>,
-        pairs: &Masks,
-        classes: &[u32],
-    ) -> Result<Var> {
-        let (sums, counts) = self.triplets(tape, distances, (low, high), mining, pairs)?;
-        self.reducer.of_rows(tape, &sums, &counts, Of::Triplets, classes)
-    }
-
-    /// Each anchor's sum of the losses that count, and their number.
-    fn triplets(
-        &self,
-        tape: &mut Tape<'_>,
-        distances: &Var,
-        (low, high): (f64, f64),
-        mining: Option<&Tensor>,
-        pairs: &Masks,
-    ) -> Result<(Var, Var)> {
+    /// Each anchor's sum of the losses that count, and their number, where masks and bounds say which triplets there are.
+    fn over_masks(&self, tape: &mut Tape<'_>, distances: &Var, mined: &Mined, labels: &Masks) -> Result<(Var, Var)> {
+        let all = (f64::NEG_INFINITY, f64::INFINITY);
+        let ((low, high), mining, pairs) = match mined {
+            Mined::Everything => (all, None, labels),
+            Mined::Pairs(pairs) => (all, None, pairs),
+            Mined::Interval { low, high, distance, distances: mining } => {
+                ((*low, *high), (*distance != self.distance).then_some(mining), labels)
+            }
+            Mined::Angles { .. } | Mined::Triplets(_) => {
+                let expected = "pairs, or triplets by how much farther the negative is";
+                return Err(engine::Error::shape("objective", expected, "triplets one by one").into());
+            }
+        };
         let shape = if self.smooth_loss { TripletShape::Softplus } else { TripletShape::Hinge };
         let (above, below) = self.reducer.bounds(Of::Triplets);
         let rule = TripletRule { low, high, margin: self.margin, shape, swap: self.swap, above, below };
