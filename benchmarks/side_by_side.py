@@ -1,11 +1,11 @@
 """Finetuner and its peers on the same machine, in turn, and the ratios as a table.
 
-    cargo build --release && cargo build --release --example step -p finetuner
+    cargo build --release --workspace --bin finetuner --example step --example resnet50 --example decode
     python3 benchmarks/side_by_side.py --peers .venv/bin/python --model MINILM --scifact DIR --banking77 DIR
 
 Each work is done by both sides, one after the other and each alone, `--runs` times; the median stands in the table. Both
 use `--threads` threads. `--only` picks works. MINILM is the folder of all-MiniLM-L6-v2, DIR a BEIR folder or one with
-train.csv and test.csv. The environment of the peers is described in benchmarks/peers.
+train.csv and test.csv; `decode` wants a folder of photos (`--photos`). The environment of the peers is described in benchmarks/peers.
 """
 
 import argparse
@@ -30,6 +30,8 @@ BANKING77 = ["--loss", "TripletMarginLoss", "--miner", "TripletMarginMiner", "--
 PACKAGES = ["--loss", "MultipleNegativesRankingLoss", "--optimizer", "AdamW", "--optimizer-options", "weight_decay=0",
             "--learning-rate", "5e-5", "--batch-size", "64", "--epochs", "1", "--scheduler", "linear", "--max-length", "128",
             "--keep", "last"]  # fmt: skip
+# One step each, on random weights.
+STEPS = ("bert-base", "minilm-l6", "clip-base-32")
 
 
 def main():
@@ -39,11 +41,12 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--scifact")
     parser.add_argument("--banking77")
+    parser.add_argument("--photos")
     parser.add_argument("--packages", default=f"{ROOT}/examples/packages")
     parser.add_argument("--threads", default="2")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--seed", default="42")
-    parser.add_argument("--only", default="bert-base,minilm-l6,scifact,banking77,packages,encode")
+    parser.add_argument("--only", default="bert-base,minilm-l6,clip-base-32,resnet50,decode,scifact,banking77,packages,encode")
     given = parser.parse_args()
 
     rows = []
@@ -57,15 +60,22 @@ def main():
     print("| work | peer | ours | ratio | peer memory | our memory | ratio | peer nDCG@10, mRR@20 | ours |")
     print("|---|---|---|---|---|---|---|---|---|")
     for work, ours, peer in rows:
-        print(f"| {work} | {peer['seconds']:.2f} s | {ours['seconds']:.2f} s | {ours['seconds'] / peer['seconds']:.3f} | "
+        print(f"| {work} | {peer['seconds']:.4g} s | {ours['seconds']:.4g} s | {ours['seconds'] / peer['seconds']:.3f} | "
               f"{memory(peer)} | {memory(ours)} | {ratio(ours, peer)} | {quality(peer)} | {quality(ours)} |")  # fmt: skip
 
 
 def our_side(work, given):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    if work in ("bert-base", "minilm-l6"):
-        line = output([f"{given.target}/examples/step", work, f"threads={given.threads}"], environment)
-        return {"seconds": json.loads(line)["seconds_per_step"]}
+    if work in STEPS:
+        line, peak = measured([f"{given.target}/examples/step", work, f"threads={given.threads}"], environment)
+        return {"seconds": json.loads(line)["seconds_per_step"], "peak_bytes": peak}
+    if work == "resnet50":
+        threads = {**environment, "RAYON_NUM_THREADS": given.threads}
+        line, peak = measured([f"{given.target}/examples/resnet50"], threads)
+        return {"seconds": json.loads(line)["step_ms"] / 1e3, "peak_bytes": peak}
+    if work == "decode":
+        line, peak = measured([f"{given.target}/examples/decode", given.photos], environment)
+        return {"seconds": json.loads(line)["total_ms"] / 1e3, "peak_bytes": peak}
     with tempfile.TemporaryDirectory() as folder:
         if work == "encode":
             command = [f"{given.target}/finetuner", "encode", "--model", given.model, "--device", "cpu", "--threads", given.threads,
@@ -95,9 +105,15 @@ def our_side(work, given):
 def peer_side(work, given):
     python = [given.peers]
     common = ["--threads", given.threads]
-    if work in ("bert-base", "minilm-l6"):
-        line = output([*python, f"{HERE}/peers/step.py", "--shape", work, *common])
-        return {"seconds": json.loads(line)["seconds_per_step"]}
+    if work in STEPS:
+        line, peak = measured([*python, f"{HERE}/peers/step.py", "--shape", work, *common])
+        return {"seconds": json.loads(line)["seconds_per_step"], "peak_bytes": peak}
+    if work == "resnet50":
+        line, peak = measured([*python, f"{HERE}/peers/resnet50.py", *common])
+        return {"seconds": json.loads(line)["seconds_per_step"], "peak_bytes": peak}
+    if work == "decode":
+        line, peak = measured([*python, f"{HERE}/peers/decode.py", given.photos])
+        return {"seconds": json.loads(line)["total_ms"] / 1e3, "peak_bytes": peak}
     program, data = {
         "scifact": ("scifact.py", given.scifact),
         "encode": ("scifact.py", given.scifact),
@@ -114,10 +130,21 @@ def peer_side(work, given):
 
 
 def output(command, environment=None):
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+    return measured(command, environment)[0]
+
+
+def measured(command, environment=None):
+    """The last line that a program prints, and the most memory that it took."""
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complaints:
+        program = subprocess.Popen(command, env=environment, stdout=said, stderr=complaints, text=True)
+        _, status, usage = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        complaints.seek(0)
+        if program.returncode != 0:
+            sys.exit(f"{' '.join(command)}\n{complaints.read()}")
+        lines = said.read().strip().splitlines()
+    return (lines[-1] if lines else ""), usage.ru_maxrss * 1024
 
 
 def median(results):

@@ -218,7 +218,7 @@ fn main() -> Result<()> {
     };
     let (forward, fastest) = (median(&mut forward), 1e3 * whole[2..].iter().copied().fold(f64::INFINITY, f64::min));
     println!(
-        "{images} pictures: forward {forward:.1} ms, with backward {:.1} ms, fastest {fastest:.1} ms",
+        "{{\"pictures\": {images}, \"forward_ms\": {forward:.1}, \"step_ms\": {:.1}, \"fastest_ms\": {fastest:.1}}}",
         median(&mut whole)
     );
     Ok(())

@@ -1,12 +1,12 @@
 //! Times one optimiser step: forward, loss, backward, AdamW. The peer is `benchmarks/peers/step.py`.
 //!
 //! ```text
-//! cargo run --release --example step -- bert-base|minilm-l6 [threads=2] [steps=10] [tokens=64] [texts=16|64]
+//! cargo run --release --example step -- bert-base|minilm-l6|clip-base-32 [threads=2] [steps=10] [tokens=64|16] [texts=16|64]
 //!     [device=cpu] [precision=auto]
 //! ```
 //! Prints one JSON line. Weights are random, dropout is on, texts all have equally many tokens; the loss is that of
-//! in-batch negatives between the first and the second half of the batch. A step ends when its loss is known and the
-//! device has been asked for its update.
+//! in-batch negatives between the first and the second half of the batch. CLIP has a picture of 224 x 224 for each text, and its
+//! own loss. A step ends when its loss is known and the device has been asked for its update.
 
 use std::time::Instant;
 
@@ -14,8 +14,9 @@ use engine::random::Key;
 use engine::{Gradients, Tape, Tensor};
 use finetuner::artifact::ModelFolder;
 use finetuner::encoder::{Encoder, EncoderOptions, Input};
-use finetuner::objective::{BatchLayout, Objective};
+use finetuner::objective::{BatchLayout, Objective, Sizes};
 use finetuner::optim::Optimizer;
+use finetuner::pixels::PixelBatch;
 use finetuner::tokens::PackedBatch;
 use serde_json::json;
 
@@ -26,40 +27,67 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shape = arguments.first().map_or("minilm-l6", String::as_str);
     let given = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(&format!("{name}=")));
     let option = |name: &str, default: usize| given(name).map_or(Ok(default), str::parse);
-    let (hidden, layers, intermediate, texts) = match shape {
-        "bert-base" => (768, 12, 3072, 16),
-        "minilm-l6" => (384, 6, 1536, 64),
-        other => return Err(format!("expected `bert-base` or `minilm-l6`, got `{other}`").into()),
+    let bert = |hidden: u32, layers: u32| {
+        json!({
+            "model_type": "bert", "vocab_size": 30522, "hidden_size": hidden, "num_hidden_layers": layers,
+            "num_attention_heads": 12, "intermediate_size": 4 * hidden, "max_position_embeddings": 512,
+            "type_vocab_size": 2, "hidden_act": "gelu",
+        })
     };
-    let (steps, tokens, texts) = (option("steps", 10)?, option("tokens", 64)? as u32, option("texts", texts)? as u32);
+    // Its end of a text is what it pools.
+    const END: u32 = 49_407;
+    let clip = json!({
+        "model_type": "clip", "projection_dim": 512,
+        "text_config": {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 2048,
+                        "vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "eos_token_id": END},
+        "vision_config": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+                          "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu"},
+    });
+    let (config, loss, tokens, texts) = match shape {
+        "bert-base" => (bert(768, 12), "MultipleNegativesRankingLoss", 64, 16),
+        "minilm-l6" => (bert(384, 6), "MultipleNegativesRankingLoss", 64, 64),
+        "clip-base-32" => (clip, "ClipLoss", 16, 64),
+        other => return Err(format!("expected `bert-base`, `minilm-l6` or `clip-base-32`, got `{other}`").into()),
+    };
+    let (steps, tokens, texts) =
+        (option("steps", 10)?, option("tokens", tokens)? as u32, option("texts", texts)? as u32);
     let device = finetuner::device::open(given("device").unwrap_or("cpu"), given("precision").unwrap_or("auto"))?;
     let pool = finetuner::train::thread_pool(Some(option("threads", 2)?))?;
 
     let folder = tempfile::tempdir()?;
-    let config = json!({
-        "model_type": "bert", "vocab_size": 30522, "hidden_size": hidden, "num_hidden_layers": layers,
-        "num_attention_heads": 12, "intermediate_size": intermediate, "max_position_embeddings": 512,
-        "type_vocab_size": 2, "hidden_act": "gelu",
-    });
     std::fs::write(folder.path().join("config.json"), config.to_string())?;
     let options = EncoderOptions { random: true, ..Default::default() };
     let mut encoder = Encoder::open(&ModelFolder::open(folder.path())?, &options)?;
-    let objective = Objective::new("MultipleNegativesRankingLoss", &Default::default(), None, &Default::default())?;
+    let mut objective = Objective::new(loss, &Default::default(), None, &Default::default())?;
+    objective.prepare(Sizes { dimension: encoder.dimension(), classes: 0, layers: 0 }, 1)?;
     let mut optimizer = Optimizer::new("AdamW", &Default::default(), encoder.depths())?;
     let mut gradients = Gradients::new(&encoder.parameters);
 
     let key = Key::new(1);
-    let batch = Input::Tokens(PackedBatch {
-        ids: (0..texts * tokens).map(|i| 1000 + (key.bits(u64::from(i)) % 29_000) as u32).collect(),
+    let clip = shape == "clip-base-32";
+    let id = |place: u32| match clip && place % tokens == tokens - 1 {
+        true => END,
+        false => 1000 + (key.bits(u64::from(place)) % 29_000) as u32,
+    };
+    let mut inputs = vec![Input::Tokens(PackedBatch {
+        ids: (0..texts * tokens).map(id).collect(),
         type_ids: None,
         positions: (0..texts).flat_map(|_| 0..tokens).collect(),
         offsets: (0..=texts).map(|text| text * tokens).collect(),
         examples: (0..texts).collect(),
-    });
-    let half = texts as usize / 2;
+    })];
+    if clip {
+        inputs.push(Input::Pixels(PixelBatch {
+            values: (0..u64::from(texts) * 224 * 224 * 3).map(|place| key.part(1).normal(place) as f32).collect(),
+            height: 224,
+            width: 224,
+            examples: (texts..2 * texts).collect(),
+        }));
+    }
+    let pairs = if clip { texts } else { texts / 2 };
     let layout = BatchLayout {
-        columns: vec![half, half],
-        labels: (0..half as u32).chain(0..half as u32).collect(),
+        columns: vec![pairs as usize; 2],
+        labels: (0..pairs).chain(0..pairs).collect(),
         ..Default::default()
     };
     let mut seconds = pool.install(|| -> finetuner::Result<Vec<f64>> {
@@ -68,7 +96,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let started = Instant::now();
             gradients.clear();
             let mut tape = Tape::recording(&*device, &encoder.parameters);
-            let embeddings = encoder.forward(&mut tape, &batch, Some(key.part(step as u64)))?;
+            let mut forward = |input: &Input| encoder.forward(&mut tape, input, Some(key.part(step as u64)));
+            let parts = inputs.iter().map(&mut forward).collect::<finetuner::Result<Vec<_>>>()?;
+            let embeddings = tape.stacked(&parts.iter().collect::<Vec<_>>())?;
             let loss = objective.loss(&mut tape, &embeddings, &layout)?;
             tape.backward(&loss, Tensor::scalar(1.0), &mut gradients)?;
             loss.value().data();

@@ -475,15 +475,29 @@ fn ranking_losses_of_more_pairs_than_one_block_holds_equal_their_formulas() {
     for (name, options, formula) in cases {
         let mut objective = objective(name, options);
         objective.prepare(Sizes { dimension: 4, classes: 0, layers: 0 }, 1).unwrap();
-        let (value, gradient) = evaluate(&objective, &embeddings, &layout);
-        let x = exact(&embeddings);
-        let expected = formula(&x);
-        assert!((value - expected).abs() < 2e-6 * expected, "{name}: got {value}, expected {expected}");
-        let direction: Vec<f64> = gradient.iter().map(|g| g.signum()).collect();
-        let moved = |step: f64| formula(&x.iter().zip(&direction).map(|(x, d)| x + step * d).collect::<Vec<_>>());
-        let (slope, found) = ((moved(1e-5) - moved(-1e-5)) / 2e-5, gradient.iter().map(|g| g.abs()).sum::<f64>());
-        assert!((slope - found).abs() < 1e-4 * slope, "{name}: the gradient falls by {found}, the formula by {slope}");
+        equals(name, &objective, &embeddings, &layout, |x, _| formula(x));
     }
+}
+
+/// That an objective has the value of a formula and falls as that does, moved against the gradient. The formula is also told where
+/// it began.
+fn equals(
+    what: &str,
+    objective: &Objective,
+    embeddings: &[f32],
+    layout: &BatchLayout,
+    formula: impl Fn(&[f64], &[f64]) -> f64,
+) {
+    let (value, gradient) = evaluate(objective, embeddings, layout);
+    let x: Vec<f64> = embeddings.iter().map(|&x| f64::from(x)).collect();
+    let expected = formula(&x, &x);
+    assert!((value - expected).abs() < 2e-6 * expected, "{what}: got {value}, expected {expected}");
+    let moved = |step: f64| {
+        let other: Vec<f64> = x.iter().zip(&gradient).map(|(x, g)| x + step * g.signum()).collect();
+        formula(&other, &x)
+    };
+    let (slope, found) = ((moved(1e-5) - moved(-1e-5)) / 2e-5, gradient.iter().map(|g| g.abs()).sum::<f64>());
+    assert!((slope - found).abs() < 1e-4 * found, "{what}: the gradient falls by {found}, the formula by {slope}");
 }
 
 #[test]
@@ -491,11 +505,7 @@ fn triplets_of_more_rows_than_one_block_holds_equal_their_formula() {
     const ROWS: usize = 2100;
     let embeddings = table(ROWS, |row, column| ((row * 4.0 + column) * 12.9898).sin());
     // Classes of three, so that some lie in both blocks.
-    let layout = BatchLayout {
-        columns: vec![ROWS],
-        labels: (0..ROWS as u32).map(|row| row % 700).collect(),
-        ..Default::default()
-    };
+    let layout = BatchLayout::labelled(&(0..ROWS as u32).map(|row| row % 700).collect::<Vec<_>>());
     let apart = |x: &[f64], i: usize, j: usize| (2.0 - 2.0 * cosine(x, i, j)).max(0.0).sqrt();
     // The mean over the triplets that have 0 < loss at `first` and that the miner chooses there: d_an - d_ap at most `most`.
     let formula = |x: &[f64], first: &[f64], most: f64| {
@@ -514,21 +524,69 @@ fn triplets_of_more_rows_than_one_block_holds_equal_their_formula() {
         }
         sum / f64::from(count)
     };
-    let x: Vec<f64> = embeddings.iter().map(|&x| f64::from(x)).collect();
     for (miner, most) in [(None, f64::INFINITY), (Some("TripletMarginMiner"), -0.02)] {
         let options = if miner.is_some() { object(&json!({ "margin": most })) } else { Options::new() };
         let objective = Objective::new("TripletMarginLoss", &Options::new(), miner, &options).unwrap();
-        let (value, gradient) = evaluate(&objective, &embeddings, &layout);
-        let expected = formula(&x, &x, most);
-        assert!((value - expected).abs() < 1e-5 * expected, "{miner:?}: got {value}, expected {expected}");
-        let moved = |step: f64| {
-            let other: Vec<f64> = x.iter().zip(&gradient).map(|(x, g)| x + step * g.signum()).collect();
-            formula(&other, &x, most)
-        };
-        let (slope, found) = ((moved(1e-5) - moved(-1e-5)) / 2e-5, gradient.iter().map(|g| g.abs()).sum::<f64>());
-        assert!(
-            (slope - found).abs() < 1e-4 * found,
-            "{miner:?}: the gradient falls by {found}, the formula by {slope}"
-        );
+        equals(&format!("{miner:?}"), &objective, &embeddings, &layout, |x, first| formula(x, first, most));
     }
+}
+
+#[test]
+fn classes_of_more_rows_than_one_block_holds_equal_their_formulas() {
+    let embeddings = |rows: usize| table(rows, |row, column| ((row * 4.0 + column) * 12.9898).sin());
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+
+    // Classes of three, whose rows stand apart; one row is alone in its class.
+    const ANCHORS: usize = 1501;
+    let label = |row: usize| if row == 1500 { 500 } else { row % 500 };
+    let layout = BatchLayout::labelled(&(0..ANCHORS).map(|row| label(row) as u32).collect::<Vec<_>>());
+    let tangent = 40f64.to_radians().tan().powi(2);
+    let angular = |x: &[f64], _: &[f64]| {
+        let row = |i: usize| &x[4 * i..4 * i + 4];
+        let length = |i: usize| dot(row(i), row(i)).sqrt();
+        let (mut sum, mut count) = (0.0, 0);
+        for a in 0..ANCHORS {
+            for p in (0..ANCHORS).filter(|&p| p != a && label(p) == label(a)) {
+                let toward: Vec<f64> = (0..4).map(|d| row(a)[d] / length(a) + row(p)[d] / length(p)).collect();
+                let exponent =
+                    |n: usize| 4.0 * tangent * dot(&toward, row(n)) - 2.0 * (1.0 + tangent) * cosine(x, a, p);
+                let others = (0..ANCHORS).filter(|&n| label(n) != label(a));
+                sum += others.map(|n| exponent(n).exp()).sum::<f64>().ln_1p();
+                count += 1;
+            }
+        }
+        sum / f64::from(count)
+    };
+    equals("AngularLoss", &objective("AngularLoss", json!({})), &embeddings(ANCHORS), &layout, angular);
+
+    // Classes of two, and one row that is alone.
+    const ROWS: usize = 3001;
+    const CLASSES: usize = 1501;
+    let layout = BatchLayout::labelled(&(0..ROWS).map(|row| (row % CLASSES) as u32).collect::<Vec<_>>());
+    let apart = |a: &[f64], b: &[f64]| {
+        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        (2.0 - 2.0 * cosine).max(0.0).sqrt()
+    };
+    let centroids = |x: &[f64], _: &[f64]| {
+        let row = |i: usize| &x[4 * i..4 * i + 4];
+        let twin = |i: usize| if i < CLASSES { i + CLASSES } else { i - CLASSES };
+        let centre = |class: usize| -> Vec<f64> {
+            match twin(class) < ROWS {
+                true => (0..4).map(|d| (row(class)[d] + row(twin(class))[d]) / 2.0).collect(),
+                false => row(class).to_vec(),
+            }
+        };
+        let centres: Vec<Vec<f64>> = (0..CLASSES).map(centre).collect();
+        let (mut sum, mut count) = (0.0, 0);
+        for i in (0..ROWS).filter(|&i| twin(i) < ROWS) {
+            let own = apart(row(i), row(twin(i)));
+            for class in (0..CLASSES).filter(|&class| class != i % CLASSES) {
+                sum += (own - apart(row(i), &centres[class]) + 0.05).max(0.0);
+                count += 1;
+            }
+        }
+        sum / f64::from(count)
+    };
+    let objective = objective("CentroidTripletLoss", json!({ "reducer": "mean" }));
+    equals("CentroidTripletLoss", &objective, &embeddings(ROWS), &layout, centroids);
 }

@@ -101,6 +101,27 @@ fn two_gpus_learn_what_one_learns() {
         close(&tight, &alone, 1e-4);
         // SAFETY: as above.
         unsafe { std::env::remove_var("EMULATED_BYTES") };
+
+        // Wherever in a step one of them is refused a block of memory, both make that step again or end for that reason.
+        let (few, mut once_more) = (folder.path().join("few.csv"), 0);
+        tiny::pairs(&few, 0, 1);
+        for (gpu, block) in [(0, 110), (0, 150), (0, 170), (0, 230), (1, 20), (1, 60), (1, 80), (1, 140)] {
+            // SAFETY: as above.
+            unsafe { std::env::set_var("EMULATED_REFUSED", format!("{gpu}:{block}")) };
+            let one_step =
+                RunSpec { train_data: few.clone(), epochs: 1, ..spec(&format!("refused-{gpu}-{block}"), "cuda:0,1") };
+            let mut sink = |event: &Event| match event {
+                Event::Log { message, .. } => once_more += usize::from(message.contains("going on with micro-batches")),
+                _ => {}
+            };
+            match train(&one_step, &mut sink, &AtomicBool::new(false)) {
+                Ok(done) => assert!(matches!(done, Outcome::Finished(_)), "{gpu}:{block}: {done:?}"),
+                Err(error) => assert!(error.to_string().contains("is out of memory"), "{gpu}:{block}: {error}"),
+            }
+        }
+        assert!(once_more >= 4, "only {once_more} of 8 steps were made again");
+        // SAFETY: as above.
+        unsafe { std::env::remove_var("EMULATED_REFUSED") };
         // SAFETY: the runs above have ended with their threads.
         unsafe { std::env::set_var("EMULATED_NCCL", "0") };
         let (told, without, _) = run(&spec("without", "cuda:0,1"));

@@ -122,11 +122,45 @@ fn exp_minus(row: &mut [f32], shift: f32) -> f32 {
 kernel! {
     /// Multiplies by the mask and a factor.
     fn mask_row(row: &mut [f32], words: (u32, u32), threshold: u32, factor: f32) {
-        for (block, values) in row.chunks_mut(SPAN).enumerate() {
-            let kept = kept(words, (block * SPAN) as u32, threshold);
-            for (value, kept) in values.iter_mut().zip(kept) {
-                *value *= factor * kept;
+        let (spans, rest) = row.as_chunks_mut::<SPAN>();
+        let mut counter = 0;
+        for values in spans {
+            let kept = kept(words, counter, threshold);
+            for i in 0..SPAN {
+                values[i] *= factor * kept[i];
             }
+            counter += SPAN as u32;
+        }
+        for (value, kept) in rest.iter_mut().zip(kept(words, counter, threshold)) {
+            *value *= factor * kept;
+        }
+    }
+}
+
+kernel! {
+    /// [`softmax_row_backward`] of masked probabilities, which are left masked: what their product with the values saw.
+    fn masked_softmax_row_backward(
+        probabilities: &mut [f32],
+        dprobabilities: &mut [f32],
+        inner: f32,
+        words: (u32, u32),
+        threshold: u32,
+        scale: f32,
+    ) {
+        let (spans, rest) = probabilities.as_chunks_mut::<SPAN>();
+        let (dspans, drest) = dprobabilities.as_chunks_mut::<SPAN>();
+        let mut counter = 0;
+        for (p, d) in spans.iter_mut().zip(dspans) {
+            let kept = kept(words, counter, threshold);
+            for i in 0..SPAN {
+                d[i] = p[i] * (d[i] * (scale * kept[i]) - inner);
+                p[i] *= scale * kept[i];
+            }
+            counter += SPAN as u32;
+        }
+        for ((p, d), kept) in rest.iter_mut().zip(drest).zip(kept(words, counter, threshold)) {
+            *d = *p * (*d * (scale * kept) - inner);
+            *p *= scale * kept;
         }
     }
 }
@@ -278,7 +312,7 @@ fn sequence_backward(
 ) {
     let (hidden, heads, rows, size) = (sequence.hidden, sequence.options.heads, sequence.rows, sequence.head_size());
     let block = BLOCK.min(rows) * rows;
-    let (mut probabilities, mut masked, mut dscores) = (vec![0.0; block], vec![0.0; block], vec![0.0; block]);
+    let (mut probabilities, mut dscores) = (vec![0.0; block], vec![0.0; block]);
     for head in 0..heads {
         let (keys, values) = (sequence.transposed(1, head), sequence.transposed(2, head));
         let plain_keys = sequence.plain(1, head);
@@ -293,41 +327,31 @@ fn sequence_backward(
             let here = from * hidden + head * size;
             let dy_block = Matrix::strided(&dy[here..], count, size, hidden);
             values.multiply(dy_block, 1.0, false, dscores, rows);
-            // Values see the masked probabilities.
-            let seen: &[f32] = match sequence.options.dropout {
-                Some(dropout) => {
-                    let masked = &mut masked[..count * rows];
-                    masked.copy_from_slice(probabilities);
-                    for (i, (row, drow)) in
-                        masked.chunks_exact_mut(rows).zip(dscores.chunks_exact_mut(rows)).enumerate()
-                    {
-                        let words = sequence.mask_words(dropout.key, head, from + i);
-                        mask_row(row, words, dropout.threshold(), dropout.scale());
-                        mask_row(drow, words, dropout.threshold(), dropout.scale());
-                    }
-                    masked
-                }
-                None => probabilities,
-            };
-            let later = from > 0;
-            let dvalues = &mut dqkv[2 * hidden + head * size..];
-            matmul(
-                Matrix::new(seen, count, rows).transposed(),
-                dy_block,
-                1.0,
-                dvalues,
-                3 * hidden,
-                later,
-                Threads::One,
-            );
-            for (i, (row, drow)) in probabilities.chunks_exact(rows).zip(dscores.chunks_exact_mut(rows)).enumerate() {
+            for (i, (row, drow)) in probabilities.chunks_exact_mut(rows).zip(dscores.chunks_exact_mut(rows)).enumerate()
+            {
                 let own = (from + i) * hidden + head * size..(from + i) * hidden + (head + 1) * size;
-                softmax_row_backward(row, drow, row_dot(&output[own.clone()], &dy[own]));
+                let inner = row_dot(&output[own.clone()], &dy[own]);
+                match sequence.options.dropout {
+                    Some(dropout) => masked_softmax_row_backward(
+                        row,
+                        drow,
+                        inner,
+                        sequence.mask_words(dropout.key, head, from + i),
+                        dropout.threshold(),
+                        dropout.scale(),
+                    ),
+                    None => softmax_row_backward(row, drow, inner),
+                }
                 if let Some(dbias) = dbias.as_deref_mut() {
                     let distances = sequence.distances(dbias.len(), head, from + i);
                     super::rows::add(&mut dbias[distances], drow);
                 }
             }
+            let later = from > 0;
+            let dvalues = &mut dqkv[2 * hidden + head * size..];
+            // Values saw the masked probabilities.
+            let seen = Matrix::new(probabilities, count, rows).transposed();
+            matmul(seen, dy_block, 1.0, dvalues, 3 * hidden, later, Threads::One);
             let dscores = Matrix::new(dscores, count, rows);
             let dqueries = &mut dqkv[from * 3 * hidden + head * size..];
             plain_keys.multiply(dscores, sequence.factor(), false, dqueries, 3 * hidden);

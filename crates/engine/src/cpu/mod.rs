@@ -26,7 +26,7 @@ mod windows;
 
 use rayon::prelude::*;
 
-use self::gemm::{Bf16, Format, Matrix, Packed, Scratch, Threads, matmul, matmul_then, product, task_rows};
+use self::gemm::{Bf16, Format, Matrix, Packed, Scratch, Threads, cut, matmul, matmul_then, product, task_rows};
 use crate::device::{Activation, AttentionOptions, Device, NormGradients, Operand, Pooling, UpdateRule};
 use crate::packing::Packing;
 use crate::random::Dropout;
@@ -60,8 +60,6 @@ pub fn inner_products(left: &[f32], right: &[f32], dimension: usize, products: &
 
 /// Elements per task of elementwise passes.
 const TASK: usize = 16_384;
-/// Elements between the two layers of a feed-forward block per task: two such buffers fit the second-level cache.
-const FEED_FORWARD_TASK: usize = 1 << 16;
 
 impl Device for Cpu {
     fn name(&self) -> String {
@@ -364,11 +362,14 @@ fn feed_forward<F: Format<Number = f32>>(
     let mut middle = Tensor::stale(&[if keep_middle { count } else { 0 }, inner]);
     let first = Packed::<F>::new(Matrix::of(first_weight).transposed(), Threads::All);
     let second = Packed::<F>::new(Matrix::of(second_weight).transposed(), Threads::All);
-    // The rows between the two layers stay in the cache.
-    let task = task_rows(count, FEED_FORWARD_TASK / inner);
-    let middles = middle.data_mut().chunks_mut(task * inner).chain(std::iter::repeat_with(Default::default));
-    let tasks = y.data_mut().chunks_mut(task * outputs).zip(x.data().chunks(task * inputs)).zip(middles);
-    tasks.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(|((y, x), middle)| {
+    let rows = task_rows(count);
+    let mut x = x.data();
+    let inputs_of = rows.iter().map(|rows| x.split_off(..rows * inputs).unwrap_or_default());
+    let inputs_of: Vec<&[f32]> = inputs_of.collect();
+    let results = cut(y.data_mut(), &rows, outputs).into_iter().zip(cut(middle.data_mut(), &rows, inner));
+    let tasks: Vec<_> = inputs_of.into_iter().zip(results).collect();
+    tasks.into_par_iter().with_max_len(1).for_each(|(x, (y, middle))| {
+        // The rows between the two layers stay in the cache.
         let len = x.len() / inputs * inner;
         let (mut scratch, mut active) = (Scratch::<f32>::stale(len - middle.len()), Scratch::<f32>::stale(len));
         let middle = if keep_middle { middle } else { scratch.as_mut_slice() };

@@ -9,11 +9,17 @@ use crate::random::{Dropout, SPAN, kept};
 kernel! {
     /// `y[i] = x[i]` if it survives, scaled, else 0.
     pub(crate) fn drop_row(x: &[f32], words: (u32, u32), threshold: u32, scale: f32, y: &mut [f32]) {
-        for (block, (x, y)) in x.chunks(SPAN).zip(y.chunks_mut(SPAN)).enumerate() {
-            let kept = kept(words, (block * SPAN) as u32, threshold);
-            for ((x, y), kept) in x.iter().zip(y).zip(kept) {
-                *y = x * scale * kept;
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<SPAN>(), y.as_chunks_mut::<SPAN>());
+        let mut counter = 0;
+        for (x, y) in x.iter().zip(y) {
+            let kept = kept(words, counter, threshold);
+            for i in 0..SPAN {
+                y[i] = x[i] * scale * kept[i];
             }
+            counter += SPAN as u32;
+        }
+        for ((x, y), kept) in x_rest.iter().zip(y_rest).zip(kept(words, counter, threshold)) {
+            *y = x * scale * kept;
         }
     }
 }

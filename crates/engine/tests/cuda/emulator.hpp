@@ -116,6 +116,8 @@ constexpr size_t STACK = 256 << 10;
 
 inline std::vector<std::unique_ptr<Fiber>> fibers;
 inline unsigned threads, current;
+// The lane of each warp for which the others waited last.
+inline unsigned awaited[32];
 inline bool backwards;
 inline Fiber scheduler;
 inline std::function<void()> body;
@@ -251,12 +253,18 @@ inline void meet(const char *collective, unsigned mask) {
     fiber.collective = collective;
     fiber.mask = mask;
     fiber.state = State::AtCollective;
-    for (unsigned lane = 0; lane < 32; lane++) {
+    // From the lane on that was missing last: it often still is.
+    unsigned &missing = awaited[first / 32];
+    for (unsigned step = 0; step < 32; step++) {
+        const unsigned lane = (missing + step) % 32;
         if (!(mask >> lane & 1)) continue;
         if (first + lane >= threads) fail("a mask names lanes that the block does not have");
         const Fiber &other = *fibers[first + lane];
-        if (other.state != State::AtCollective || other.mask != mask || std::strcmp(other.collective, collective) != 0)
+        const bool here = other.collective == collective || (other.collective && !std::strcmp(other.collective, collective));
+        if (other.state != State::AtCollective || other.mask != mask || !here) {
+            missing = lane;
             return wait(State::AtCollective);
+        }
     }
     for (unsigned lane = 0; lane < 32; lane++)
         if (mask >> lane & 1) fibers[first + lane]->state = State::Ready;

@@ -47,7 +47,7 @@ pub struct BatchLayout {
 
 impl BatchLayout {
     /// Labelled items, in one column.
-    pub(crate) fn labelled(labels: &[u32]) -> Self {
+    pub fn labelled(labels: &[u32]) -> Self {
         BatchLayout { columns: vec![labels.len()], labels: labels.to_vec(), ..Default::default() }
     }
 

@@ -1,6 +1,7 @@
 //! Many losses to one.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use engine::function::{Binary, Unary};
 use engine::{Tape, Tensor, Var};
@@ -98,6 +99,18 @@ impl Reducer {
         of: Of,
         labels: &[u32],
     ) -> Result<Var> {
+        let (sums, counts) = self.row_sums(tape, values, weights, of)?;
+        self.of_rows(tape, &sums, &counts, of, labels)
+    }
+
+    /// Each row's sum of the values within [`Reducer::bounds`], and their number, `[rows]` each.
+    pub(super) fn row_sums(
+        &self,
+        tape: &mut Tape<'_>,
+        values: &Var,
+        weights: Option<&Tensor>,
+        of: Of,
+    ) -> Result<(Var, Var)> {
         let (low, high) = self.bounds(of);
         let counted = match (low, high) == ALL {
             true => Tensor::full(values.value().shape(), 1.0),
@@ -115,7 +128,7 @@ impl Reducer {
         let sums = tape.row_sums(&values, Some(&counted))?;
         let counted = tape.constant(counted);
         let counts = tape.row_sums(&counted, None)?;
-        self.of_rows(tape, &sums, &counts, of, labels)
+        Ok((sums, counts))
     }
 
     /// From each anchor's sum of the losses within [`Reducer::bounds`] and their number `[rows]` to one number.
@@ -148,6 +161,30 @@ impl Reducer {
                 divided(tape, &sum, counts)
             }
         }
+    }
+
+    /// The same where `sums_of` gives the sums and numbers of a block of rows at a time, so that no block outlives the next. A
+    /// reducer that looks at rows or classes takes a single block only.
+    pub(super) fn of_blocks(
+        &self,
+        tape: &mut Tape<'_>,
+        inputs: &[&Var],
+        (blocks, of, labels): (Vec<Range<usize>>, Of, &[u32]),
+        mut sums_of: impl FnMut(&mut Tape<'_>, &[Var], Range<usize>) -> Result<(Var, Var)>,
+    ) -> Result<Var> {
+        if let [all] = &blocks[..] {
+            let inputs: Vec<Var> = inputs.iter().map(|&input| input.clone()).collect();
+            let (sums, counts) = sums_of(tape, &inputs, all.clone())?;
+            return self.of_rows(tape, &sums, &counts, of, labels);
+        }
+        let mut count = 0.0;
+        let sum = tape.sum_of_parts(inputs, blocks, |tape, inputs, rows| {
+            let (sums, counts) = sums_of(tape, inputs, rows)?;
+            count += tape.read(&counts)?.iter().map(|&count| f64::from(count)).sum::<f64>();
+            Ok::<_, Error>(tape.sum(&sums, None)?)
+        })?;
+        let count = tape.constant(Tensor::scalar(count as f32));
+        self.of_rows(tape, &sum, &count, of, &[])
     }
 
     /// What is wrong with it for a loss of triplets.

@@ -191,12 +191,17 @@ impl Ranks {
         }
     }
 
-    /// Goes on only where every rank has done its part.
+    /// What this rank did, where every rank has done its part.
     ///
     /// # Errors
     /// As [`Ranks::join`].
-    pub(crate) fn agree(&mut self, own: Result<()>) -> Result<()> {
-        self.exchange(own.map(|()| Vec::new())).map(drop)
+    pub(crate) fn agree<T>(&mut self, own: Result<T>) -> Result<T> {
+        let (own, told) = match own {
+            Ok(own) => (Some(own), Ok(Vec::new())),
+            Err(error) => (None, Err(error)),
+        };
+        self.exchange(told)?;
+        own.ok_or_else(|| Error::rank(self.share.rank, "failed, and went on: a bug"))
     }
 
     /// Sums gradients over all ranks.

@@ -94,34 +94,34 @@ pub(crate) fn gradients(
         Some(ranks) => ranks.join(embedded, batch)?,
         None => (embedded?, Seen::of(batch)),
     };
-    let embeddings = by_row(embeddings, batch)?;
-    let mut tape = Tape::recording(device, &encoder.parameters);
-    let leaf = tape.leaf(embeddings);
-    let computed = objective.compute(&mut tape, &leaf, &batch.layout)?;
-    let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
-    let loss = f64::from(computed.loss.value().item());
-    let upstream = leaves.take(&leaf);
-    let own = computed.own_gradients(&mut leaves);
-    let remembered = computed.into_remembered();
-    let (observed, observed_by_twin) = (Vec::new(), Vec::new());
-    let mut found = Found { loss, seen, operations: 0, own, remembered, observed, observed_by_twin };
-    let Some(upstream) = upstream else { return Ok(found) };
-    // What the loss says of the model's weights themselves is the same on all ranks: it counts once.
-    if ranks.as_ref().is_some_and(|ranks| !ranks.leads()) {
-        gradients.clear();
-    }
+    let leads = ranks.as_ref().is_none_or(|ranks| ranks.leads());
+    let learn = || -> Result<Found> {
+        let mut tape = Tape::recording(device, &encoder.parameters);
+        let leaf = tape.leaf(by_row(embeddings, batch)?);
+        let computed = objective.compute(&mut tape, &leaf, &batch.layout)?;
+        let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
+        let loss = f64::from(computed.loss.value().item());
+        let upstream = leaves.take(&leaf);
+        let own = computed.own_gradients(&mut leaves);
+        let remembered = computed.into_remembered();
+        let (observed, observed_by_twin) = (Vec::new(), Vec::new());
+        let mut found = Found { loss, seen, operations: 0, own, remembered, observed, observed_by_twin };
+        // What the loss says of the model's weights themselves is the same on all ranks: it counts once.
+        if !leads {
+            gradients.clear();
+        }
+        let Some(upstream) = upstream else { return Ok(found) };
 
-    let upstream_of = |inputs: &[Input]| {
-        let width = upstream.columns();
-        let rows = inputs.iter().flat_map(Input::examples).map(|&row| row as usize);
-        let part: Vec<f32> = rows.flat_map(|row| &upstream.data()[row * width..][..width]).copied().collect();
-        Tensor::from_vec(part, &[inputs.iter().map(Input::len).sum(), width])
-    };
-    let backward = || -> Result<()> {
+        let upstream_of = |inputs: &[Input]| {
+            let width = upstream.columns();
+            let rows = inputs.iter().flat_map(Input::examples).map(|&row| row as usize);
+            let part: Vec<f32> = rows.flat_map(|row| &upstream.data()[row * width..][..width]).copied().collect();
+            Tensor::from_vec(part, &[inputs.iter().map(Input::len).sum(), width])
+        };
         if let Some((mut tape, embeddings)) = recorded {
             (found.observed, found.operations) = (tape.take_observed(), tape.operations());
             tape.backward(&embeddings, upstream_of(&batch.micro_batches)?, gradients)?;
-            return Ok(());
+            return Ok(found);
         }
         for input in &batch.micro_batches {
             let (encoder, dropout) = encoders.of(batch, input, dropout);
@@ -135,11 +135,12 @@ pub(crate) fn gradients(
             found.operations += tape.operations();
             tape.backward(&embeddings, upstream_of(std::slice::from_ref(input))?, gradients)?;
         }
-        Ok(())
+        Ok(found)
     };
-    let done = backward();
-    let Some(ranks) = ranks else { return done.map(|()| found) };
-    ranks.agree(done.and_then(|()| Ok(device.check()?)))?;
+    let learnt = learn();
+    let Some(ranks) = ranks else { return learnt };
+    // Wherever a rank failed since the last exchange, the others wait here for it.
+    let mut found = ranks.agree(learnt.and_then(|found| device.check().map(|()| found).map_err(Into::into)))?;
     ranks.sum(device, &encoder.parameters, gradients)?;
     found.observed = ranks.observed(&encoder.parameters, found.observed)?;
     if let (Some(encoder), Some(gradients)) = (encoders.twin, twin) {

@@ -109,3 +109,30 @@ fn what_follows_a_product_sees_each_row_once() {
     assert!(side.iter().all(|&side| side == 80.0));
     assert!(out.iter().enumerate().all(|(i, &out)| out == 80.0 + i as f32));
 }
+
+#[test]
+fn tasks_cover_all_rows_and_every_thread_gets_as_much() {
+    for (threads, rows) in [(1, 1), (2, 5), (2, 1024), (3, 4096), (4, 100), (7, 12_345)] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        let tasks = pool.install(|| task_rows(rows));
+        let (height, _) = f32::tile();
+        assert_eq!(tasks.iter().sum::<usize>(), rows);
+        assert!(tasks.iter().all(|&own| 0 < own && own <= TASK_ROWS), "{tasks:?}");
+        let whole = &tasks[..tasks.len() - 1];
+        assert!(whole.iter().all(|own| own % height == 0) && tasks.is_sorted_by(|a, b| a >= b), "{tasks:?}");
+        // Tasks are as many for each thread, and differ by a tile.
+        assert!(tasks.len() % threads == 0 || tasks.len() < 4 * threads, "{tasks:?}");
+        assert!(whole.iter().all(|own| own + height >= tasks[0]), "{tasks:?}");
+
+        let mut numbers: Vec<usize> = (0..3 * rows - 1).collect();
+        let parts = cut(&mut numbers, &tasks, 3);
+        let starts = parts.iter().map(|part| part[0]).collect::<Vec<_>>();
+        let expected = tasks.iter().scan(0, |end, own| {
+            *end += 3 * own;
+            Some(*end - 3 * own)
+        });
+        assert_eq!(starts, expected.collect::<Vec<_>>());
+        assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), 3 * rows - 1);
+        assert!(cut(&mut [0u8; 0], &tasks, 3).iter().all(|part| part.is_empty()));
+    }
+}

@@ -4,7 +4,8 @@
 //
 // `tests/common/emulated.rs` builds it as five libraries of the names that are looked for. COMPILER and FOLDER are
 // defined there; the environment variable EMULATED_BYTES sets the device's memory, EMULATED_GPUS how many devices there are, which
-// share it, and EMULATED_NCCL=0 makes NCCL refuse.
+// share it, EMULATED_NCCL=0 makes NCCL refuse, and EMULATED_REFUSED=1:57 refuses device 1 the 57th block of memory that it asks for
+// from then on, also when it asks once more.
 
 #include <condition_variable>
 #include <cstdint>
@@ -51,6 +52,22 @@ inline size_t total() {
 inline int gpus() {
     const char *given = std::getenv("EMULATED_GPUS");
     return given ? std::atoi(given) : 1;
+}
+
+// The device of each thread's context.
+inline thread_local int current = 0;
+
+inline bool refused() {
+    static std::string set;
+    static long asked = 0;
+    const char *given = std::getenv("EMULATED_REFUSED");
+    if (!given) given = "";
+    if (set != given) set = given, asked = 0;
+    int device;
+    long block;
+    if (std::sscanf(given, "%d:%ld", &device, &block) != 2 || device != current) return false;
+    asked += 1;
+    return asked == block || asked == block + 1;
 }
 
 [[noreturn]] inline void die(const char *what) {
@@ -130,9 +147,11 @@ DRIVER cuDeviceGetAttribute(int *value, int attribute, int) {
     }
     return INVALID_VALUE;
 }
-DRIVER cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)1, SUCCESS; }
+DRIVER cuDevicePrimaryCtxRetain(void **context, int device) {
+    return *context = (void *)(intptr_t)(device + 1), SUCCESS;
+}
 DRIVER cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-DRIVER cuCtxSetCurrent(void *) { return SUCCESS; }
+DRIVER cuCtxSetCurrent(void *context) { return current = int((intptr_t)context) - 1, SUCCESS; }
 DRIVER cuStreamCreate(void **stream, unsigned) { return *stream = (void *)2, SUCCESS; }
 DRIVER cuStreamDestroy_v2(void *) { return SUCCESS; }
 DRIVER cuStreamSynchronize(void *) { return SUCCESS; }
@@ -155,7 +174,7 @@ DRIVER cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes) {
 DRIVER cuMemAllocAsync(Address *address, size_t bytes, void *) {
     const std::lock_guard lock(mutex);
     if (bytes == 0) return INVALID_VALUE;
-    if (used + bytes > total()) return OUT_OF_MEMORY;
+    if (used + bytes > total() || refused()) return OUT_OF_MEMORY;
     const size_t room = (bytes + 15) / 16 * 16, mapped = (room + PAGE - 1) / PAGE * PAGE;
     char *pages = (char *)mmap(nullptr, mapped + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (pages == MAP_FAILED) return OUT_OF_MEMORY;

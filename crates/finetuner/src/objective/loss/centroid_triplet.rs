@@ -1,7 +1,9 @@
-use engine::function::{Binary, Similarity, Unary};
-use engine::{Tape, Tensor, Var};
+use engine::device::Pooling;
+use engine::function::{Binary, Unary};
+use engine::{Packing, Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+use super::row_blocks::row_blocks;
 use super::triplet_margin::TripletsPerAnchor;
 use super::{Batch, Loss};
 use crate::error::Result;
@@ -62,56 +64,77 @@ impl Loss for CentroidTripletLoss {
     }
 
     fn matrices(&self) -> usize {
-        7
+        if self.reducer.adds_up() { 0 } else { 7 }
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
         let labels = &batch.layout.labels;
-        let mut classes = labels.clone();
-        classes.sort_unstable();
-        classes.dedup();
-        let sizes: Vec<usize> =
-            classes.iter().map(|class| labels.iter().filter(|label| *label == class).count()).collect();
-        let class_of: Vec<usize> = labels.iter().filter_map(|label| classes.binary_search(label).ok()).collect();
-        let (rows, count) = (labels.len(), classes.len());
-        // The mean of the rows that a condition chooses for each centre.
-        let transposed = tape.transpose(batch.embeddings)?;
-        let mut means = |centres: usize, chosen: &dyn Fn(usize, usize) -> Option<usize>| -> Result<Var> {
-            let mut shares = Tensor::zeros(&[centres, rows]);
-            for (at, share) in shares.data_mut().iter_mut().enumerate() {
-                *share = chosen(at / rows, at % rows).map_or(0.0, |size| 1.0 / size as f32);
-            }
-            let shares = tape.constant(shares);
-            Ok(tape.similarities(Similarity::Dot { normalize: false }, &shares, &transposed)?)
-        };
-        let centres = means(count, &|class, row| (class_of[row] == class).then_some(sizes[class]))?;
-        let own = means(rows, &|i, row| (i != row && class_of[i] == class_of[row]).then(|| sizes[class_of[i]] - 1))?;
-        let positive = self.distance.paired(tape, batch.embeddings, &own)?;
-        let positive = tape.affine(&positive, -1.0, 0.0)?;
-        let mut negative = self.distance.distances(tape, batch.embeddings, &centres)?;
-        if self.swap {
-            let other = self.distance.distances(tape, &own, &centres)?;
-            negative = tape.binary(Binary::Minimum, &negative, &other)?;
+        let rows = labels.len();
+        // The rows class by class: a centre is the mean of a run of them.
+        let mut order: Vec<u32> = (0..rows as u32).collect();
+        order.sort_by_key(|&row| labels[row as usize]);
+        let label = |place: usize| labels[order[place] as usize];
+        let starts = (0..rows).filter(|&place| place == 0 || label(place) != label(place - 1));
+        let offsets: Vec<u32> = starts.map(|place| place as u32).chain([rows as u32]).collect();
+        let count = offsets.len() - 1;
+        let mut class_of = vec![0; rows];
+        let mut sizes = vec![0; count];
+        for (class, ends) in offsets.windows(2).enumerate() {
+            let run = ends[0] as usize..ends[1] as usize;
+            sizes[class] = run.len();
+            order[run].iter().for_each(|&row| class_of[row as usize] = class);
         }
-        let apart = tape.subtract(&negative, &positive)?;
-        let violation = tape.affine(&apart, -1.0, self.margin)?;
-        let shape = if self.smooth_loss { Unary::Softplus { scale: 1.0 } } else { Unary::Relu };
-        let losses = tape.unary(shape, &violation)?;
+        let by_class = tape.rows(batch.embeddings, order.into())?;
+        let packing = Packing::new(&offsets, &(0..count as u32).collect::<Vec<_>>());
+        let centres = tape.pool(Pooling::Mean, &by_class, &packing)?;
+        // The mean of the other rows of a class: of all of them, without this one.
+        let centre_of = tape.rows(&centres, class_of.iter().map(|&class| class as u32).collect())?;
+        let width = batch.embeddings.value().columns();
+        let factors = |factor: &dyn Fn(f64) -> f64| -> Result<Var> {
+            let of_row = |&class: &usize| match sizes[class] {
+                0 | 1 => 0.0,
+                size => factor(size as f64) as f32,
+            };
+            let factors = class_of.iter().flat_map(|class| std::iter::repeat_n(of_row(class), width));
+            Ok(tape.constant(Tensor::from_vec(factors.collect(), &[rows, width])?))
+        };
+        let (of_all, of_one) = (factors(&|size| size / (size - 1.0))?, factors(&|size| 1.0 / (size - 1.0))?);
+        let (all, one) = (tape.multiply(&centre_of, &of_all)?, tape.multiply(batch.embeddings, &of_one)?);
+        let own = tape.subtract(&all, &one)?;
 
         let key = key_of(batch.embeddings.value());
-        let mut weights = Tensor::zeros(&[rows, count]);
-        for (row, weights) in weights.data_mut().chunks_mut(count).enumerate() {
-            let others: Vec<usize> = (0..count).filter(|&class| class != class_of[row]).collect();
-            match self.triplets_per_anchor {
-                _ if sizes[class_of[row]] < 2 || others.is_empty() => {}
-                TripletsPerAnchor::All => others.into_iter().for_each(|class| weights[class] = 1.0),
-                TripletsPerAnchor::Random(draws) => (0..u64::from(draws)).for_each(|draw| {
-                    let place = key.part(row as u64).uniform(draw) * others.len() as f64;
-                    weights[others[place as usize]] += 1.0;
-                }),
+        let blocks = if self.reducer.adds_up() { row_blocks(rows, count) } else { vec![0..rows] };
+        let over = (blocks, Of::Triplets, &labels[..]);
+        self.reducer.of_blocks(tape, &[batch.embeddings, &own, &centres], over, |tape, inputs, block| {
+            let (embeddings, own) =
+                (tape.row_range(&inputs[0], block.clone())?, tape.row_range(&inputs[1], block.clone())?);
+            let centres = &inputs[2];
+            let positive = self.distance.paired(tape, &embeddings, &own)?;
+            let positive = tape.affine(&positive, -1.0, 0.0)?;
+            let mut negative = self.distance.distances(tape, &embeddings, centres)?;
+            if self.swap {
+                let other = self.distance.distances(tape, &own, centres)?;
+                negative = tape.binary(Binary::Minimum, &negative, &other)?;
             }
-        }
-        self.reducer.reduce_labelled(tape, &losses, Some(&weights), Of::Triplets, labels)
+            let apart = tape.subtract(&negative, &positive)?;
+            let violation = tape.affine(&apart, -1.0, self.margin)?;
+            let shape = if self.smooth_loss { Unary::Softplus { scale: 1.0 } } else { Unary::Relu };
+            let losses = tape.unary(shape, &violation)?;
+
+            let mut weights = Tensor::zeros(&[block.len(), count]);
+            for (row, weights) in block.zip(weights.data_mut().chunks_mut(count.max(1))) {
+                let others: Vec<usize> = (0..count).filter(|&class| class != class_of[row]).collect();
+                match self.triplets_per_anchor {
+                    _ if sizes[class_of[row]] < 2 || others.is_empty() => {}
+                    TripletsPerAnchor::All => others.into_iter().for_each(|class| weights[class] = 1.0),
+                    TripletsPerAnchor::Random(draws) => (0..u64::from(draws)).for_each(|draw| {
+                        let place = key.part(row as u64).uniform(draw) * others.len() as f64;
+                        weights[others[place as usize]] += 1.0;
+                    }),
+                }
+            }
+            self.reducer.row_sums(tape, &losses, Some(&weights), Of::Triplets)
+        })
     }
 
     fn problems(&self) -> Vec<(&'static str, String)> {

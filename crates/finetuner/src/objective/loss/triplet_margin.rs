@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::row_blocks::row_blocks;
 use super::{Batch, Loss, Reference};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::objective::anchor::{Within, logistic, softplus};
 use crate::objective::miner::key_of;
 use crate::objective::reducer::Of;
@@ -145,8 +145,8 @@ impl TripletMarginLoss {
     /// The loss of some anchors at a time among all rows, so that no matrix is whole.
     fn in_blocks(&self, tape: &mut Tape<'_>, batch: &Batch<'_>, blocks: Vec<Range<usize>>) -> Result<Var> {
         let labels = &batch.layout.labels;
-        let mut count = 0.0;
-        let sum = tape.sum_of_parts(&[batch.embeddings], blocks, |tape, inputs, rows| {
+        let over = (blocks, Of::Triplets, &labels[..]);
+        self.reducer.of_blocks(tape, &[batch.embeddings], over, |tape, inputs, rows| {
             let anchors = tape.row_range(&inputs[0], rows.clone())?;
             let own = (rows.start as u32..rows.end as u32).collect();
             let reference = Reference { embeddings: inputs[0].clone(), labels: labels.clone(), own };
@@ -161,12 +161,8 @@ impl TripletMarginLoss {
             let distances = self.distance.distances(tape, &anchors, part.others())?;
             let labels = part.masks();
             let mined = part.mined(tape, self.distance, distances.value(), &labels);
-            let (sums, counts) = self.over_masks(tape, &distances, &mined, &labels)?;
-            count += tape.read(&counts)?.iter().map(|&count| f64::from(count)).sum::<f64>();
-            Ok::<_, Error>(tape.sum(&sums, None)?)
-        })?;
-        let count = tape.constant(Tensor::scalar(count as f32));
-        self.reducer.of_rows(tape, &sum, &count, Of::Triplets, &[])
+            self.over_masks(tape, &distances, &mined, &labels)
+        })
     }
 
     /// Each anchor's sum of the losses that count, and their number, where masks and bounds say which triplets there are.
