@@ -63,7 +63,7 @@ fn a_preset_says_what_it_fills_and_why() {
     let folder = Folder::with_model();
     let fit = "fit --model model --preset small --train-data train.csv --query-data test.csv --epochs 1 --output run";
     let shown = folder.succeed(&format!("{fit} --show-spec"));
-    assert!(shown.contains("learning_rate = 0.000005") || shown.contains("learning_rate = 5e-6"), "{shown}");
+    assert!(shown.contains("learning_rate = 0.00002") || shown.contains("learning_rate = 2e-5"), "{shown}");
     assert!(shown.contains("epochs = 1\n") && shown.contains("preset = \"small:"), "{shown}");
     let ran = folder.run(fit);
     assert_eq!(ran.code, Some(0), "{ran:?}");

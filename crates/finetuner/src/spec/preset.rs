@@ -14,7 +14,7 @@ type Filled = (&'static str, &'static str, &'static str);
 /// For a few hundred examples and a model that knows more than they say: it moves little, its lower layers less, stops in
 /// time, and is mixed with what it was.
 const FINE_TUNING: [Filled; 2] = [
-    ("learning_rate", "5e-6", "large steps on few examples undo what pretraining taught, and embeddings fall together"),
+    ("learning_rate", "2e-5", "large steps on few examples undo what pretraining taught, and embeddings fall together"),
     (
         "optimizer_options",
         "weight_decay=0.01,layer_wise_lr_decay=0.9",
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(spec.with_preset().unwrap(), spec);
         // What was never resolved is filled where it is at its default.
         let direct = RunSpec { preset: Some("small".into()), warmup: 3.0, ..RunSpec::default() }.with_preset().unwrap();
-        assert_eq!((direct.warmup, direct.learning_rate), (3.0, 5e-6));
+        assert_eq!((direct.warmup, direct.learning_rate), (3.0, 2e-5));
         assert_eq!(RunSpec::default().with_preset().unwrap(), RunSpec::default());
     }
 
@@ -187,7 +187,7 @@ mod tests {
         let file = folder.path().join("run.toml");
         std::fs::write(&file, "preset = \"small\"\nepochs = 5\n").unwrap();
         let spec = RunSpec::resolve(Some(&file), [("FINETUNER_WARMUP".into(), "0".into())], []).unwrap();
-        assert_eq!((spec.epochs, spec.warmup, spec.learning_rate), (5, 0.0, 5e-6));
+        assert_eq!((spec.epochs, spec.warmup, spec.learning_rate), (5, 0.0, 2e-5));
     }
 
     #[test]
