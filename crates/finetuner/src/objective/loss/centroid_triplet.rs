@@ -103,7 +103,7 @@ impl Loss for CentroidTripletLoss {
         let own = tape.subtract(&all, &one)?;
 
         let key = key_of(batch.embeddings.value());
-        let blocks = if self.reducer.adds_up() { row_blocks(rows, count) } else { vec![0..rows] };
+        let blocks = if self.reducer.adds_up() { row_blocks(rows, count) } else { std::iter::once(0..rows).collect() };
         let over = (blocks, Of::Triplets, &labels[..]);
         self.reducer.of_blocks(tape, &[batch.embeddings, &own, &centres], over, |tape, inputs, block| {
             let (embeddings, own) =
