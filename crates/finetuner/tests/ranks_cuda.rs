@@ -110,9 +110,10 @@ fn two_gpus_learn_what_one_learns() {
             unsafe { std::env::set_var("EMULATED_REFUSED", format!("{gpu}:{block}")) };
             let one_step =
                 RunSpec { train_data: few.clone(), epochs: 1, ..spec(&format!("refused-{gpu}-{block}"), "cuda:0,1") };
-            let mut sink = |event: &Event| match event {
-                Event::Log { message, .. } => once_more += usize::from(message.contains("going on with micro-batches")),
-                _ => {}
+            let mut sink = |event: &Event| {
+                if let Event::Log { message, .. } = event {
+                    once_more += usize::from(message.contains("going on with micro-batches"));
+                }
             };
             match train(&one_step, &mut sink, &AtomicBool::new(false)) {
                 Ok(done) => assert!(matches!(done, Outcome::Finished(_)), "{gpu}:{block}: {done:?}"),
