@@ -184,7 +184,9 @@ def test_a_key_that_is_none(server):
 
 def test_ctrl_c_leaves_a_run_of_a_server(logged_in):
     script = (
-        "import finetuner, _thread, threading\n"
+        "import finetuner, signal, _thread, threading\n"
+        # Ignored where the tests run in the background of a shell.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"run = finetuner.fit(train_data='train.csv', run_name='left', **{ {**SHORT, 'epochs': 500}!r})\n"
         "threading.Timer(1, _thread.interrupt_main).start()\n"
         "for line in run.stream_logs(): pass\n"
