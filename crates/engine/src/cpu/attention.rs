@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Packed, Threads, matmul};
+use super::gemm::{Matrix, Packed, Threads, cut, matmul};
 use super::math::exp;
 use super::rows::{LANES, dot, fold, max};
 use crate::device::AttentionOptions;
@@ -186,15 +186,8 @@ fn transposed(x: &[f32], columns: usize) -> Vec<f32> {
 }
 
 /// Cuts a packed buffer of `columns` into one mutable piece per sequence.
-fn per_sequence<'a>(mut data: &'a mut [f32], columns: usize, packing: &Packing) -> Vec<&'a mut [f32]> {
-    packing
-        .ranges()
-        .map(|range| {
-            let (piece, rest) = std::mem::take(&mut data).split_at_mut(range.len() * columns);
-            data = rest;
-            piece
-        })
-        .collect()
+fn per_sequence<'a>(data: &'a mut [f32], columns: usize, packing: &Packing) -> Vec<&'a mut [f32]> {
+    cut(data, &packing.ranges().collect::<Vec<_>>(), columns)
 }
 
 /// [`crate::Device::attention`].

@@ -363,14 +363,12 @@ fn feed_forward<F: Format<Number = f32>>(
     let first = Packed::<F>::new(Matrix::of(first_weight).transposed(), Threads::All);
     let second = Packed::<F>::new(Matrix::of(second_weight).transposed(), Threads::All);
     let rows = task_rows(count);
-    let mut x = x.data();
-    let inputs_of = rows.iter().map(|rows| x.split_off(..rows * inputs).unwrap_or_default());
-    let inputs_of: Vec<&[f32]> = inputs_of.collect();
     let results = cut(y.data_mut(), &rows, outputs).into_iter().zip(cut(middle.data_mut(), &rows, inner));
-    let tasks: Vec<_> = inputs_of.into_iter().zip(results).collect();
-    tasks.into_par_iter().with_max_len(1).for_each(|(x, (y, middle))| {
+    let tasks: Vec<_> = rows.iter().zip(results).collect();
+    tasks.into_par_iter().with_max_len(1).for_each(|(rows, (y, middle))| {
+        let x = &x.data()[rows.start * inputs..rows.end * inputs];
         // The rows between the two layers stay in the cache.
-        let len = x.len() / inputs * inner;
+        let len = rows.len() * inner;
         let (mut scratch, mut active) = (Scratch::<f32>::stale(len - middle.len()), Scratch::<f32>::stale(len));
         let middle = if keep_middle { middle } else { scratch.as_mut_slice() };
         first.apply(x, middle);

@@ -11,7 +11,7 @@ mod pack;
 mod scratch;
 mod short;
 
-use std::ops::{Add, Mul};
+use std::ops::{Add, Mul, Range};
 
 use rayon::prelude::*;
 
@@ -366,28 +366,23 @@ impl<F: Format> Packed<F> {
 
 /// The rows of each task of all threads: whole tiles, not more than fit the cache, as many tasks for every thread, and enough of
 /// them that a slower core takes fewer. The larger ones come first.
-pub(crate) fn task_rows(rows: usize) -> Vec<usize> {
+pub(crate) fn task_rows(rows: usize) -> Vec<Range<usize>> {
     let (height, _) = f32::tile();
     let (tiles, threads) = (rows.div_ceil(height), rayon::current_num_threads());
     let tasks = tiles.div_ceil(TASK_ROWS / height).max(4 * threads).next_multiple_of(threads).min(tiles);
-    let mut left = rows;
-    let own = |task: usize| {
-        let own = (height * (tiles / tasks + usize::from(task < tiles % tasks))).min(left);
-        left -= own;
-        own
-    };
-    (0..tasks).map(own).collect()
+    let start = |task: usize| (height * (task * (tiles / tasks) + task.min(tiles % tasks))).min(rows);
+    (0..tasks).map(|task| start(task)..start(task + 1)).collect()
 }
 
-/// Cuts rows that begin `stride` numbers apart into the tasks of [`task_rows`]; of nothing every task gets nothing.
-pub(crate) fn cut<'a, T>(mut data: &'a mut [T], tasks: &[usize], stride: usize) -> Vec<&'a mut [T]> {
-    let own = |rows: &usize| {
+/// Cuts rows that begin `stride` numbers apart into ranges that follow each other; of nothing every range gets nothing.
+pub(crate) fn cut<'a, T>(mut data: &'a mut [T], ranges: &[Range<usize>], stride: usize) -> Vec<&'a mut [T]> {
+    let own = |range: &Range<usize>| {
         let whole = std::mem::take(&mut data);
-        let (own, rest) = whole.split_at_mut((rows * stride).min(whole.len()));
+        let (own, rest) = whole.split_at_mut((range.len() * stride).min(whole.len()));
         data = rest;
         own
     };
-    tasks.iter().map(own).collect()
+    ranges.iter().map(own).collect()
 }
 
 /// `out = alpha a b (+ out)`; rows of `out` are `row_stride` apart.
@@ -415,8 +410,8 @@ pub(crate) fn matmul_then<F: Format<Number = f32>>(
     product::<F>(a.into(), b, 1.0, (out, b.columns), false, Threads::All, side, finish);
 }
 
-/// The first row of a task, how many it has, those of the result, and those of the side.
-type Task<'a, T> = ((usize, usize), (&'a mut [T], &'a mut [T]));
+/// Which rows a task has, those of the result, and those of the side.
+type Task<'a, T> = (Range<usize>, (&'a mut [T], &'a mut [T]));
 
 /// [`matmul`] and [`matmul_then`] of anything that can be packed, in any format.
 pub(crate) fn product<F: Format>(
@@ -439,14 +434,9 @@ pub(crate) fn product<F: Format>(
     let threads =
         if m * n * k < SMALLEST_PARALLEL || rayon::current_num_threads() == 1 { Threads::One } else { threads };
     let rows = match threads {
-        Threads::One => (0..m).step_by(TASK_ROWS).map(|from| TASK_ROWS.min(m - from)).collect(),
+        Threads::One => (0..m).step_by(TASK_ROWS).map(|from| from..m.min(from + TASK_ROWS)).collect(),
         Threads::All => task_rows(m),
     };
-    let starts = rows.iter().scan(0, |end, rows| {
-        *end += rows;
-        Some(*end - rows)
-    });
-    let places: Vec<(usize, usize)> = starts.zip(rows.iter().copied()).collect();
     if k == 0 && !accumulate {
         out.chunks_mut(row_stride).for_each(|row| row[..n].fill(F::Number::default()));
     }
@@ -455,14 +445,14 @@ pub(crate) fn product<F: Format>(
         let inner = slab.min(k - first);
         let packed = Packed::<F>::rows(b, first, inner, threads);
         let (accumulate, last) = (accumulate || first > 0, first + slab >= k);
-        let run = |((from, rows), (out, side)): Task<'_, F::Number>| {
-            packed.multiply_rows((a, from, first), rows, alpha, accumulate, out, row_stride);
+        let run = |(rows, (out, side)): Task<'_, F::Number>| {
+            packed.multiply_rows((a, rows.start, first), rows.len(), alpha, accumulate, out, row_stride);
             if last {
-                finish(from, out, side);
+                finish(rows.start, out, side);
             }
         };
         let parts = cut(out, &rows, row_stride).into_iter().zip(cut(side, &rows, n));
-        let tasks = places.iter().copied().zip(parts);
+        let tasks = rows.iter().cloned().zip(parts);
         match threads {
             Threads::One => tasks.for_each(run),
             Threads::All => tasks.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(run),

@@ -114,25 +114,23 @@ fn what_follows_a_product_sees_each_row_once() {
 fn tasks_cover_all_rows_and_every_thread_gets_as_much() {
     for (threads, rows) in [(1, 1), (2, 5), (2, 1024), (3, 4096), (4, 100), (7, 12_345)] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-        let tasks = pool.install(|| task_rows(rows));
+        let ranges = pool.install(|| task_rows(rows));
+        let tasks: Vec<usize> = ranges.iter().map(ExactSizeIterator::len).collect();
         let (height, _) = f32::tile();
         assert_eq!(tasks.iter().sum::<usize>(), rows);
         assert!(tasks.iter().all(|&own| 0 < own && own <= TASK_ROWS), "{tasks:?}");
         let whole = &tasks[..tasks.len() - 1];
-        assert!(whole.iter().all(|own| own % height == 0) && tasks.is_sorted_by(|a, b| a >= b), "{tasks:?}");
+        assert!(whole.iter().all(|own| own.is_multiple_of(height)) && tasks.is_sorted_by(|a, b| a >= b), "{tasks:?}");
         // Tasks are as many for each thread, and differ by a tile.
-        assert!(tasks.len() % threads == 0 || tasks.len() < 4 * threads, "{tasks:?}");
+        assert!(tasks.len().is_multiple_of(threads) || tasks.len() < 4 * threads, "{tasks:?}");
         assert!(whole.iter().all(|own| own + height >= tasks[0]), "{tasks:?}");
 
         let mut numbers: Vec<usize> = (0..3 * rows - 1).collect();
-        let parts = cut(&mut numbers, &tasks, 3);
+        let parts = cut(&mut numbers, &ranges, 3);
         let starts = parts.iter().map(|part| part[0]).collect::<Vec<_>>();
-        let expected = tasks.iter().scan(0, |end, own| {
-            *end += 3 * own;
-            Some(*end - 3 * own)
-        });
-        assert_eq!(starts, expected.collect::<Vec<_>>());
+        assert_eq!(starts, ranges.iter().map(|range| 3 * range.start).collect::<Vec<_>>());
+        assert!(ranges.is_sorted_by(|a, b| a.end == b.start));
         assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), 3 * rows - 1);
-        assert!(cut(&mut [0u8; 0], &tasks, 3).iter().all(|part| part.is_empty()));
+        assert!(cut(&mut [0u8; 0], &ranges, 3).iter().all(|part| part.is_empty()));
     }
 }
