@@ -31,7 +31,7 @@ def main():
     import torch
 
     torch.manual_seed(0)
-    model, loss_of, batch = clip(given.padded) if given.shape == "clip-base-32" else bert(given.shape)
+    model, loss_of, size = clip(given.padded) if given.shape == "clip-base-32" else bert(given.shape)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-5, **({"fused": True} if given.fused else {}))
 
     times = []
@@ -45,14 +45,14 @@ def main():
         times.append(time.perf_counter() - start)
     times = times[WARM_UP:]
     measure.report(
-        benchmark="step", shape=given.shape, batch=batch, precision=given.precision, fused=given.fused,
+        benchmark="step", shape=given.shape, **size, precision=given.precision, fused=given.fused,
         steps=len(times), seconds_per_step=statistics.median(times), fastest=min(times), slowest=max(times),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )  # fmt: skip
 
 
 def bert(name):
-    """A BERT, its loss on texts of its own, and how many there are."""
+    """A BERT, its loss on texts of its own, and how many and how long they are."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
     from transformers import BertConfig, BertModel
@@ -69,11 +69,11 @@ def bert(name):
         scores = 20 * pooled[: batch // 2] @ pooled[batch // 2 :].T
         return cross_entropy(scores, torch.arange(batch // 2))
 
-    return model, loss, batch
+    return model, loss, {"batch": batch, "tokens": LENGTH}
 
 
 def clip(padded, batch=64, tokens=16):
-    """CLIP ViT-B/32, its loss on pairs of its own, and how many there are."""
+    """CLIP ViT-B/32, its loss on pairs of its own, and how many and how long they are."""
     import torch
     from transformers import CLIPConfig, CLIPModel
 
@@ -83,7 +83,8 @@ def clip(padded, batch=64, tokens=16):
     ids[:, : tokens - 1] = torch.randint(1000, 30000, (batch, tokens - 1))
     mask = (torch.arange(padded) < tokens).long().expand(batch, -1)
     pixels = torch.randn(batch, 3, 224, 224)
-    return model, lambda: model(input_ids=ids, attention_mask=mask, pixel_values=pixels, return_loss=True).loss, batch
+    size = {"batch": batch, "tokens": tokens}
+    return model, lambda: model(input_ids=ids, attention_mask=mask, pixel_values=pixels, return_loss=True).loss, size
 
 
 if __name__ == "__main__":
