@@ -40,6 +40,16 @@ impl Packing {
         Packing::new(&offsets, &examples)
     }
 
+    /// Sequences of one row each: the first of every sequence here, or the last. A row keeps its random numbers.
+    ///
+    /// # Panics
+    /// When a sequence has no rows; the packer never makes such.
+    pub fn one_row(&self, last: bool) -> Self {
+        let row = |range: Range<usize>| self.rows[if last { range.end - 1 } else { range.start }];
+        let offsets: Vec<u32> = (0..=self.sequences() as u32).collect();
+        Packing { offsets: offsets.into(), rows: self.ranges().map(row).collect(), on_cuda: Arc::default() }
+    }
+
     /// The number of sequences.
     pub fn sequences(&self) -> usize {
         self.offsets.len() - 1

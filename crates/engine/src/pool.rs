@@ -149,6 +149,10 @@ impl Drop for Buffer {
         }
         if let Ok(mut pool) = POOL.lock() {
             pool.live_elements -= data.len();
+            // Came with its numbers from outside, as the next of its kind will: kept, it would lie there unused.
+            if matches!(data, Memory::Heap(_)) && data.len() >= SMALLEST_MAPPED {
+                return;
+            }
             pool.free_elements += data.len();
             pool.free.entry(data.len()).or_default().push(data);
         }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::random::Key;
-use engine::{Cpu, Gradients, Tape, Tensor};
+use engine::{Cpu, Gradients, Tape, Tensor, Var};
 use finetuner::artifact::{ModelFolder, PoolingMode, Weights};
 use finetuner::encoder::{Encoder, EncoderOptions, Input};
 use finetuner::tokens::PackedBatch;
@@ -103,43 +103,55 @@ fn pooled_embeddings_equal_transformers() {
     }
 }
 
+/// A model of 192 columns and two layers with dropout of 0.3 everywhere and random weights, a key, and three texts of these
+/// lengths.
+fn with_dropout((model_type, heads, lengths): (&str, u32, [u32; 3]), pooling: PoolingMode) -> (Encoder, Input, Key) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({
+        "model_type": model_type, "vocab_size": 50, "hidden_size": 192, "dim": 192, "num_hidden_layers": 2, "n_layers": 2,
+        "num_attention_heads": heads, "n_heads": heads, "intermediate_size": 96, "hidden_dim": 96,
+        "max_position_embeddings": 160, "type_vocab_size": 2, "hidden_act": "gelu", "activation": "gelu",
+        "hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "dropout": 0.3, "attention_dropout": 0.3,
+        "initializer_range": 0.2, "relative_attention_num_buckets": 32, "pad_token_id": 1, "layer_norm_eps": 1e-12,
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let options = EncoderOptions { random: true, pooling: Some(pooling), ..Default::default() };
+    let encoder = Encoder::open(&ModelFolder::open(folder.path()).unwrap(), &options).unwrap();
+    let tokens: u32 = lengths.iter().sum();
+    let batch = PackedBatch {
+        ids: (0..tokens).map(|token| 3 + token * 7 % 45).collect(),
+        type_ids: None,
+        positions: lengths.iter().flat_map(|&length| 0..length).collect(),
+        offsets: vec![0, lengths[0], lengths[0] + lengths[1], tokens],
+        examples: vec![4, 0, 9],
+    };
+    (encoder, batch.into(), Key::new(11))
+}
+
+/// Shapes of real models, long and short texts.
+const DROPPED_OUT: [(&str, u32, [u32; 3]); 3] =
+    [("bert", 12, [5, 33, 150]), ("mpnet", 6, [1, 64, 70]), ("distilbert", 3, [2, 17, 90])];
+
+fn upstream() -> Tensor {
+    Tensor::from_vec((0..3 * 192).map(|place| (place as f32 * 0.7).sin()).collect(), &[3, 192]).unwrap()
+}
+
+/// Every gradient, nothing where there is none.
+fn backward(encoder: &Encoder, pass: impl FnOnce(&mut Tape<'_>) -> Var) -> Vec<Option<Vec<f32>>> {
+    let mut gradients = Gradients::new(&encoder.parameters);
+    let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
+    let embeddings = pass(&mut tape);
+    tape.backward(&embeddings, upstream(), &mut gradients).unwrap();
+    gradients.iter().map(|one| one.map(|one| one.data().to_vec())).collect()
+}
+
 /// With dropout on no library draws our masks, so the gradient is held against the slope along itself: passes that drew different
-/// masks would not agree on it. Shapes of real models, long and short texts.
+/// masks would not agree on it.
 #[test]
 fn the_gradient_with_dropout_is_that_of_the_same_masks() {
-    for (model_type, heads, lengths) in
-        [("bert", 12, [5, 33, 150]), ("mpnet", 6, [1, 64, 70]), ("distilbert", 3, [2, 17, 90])]
-    {
-        let folder = tempfile::tempdir().unwrap();
-        let config = serde_json::json!({
-            "model_type": model_type, "vocab_size": 50, "hidden_size": 192, "dim": 192, "num_hidden_layers": 2, "n_layers": 2,
-            "num_attention_heads": heads, "n_heads": heads, "intermediate_size": 96, "hidden_dim": 96,
-            "max_position_embeddings": 160, "type_vocab_size": 2, "hidden_act": "gelu", "activation": "gelu",
-            "hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "dropout": 0.3, "attention_dropout": 0.3,
-            "initializer_range": 0.2, "relative_attention_num_buckets": 32, "pad_token_id": 1, "layer_norm_eps": 1e-12,
-        });
-        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-        let options = EncoderOptions { random: true, ..Default::default() };
-        let mut encoder = Encoder::open(&ModelFolder::open(folder.path()).unwrap(), &options).unwrap();
-        let tokens: u32 = lengths.iter().sum();
-        let batch: Input = PackedBatch {
-            ids: (0..tokens).map(|token| 3 + token * 7 % 45).collect(),
-            type_ids: None,
-            positions: lengths.iter().flat_map(|&length| 0..length).collect(),
-            offsets: vec![0, lengths[0], lengths[0] + lengths[1], tokens],
-            examples: vec![4, 0, 9],
-        }
-        .into();
-        let key = Some(Key::new(11));
-        let upstream =
-            Tensor::from_vec((0..3 * 192).map(|place| (place as f32 * 0.7).sin()).collect(), &[3, 192]).unwrap();
-        let mut gradients = Gradients::new(&encoder.parameters);
-        {
-            let mut tape = Tape::recording(&Cpu::F32, &encoder.parameters);
-            let embeddings = encoder.forward(&mut tape, &batch, key).unwrap();
-            tape.backward(&embeddings, upstream.clone(), &mut gradients).unwrap();
-        }
-        let gradients: Vec<Option<Vec<f32>>> = gradients.iter().map(|one| one.map(|one| one.data().to_vec())).collect();
+    for model in DROPPED_OUT {
+        let (mut encoder, batch, key) = with_dropout(model, PoolingMode::Mean);
+        let gradients = backward(&encoder, |tape| encoder.forward(tape, &batch, Some(key)).unwrap());
         let squares = gradients.iter().flatten().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>();
         let mut moved = |by: f64| {
             for (parameter, gradient) in encoder.parameters.iter_mut().zip(&gradients) {
@@ -147,14 +159,44 @@ fn the_gradient_with_dropout_is_that_of_the_same_masks() {
                 parameter.value.data_mut().iter_mut().zip(step).for_each(|(weight, step)| *weight += step);
             }
             let mut tape = Tape::inference(&Cpu::F32, &encoder.parameters);
-            let embeddings = encoder.forward(&mut tape, &batch, key).unwrap();
+            let embeddings = encoder.forward(&mut tape, &batch, Some(key)).unwrap();
+            let upstream = upstream();
             let terms = embeddings.value().data().iter().zip(upstream.data());
             terms.map(|(e, u)| f64::from(*e) * f64::from(*u)).sum::<f64>()
         };
         let step = 2e-4;
         let (above, below) = (moved(step), moved(-2.0 * step));
         let slope = (above - below) / (2.0 * step);
-        assert!((slope / squares.sqrt() - 1.0).abs() < 1e-3, "{model_type}: {slope}, expected {}", squares.sqrt());
+        assert!((slope / squares.sqrt() - 1.0).abs() < 1e-3, "{}: {slope}, expected {}", model.0, squares.sqrt());
+    }
+}
+
+/// Where pooling reads one row of a text, the last layer computes no other. A pass that is asked for an earlier layer, too, computes
+/// them all: with the same masks the embeddings have the same bits, and the gradients differ by their rounding.
+#[test]
+fn a_last_layer_of_one_row_a_text_is_that_of_all_rows() {
+    for model in DROPPED_OUT {
+        for pooling in [PoolingMode::Cls, PoolingMode::Last] {
+            let (encoder, batch, key) = with_dropout(model, pooling);
+            let mut embeddings = Vec::new();
+            let one = backward(&encoder, |tape| {
+                let one = encoder.forward(tape, &batch, Some(key)).unwrap();
+                embeddings = one.value().data().to_vec();
+                one
+            });
+            let all = backward(&encoder, |tape| {
+                let layers = encoder.forward_layers(tape, &batch, Some(key), &[0]).unwrap();
+                let all = tape.column_range(&layers, 0..192).unwrap();
+                assert_eq!(embeddings, all.value().data(), "{} {pooling:?}", model.0);
+                all
+            });
+            for (place, (one, all)) in one.iter().zip(&all).enumerate() {
+                assert_eq!(one.is_some(), all.is_some());
+                let (Some(one), Some(all)) = (one, all) else { continue };
+                let error = difference(one, all);
+                assert!(error < 2e-6, "{} {pooling:?}, parameter {place}: {error}", model.0);
+            }
+        }
     }
 }
 

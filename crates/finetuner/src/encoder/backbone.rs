@@ -5,7 +5,7 @@ use engine::{Packing, ParameterId, Tape, Var};
 
 use super::image::ImageBackbone;
 use super::input::Input;
-use super::layers::Layers;
+use super::layers::{Layers, Rows};
 use super::lora::Lora;
 use super::perceptron::Perceptron;
 use super::transformer::Transformer;
@@ -122,12 +122,11 @@ impl Backbone {
     ) -> Result<(Vec<Var>, Packing)> {
         match (self, input) {
             (Backbone::Text(transformer), Input::Tokens(batch)) => {
-                let packing = Packing::new(&batch.offsets, &batch.examples);
-                let (last, earlier) = transformer.forward_layers(tape, batch, &packing, (lora, key), layers)?;
+                let (last, earlier, packing) = transformer.forward_layers(tape, batch, (lora, key), layers)?;
                 Ok(([last].into_iter().chain(earlier).collect(), packing))
             }
             (Backbone::Image(network), Input::Pixels(batch)) if layers.is_empty() => {
-                let (rows, packing) = network.forward(tape, batch, (lora, key))?;
+                let (rows, packing) = network.forward(tape, batch, Rows::All, (lora, key))?;
                 Ok((vec![rows], packing))
             }
             (Backbone::Vectors(perceptron), Input::Vectors(batch)) if layers.is_empty() => {
@@ -141,21 +140,18 @@ impl Backbone {
         }
     }
 
-    /// Rows, and which of them belong to which item. With a key it is training: dropout is on, and batch norms take the
-    /// statistics of the batch.
+    /// Rows, and which of them belong to which item; a transformer computes only those that are asked for. With a key it is
+    /// training: dropout is on, and batch norms take the statistics of the batch.
     pub(super) fn forward(
         &self,
         tape: &mut Tape<'_>,
         input: &Input,
-        lora: &Lora,
-        key: Option<Key>,
+        rows: Rows,
+        (lora, key): (&Lora, Option<Key>),
     ) -> Result<(Var, Packing)> {
         match (self, input) {
-            (Backbone::Text(transformer), Input::Tokens(batch)) => {
-                let packing = Packing::new(&batch.offsets, &batch.examples);
-                Ok((transformer.forward(tape, batch, &packing, lora, key)?, packing))
-            }
-            (Backbone::Image(network), Input::Pixels(batch)) => network.forward(tape, batch, (lora, key)),
+            (Backbone::Text(transformer), Input::Tokens(batch)) => transformer.forward(tape, batch, rows, (lora, key)),
+            (Backbone::Image(network), Input::Pixels(batch)) => network.forward(tape, batch, rows, (lora, key)),
             (Backbone::Vectors(perceptron), Input::Vectors(batch)) => perceptron.forward(tape, batch),
             (backbone, input) => Err(unreadable(backbone.modality(), input.modality())),
         }

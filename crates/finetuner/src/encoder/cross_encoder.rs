@@ -1,11 +1,11 @@
 //! Cross-encoders: one score for two texts read together, more exact than two embeddings and far slower.
 
 use engine::device::{Activation, Pooling};
-use engine::{Device, Packing, Parameters, Tape};
+use engine::{Device, Parameters, Tape};
 use serde_json::Value;
 
 use super::family::{Family, TransformerConfig};
-use super::layers::{Affine, linear, parameters};
+use super::layers::{Affine, Rows, linear, parameters};
 use super::lora::Lora;
 use super::transformer::Transformer;
 use super::weights::{Loader, Origin};
@@ -95,9 +95,8 @@ impl CrossEncoder {
     /// [`Error::Engine`] for a token id or position outside the model's tables.
     pub fn forward(&self, device: &dyn Device, batch: &PackedBatch) -> Result<Vec<f32>> {
         let mut tape = Tape::inference(device, &self.parameters);
-        let packing = Packing::new(&batch.offsets, &batch.examples);
-        let tokens = self.transformer.forward(&mut tape, batch, &packing, &Lora::default(), None)?;
-        let first = tape.pool(Pooling::Cls, &tokens, &packing)?;
+        let rows = self.transformer.forward(&mut tape, batch, Rows::First, (&Lora::default(), None))?;
+        let first = tape.pool(Pooling::Cls, &rows.0, &rows.1)?;
         let (affine, activation) = self.dense;
         let (weight, bias) = parameters(&tape, affine);
         let x = tape.linear(&first, &weight, Some(&bias))?;

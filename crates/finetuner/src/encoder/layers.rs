@@ -1,12 +1,13 @@
 //! The one stack of transformer layers: of BERT and its kin, of CLIP's two towers, of vision transformers. They differ in
 //! options only.
 
-use engine::device::{Activation, AttentionOptions};
+use engine::device::{Activation, AttentionOptions, Pooling};
 use engine::random::{Dropout, Key};
 use engine::{Packing, ParameterId, Tape, Var};
 
 use super::lora::Lora;
 use super::weights::Loader;
+use crate::artifact::PoolingMode;
 use crate::error::Result;
 
 /// Weight and bias, of a linear layer or a norm.
@@ -76,6 +77,46 @@ impl LayerNames {
     }
 }
 
+/// What all layers see in one pass through a stack.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub(crate) packing: &'a Packing,
+    /// Added to attention scores by distance.
+    pub(crate) bias: Option<&'a Var>,
+    pub(crate) lora: &'a Lora,
+    /// With a key, dropout is on.
+    pub(crate) key: Option<Key>,
+}
+
+/// Which rows of every sequence are asked of a stack's last layer. Its attention needs the keys and values of all, but what
+/// follows would be lost on a row that is not read: three quarters of a layer's products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    All,
+    First,
+    Last,
+}
+
+impl Rows {
+    /// Those that a pooling reads.
+    pub(crate) fn of(pooling: PoolingMode) -> Self {
+        match pooling {
+            PoolingMode::Cls => Rows::First,
+            PoolingMode::Last => Rows::Last,
+            PoolingMode::Mean | PoolingMode::Max | PoolingMode::Gem { .. } => Rows::All,
+        }
+    }
+
+    /// What takes the one row of every sequence.
+    fn pooling(self) -> Option<Pooling> {
+        match self {
+            Rows::All => None,
+            Rows::First => Some(Pooling::Cls),
+            Rows::Last => Some(Pooling::Last),
+        }
+    }
+}
+
 /// The parameters of a stack.
 #[derive(Debug)]
 pub(crate) struct Layers {
@@ -132,79 +173,99 @@ impl Layers {
         self.layers.iter().flat_map(of).collect()
     }
 
-    /// The last layer's rows `[rows, hidden]`, before a final norm. `bias` is added to attention scores by distance. With
-    /// a key, dropout is on.
+    /// The last layer's rows `[rows, hidden]`, before a final norm: these of every sequence, and how they belong to it.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape<'_>,
-        x: Var,
-        bias: Option<&Var>,
-        packing: &Packing,
-        (lora, key): (&Lora, Option<Key>),
-    ) -> Result<Var> {
-        Ok(self.forward_layers(tape, x, bias, packing, (lora, key), &[])?.0)
+        mut x: Var,
+        pass: Pass<'_>,
+        rows: Rows,
+    ) -> Result<(Var, Packing)> {
+        let Some((last, earlier)) = self.layers.split_last() else { return Ok((x, pass.packing.clone())) };
+        for (index, layer) in earlier.iter().enumerate() {
+            x = self.layer(tape, x, (index, layer), pass, None)?;
+        }
+        let one = rows.pooling().map(|pooling| (pooling, pass.packing.one_row(rows == Rows::Last)));
+        x = self.layer(tape, x, (earlier.len(), last), pass, one.as_ref())?;
+        Ok((x, one.map_or_else(|| pass.packing.clone(), |(_, packing)| packing)))
     }
 
-    /// The same, and what goes into these layers.
+    /// All rows of the last layer, and what goes into these layers.
     pub(crate) fn forward_layers(
         &self,
         tape: &mut Tape<'_>,
         mut x: Var,
-        bias: Option<&Var>,
-        packing: &Packing,
-        (lora, key): (&Lora, Option<Key>),
+        pass: Pass<'_>,
         wanted: &[usize],
     ) -> Result<(Var, Vec<Var>)> {
-        let config = &self.config;
-        let eps = config.norm_eps;
         let mut kept = vec![x.clone(); wanted.len()];
         for (index, layer) in self.layers.iter().enumerate() {
             kept.iter_mut().zip(wanted).filter(|(_, layer)| **layer == index).for_each(|(kept, _)| *kept = x.clone());
-            let site = |site: usize, probability: f32| dropout(key, 1 + 3 * index + site, probability);
-            let attention = AttentionOptions {
-                heads: config.heads,
-                causal: config.causal,
-                window: None,
-                dropout: site(0, config.attention_dropout),
-            };
-            let after_attention = site(1, config.attention_output_dropout);
-            let after_feed_forward = site(2, config.hidden_dropout);
-            match config.norm {
-                NormPlace::After => {
-                    let attended = attend(tape, &x, layer, bias, attention, packing, (lora, key))?;
-                    let (weight, offset) = parameters(tape, layer.attention_norm);
-                    x = tape.add_norm(&attended, Some(&x), &weight, &offset, eps, after_attention, packing)?;
-                    drop(attended);
-                    let fed = self.feed_forward(tape, &x, layer, packing, (lora, key))?;
-                    let (weight, offset) = parameters(tape, layer.output_norm);
-                    x = tape.add_norm(&fed, Some(&x), &weight, &offset, eps, after_feed_forward, packing)?;
-                }
-                NormPlace::Before => {
-                    let normed = apply_norm(tape, &x, layer.attention_norm, eps, packing)?;
-                    let attended = attend(tape, &normed, layer, bias, attention, packing, (lora, key))?;
-                    drop(normed);
-                    x = add(tape, x, attended, layer.scales[0], after_attention, packing)?;
-                    let normed = apply_norm(tape, &x, layer.output_norm, eps, packing)?;
-                    let fed = self.feed_forward(tape, &normed, layer, packing, (lora, key))?;
-                    x = add(tape, x, fed, layer.scales[1], after_feed_forward, packing)?;
-                }
-            }
+            x = self.layer(tape, x, (index, layer), pass, None)?;
         }
         Ok((x, kept))
     }
 
-    /// The feed-forward part in one operation, or in its parts where it is gated or one of them has an adapter.
-    fn feed_forward(
+    /// What a layer makes of all rows; beyond attention of one row of every sequence, if only that is asked for.
+    fn layer<'a>(
         &self,
         tape: &mut Tape<'_>,
-        x: &Var,
-        layer: &Layer,
-        packing: &Packing,
-        (lora, key): (&Lora, Option<Key>),
+        mut x: Var,
+        (index, layer): (usize, &Layer),
+        mut pass: Pass<'a>,
+        one: Option<&'a (Pooling, Packing)>,
     ) -> Result<Var> {
+        let config = &self.config;
+        let eps = config.norm_eps;
+        let site = |site: usize, probability: f32| dropout(pass.key, 1 + 3 * index + site, probability);
+        let after_attention = site(1, config.attention_output_dropout);
+        let after_feed_forward = site(2, config.hidden_dropout);
+
+        let normed = match config.norm {
+            NormPlace::After => x.clone(),
+            NormPlace::Before => apply_norm(tape, &x, layer.attention_norm, eps, pass.packing)?,
+        };
+        let qkv = adapted(tape, &normed, layer.query_key_value, pass)?;
+        drop(normed);
+        let options = AttentionOptions {
+            heads: config.heads,
+            causal: config.causal,
+            window: None,
+            dropout: site(0, config.attention_dropout),
+        };
+        let mut attended = tape.attention(&qkv, pass.packing, pass.bias, options)?;
+        drop(qkv);
+        if let Some((pooling, packing)) = one {
+            attended = tape.pool(*pooling, &attended, pass.packing)?;
+            x = tape.pool(*pooling, &x, pass.packing)?;
+            pass.packing = packing;
+        }
+        let (weight, offset) = layer.attention_output;
+        let attended = adapted(tape, &attended, (weight, Some(offset)), pass)?;
+
+        match config.norm {
+            NormPlace::After => {
+                let (weight, offset) = parameters(tape, layer.attention_norm);
+                x = tape.add_norm(&attended, Some(&x), &weight, &offset, eps, after_attention, pass.packing)?;
+                drop(attended);
+                let fed = self.feed_forward(tape, &x, layer, pass)?;
+                let (weight, offset) = parameters(tape, layer.output_norm);
+                Ok(tape.add_norm(&fed, Some(&x), &weight, &offset, eps, after_feed_forward, pass.packing)?)
+            }
+            NormPlace::Before => {
+                x = add(tape, x, attended, layer.scales[0], after_attention, pass.packing)?;
+                let normed = apply_norm(tape, &x, layer.output_norm, eps, pass.packing)?;
+                let fed = self.feed_forward(tape, &normed, layer, pass)?;
+                add(tape, x, fed, layer.scales[1], after_feed_forward, pass.packing)
+            }
+        }
+    }
+
+    /// The feed-forward part in one operation, or in its parts where it is gated or one of them has an adapter.
+    fn feed_forward(&self, tape: &mut Tape<'_>, x: &Var, layer: &Layer, pass: Pass<'_>) -> Result<Var> {
         let activation = self.config.activation;
-        if self.config.gated || lora.adapts(layer.up.0) || lora.adapts(layer.down.0) {
-            let middle = adapted(tape, x, (layer.up.0, Some(layer.up.1)), packing, (lora, key))?;
+        if self.config.gated || pass.lora.adapts(layer.up.0) || pass.lora.adapts(layer.down.0) {
+            let middle = adapted(tape, x, (layer.up.0, Some(layer.up.1)), pass)?;
             let middle = match self.config.gated {
                 false => tape.activation(activation, &middle)?,
                 true => {
@@ -215,28 +276,11 @@ impl Layers {
                     tape.multiply(&values, &gate)?
                 }
             };
-            return adapted(tape, &middle, (layer.down.0, Some(layer.down.1)), packing, (lora, key));
+            return adapted(tape, &middle, (layer.down.0, Some(layer.down.1)), pass);
         }
         let (up, down) = (parameters(tape, layer.up), parameters(tape, layer.down));
         Ok(tape.feed_forward(x, (&up.0, &up.1), (&down.0, &down.1), activation)?)
     }
-}
-
-/// Attention with the linear layers before and after it.
-fn attend(
-    tape: &mut Tape<'_>,
-    x: &Var,
-    layer: &Layer,
-    bias: Option<&Var>,
-    options: AttentionOptions,
-    packing: &Packing,
-    (lora, key): (&Lora, Option<Key>),
-) -> Result<Var> {
-    let qkv = adapted(tape, x, layer.query_key_value, packing, (lora, key))?;
-    let attended = tape.attention(&qkv, packing, bias, options)?;
-    drop(qkv);
-    let (weight, offset) = layer.attention_output;
-    adapted(tape, &attended, (weight, Some(offset)), packing, (lora, key))
 }
 
 /// A linear layer, with what adapters add.
@@ -244,12 +288,11 @@ fn adapted(
     tape: &mut Tape<'_>,
     x: &Var,
     (weight, offset): (ParameterId, Option<ParameterId>),
-    packing: &Packing,
-    (lora, key): (&Lora, Option<Key>),
+    pass: Pass<'_>,
 ) -> Result<Var> {
     let (matrix, offset) = (tape.parameter(weight), offset.map(|offset| tape.parameter(offset)));
     let y = tape.linear(x, &matrix, offset.as_ref())?;
-    lora.add(tape, (x, y), weight, packing, key)
+    pass.lora.add(tape, (x, y), weight, pass.packing, pass.key)
 }
 
 /// `x + scale * dropout(y)`, into `y` where there is no scale.

@@ -34,6 +34,7 @@ pub use self::cross_encoder::CrossEncoder;
 pub use self::family::{Family, TransformerConfig};
 pub use self::image::ImageBackbone;
 pub use self::input::Input;
+use self::layers::Rows;
 use self::lora::Lora;
 pub use self::lora::{LoraOptions, Save, Targets};
 pub use self::model::{Model, ModelOptions, Prompts, Role};
@@ -174,7 +175,8 @@ impl Encoder {
     /// As [`Encoder::forward`].
     pub fn tokens(&self, tape: &mut Tape<'_>, batch: &PackedBatch) -> Result<Var> {
         let input = Input::Tokens(batch.clone());
-        self.tower(Modality::Text)?.backbone().forward(tape, &input, &self.lora, None).map(|(rows, _)| rows)
+        let backbone = self.tower(Modality::Text)?.backbone();
+        backbone.forward(tape, &input, Rows::All, (&self.lora, None)).map(|(rows, _)| rows)
     }
 
     /// Embeddings of packed batches for searching: no dropout, nothing recorded. Row `i` of the result belongs to

@@ -7,6 +7,7 @@ use engine::{Packing, ParameterId, Tape, Var};
 use super::EncoderOptions;
 use super::backbone::Backbone;
 use super::input::Input;
+use super::layers::Rows;
 use super::lora::Lora;
 use super::projection::Projection;
 use super::shape::Parts;
@@ -115,7 +116,8 @@ impl Tower {
         layers: &[usize],
     ) -> Result<Var> {
         if layers.is_empty() {
-            let (rows, packing) = self.backbone.forward(tape, input, lora, key)?;
+            let read = Rows::of(self.layout.pooling);
+            let (rows, packing) = self.backbone.forward(tape, input, read, (lora, key))?;
             return self.embed(tape, &rows, &packing);
         }
         let (rows, packing) = self.backbone.forward_layers(tape, input, (lora, key), layers)?;

@@ -7,7 +7,7 @@ use engine::random::Key;
 use engine::{Packing, ParameterId, Tape, Var};
 
 use super::family::TransformerConfig;
-use super::layers::{Affine, Layers, apply_norm, dropout, norm};
+use super::layers::{Affine, Layers, Pass, Rows, apply_norm, dropout, norm};
 use super::lora::Lora;
 use super::weights::Loader;
 use crate::error::Result;
@@ -51,37 +51,56 @@ impl Transformer {
         Ok(Transformer { config, words, positions, token_types, embedding_norm, relative_bias, layers, final_norm })
     }
 
-    /// The last layer's token representations `[tokens, hidden]`. With a key, dropout is on.
+    /// The last layer's representations of these tokens `[tokens, hidden]`, and how they belong to texts. With a key,
+    /// dropout is on.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape<'_>,
         batch: &PackedBatch,
-        packing: &Packing,
-        lora: &Lora,
-        key: Option<Key>,
-    ) -> Result<Var> {
-        Ok(self.forward_layers(tape, batch, packing, (lora, key), &[])?.0)
+        rows: Rows,
+        (lora, key): (&Lora, Option<Key>),
+    ) -> Result<(Var, Packing)> {
+        let packing = Packing::new(&batch.offsets, &batch.examples);
+        let (x, bias) = self.first_rows(tape, batch, &packing, key)?;
+        let pass = Pass { packing: &packing, bias: bias.as_ref(), lora, key };
+        let (x, packing) = self.layers.forward(tape, x, pass, rows)?;
+        Ok((self.finish(tape, x, &packing)?, packing))
     }
 
-    /// The last layer's token representations `[tokens, hidden]`, and those of these earlier layers, 0 being what goes
-    /// into the first one. With a key, dropout is on.
+    /// The last layer's token representations `[tokens, hidden]`, those of these earlier layers, 0 being what goes into the
+    /// first one, and how they belong to texts. With a key, dropout is on.
     pub(crate) fn forward_layers(
         &self,
         tape: &mut Tape<'_>,
         batch: &PackedBatch,
-        packing: &Packing,
         (lora, key): (&Lora, Option<Key>),
         layers: &[usize],
-    ) -> Result<(Var, Vec<Var>)> {
-        let mut x = self.embed(tape, batch, packing)?;
-        x = tape.dropout(&x, dropout(key, 0, self.config.hidden_dropout), packing)?;
-        let bias = self.relative_bias(tape, packing)?;
-        let (x, earlier) = self.layers.forward_layers(tape, x, bias.as_ref(), packing, (lora, key), layers)?;
-        let x = match self.final_norm {
-            Some(norm) => apply_norm(tape, &x, norm, self.config.norm_eps, packing)?,
-            None => x,
-        };
-        Ok((x, earlier))
+    ) -> Result<(Var, Vec<Var>, Packing)> {
+        let packing = Packing::new(&batch.offsets, &batch.examples);
+        let (x, bias) = self.first_rows(tape, batch, &packing, key)?;
+        let pass = Pass { packing: &packing, bias: bias.as_ref(), lora, key };
+        let (x, earlier) = self.layers.forward_layers(tape, x, pass, layers)?;
+        Ok((self.finish(tape, x, &packing)?, earlier, packing))
+    }
+
+    /// What goes into the first layer, and the bias of every layer's attention.
+    fn first_rows(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &PackedBatch,
+        packing: &Packing,
+        key: Option<Key>,
+    ) -> Result<(Var, Option<Var>)> {
+        let x = self.embed(tape, batch, packing)?;
+        let x = tape.dropout(&x, dropout(key, 0, self.config.hidden_dropout), packing)?;
+        Ok((x, self.relative_bias(tape, packing)?))
+    }
+
+    fn finish(&self, tape: &mut Tape<'_>, x: Var, packing: &Packing) -> Result<Var> {
+        match self.final_norm {
+            Some(norm) => apply_norm(tape, &x, norm, self.config.norm_eps, packing),
+            None => Ok(x),
+        }
     }
 
     fn embed(&self, tape: &mut Tape<'_>, batch: &PackedBatch, packing: &Packing) -> Result<Var> {

@@ -26,7 +26,7 @@ use self::resnet::{ResNet, ResNetConfig};
 use self::squeezenet::SqueezeNet;
 pub(crate) use self::vit::VisionTransformer;
 pub(crate) use self::vit_config::VisionConfig;
-use super::layers::Layers;
+use super::layers::{Layers, Rows};
 use super::lora::Lora;
 use super::weights::Loader;
 use crate::artifact::PoolingMode;
@@ -147,15 +147,17 @@ impl ImageBackbone {
     }
 
     /// Rows `[rows, width]`, one sequence a picture: its patches with the class token first, or the positions of its last
-    /// map. With a key it is training: dropout is on, and batch norms take the statistics of the batch.
+    /// map; a transformer computes only those rows that are asked for. With a key it is training: dropout is on, and batch
+    /// norms take the statistics of the batch.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape<'_>,
         batch: &PixelBatch,
+        rows: Rows,
         (lora, key): (&Lora, Option<Key>),
     ) -> Result<(Var, Packing)> {
         if let Network::Vision(vision) = &self.network {
-            return vision.forward(tape, batch, (lora, key));
+            return vision.forward(tape, batch, rows, (lora, key));
         }
         let map = Map { images: batch.examples.len(), height: batch.height, width: batch.width };
         let pixels = Tensor::from_vec(batch.values.clone(), &[map.rows(), 3])?;

@@ -10,7 +10,7 @@ use engine::{Packing, ParameterId, Tape, Tensor, Var};
 use super::attention_pool::AttentionPool;
 use super::patches::Patches;
 use super::vit_config::VisionConfig;
-use crate::encoder::layers::{Affine, Layers, apply_norm, dropout, norm};
+use crate::encoder::layers::{Affine, Layers, Pass, Rows, apply_norm, dropout, norm};
 use crate::encoder::lora::Lora;
 use crate::encoder::weights::Loader;
 use crate::error::Result;
@@ -78,12 +78,13 @@ impl VisionTransformer {
         })
     }
 
-    /// Rows `[rows, hidden]` after the last norm: the class token of each picture first, registers, then its patches; or, of a
-    /// model that pools by attention, one row a picture. With a key, dropout is on.
+    /// Rows `[rows, hidden]` after the last norm: the class token of each picture first, registers, then its patches, or those
+    /// of them that are asked for; of a model that pools by attention, one row a picture. With a key, dropout is on.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape<'_>,
         batch: &PixelBatch,
+        rows: Rows,
         (lora, key): (&Lora, Option<Key>),
     ) -> Result<(Var, Packing)> {
         let eps = self.config.layer.norm_eps;
@@ -92,8 +93,10 @@ impl VisionTransformer {
         if let Some(norm) = self.first_norm {
             x = apply_norm(tape, &x, norm, eps, &packing)?;
         }
-        x = self.layers.forward(tape, x, None, &packing, (lora, key))?;
-        x = apply_norm(tape, &x, self.final_norm, eps, &packing)?;
+        let rows = if self.attention_pool.is_some() { Rows::All } else { rows };
+        let pass = Pass { packing: &packing, bias: None, lora, key };
+        let (x, packing) = self.layers.forward(tape, x, pass, rows)?;
+        let x = apply_norm(tape, &x, self.final_norm, eps, &packing)?;
         match &self.attention_pool {
             Some(pool) => pool.forward(tape, &x, &packing, &batch.examples),
             None => Ok((x, packing)),
