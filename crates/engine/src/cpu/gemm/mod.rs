@@ -221,11 +221,11 @@ fn multiply<T: Scalar, E, const ROWS: usize, const COLUMNS: usize>(
     for (panel, right_panel) in right.chunks_exact(COLUMNS * inner).enumerate() {
         let from = panel * COLUMNS;
         let width = COLUMNS.min(columns - from);
-        // The next panel comes from afar while this one is used.
+        // The next panel comes from afar while this one is used, but not yet into the cache that holds this one.
         let next = right.get((panel + 1) * COLUMNS * inner..(panel + 2) * COLUMNS * inner).unwrap_or_default();
         let mut next = next.chunks((COLUMNS * inner).div_ceil(rows.div_ceil(ROWS)));
         for (block, left_panel) in left.chunks_exact(ROWS * inner).enumerate() {
-            prefetch(next.next().unwrap_or_default());
+            prefetch::<_, true>(next.next().unwrap_or_default());
             let sums = tile(left_panel, right_panel);
             let height = ROWS.min(rows - block * ROWS);
             let out = &mut out[block * ROWS * stride + from..];

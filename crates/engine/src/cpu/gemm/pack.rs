@@ -116,7 +116,7 @@ fn pack_matrix<T: Scalar, const WIDTH: usize>(
         for row in 0..inner {
             let start = (first + row) * matrix.row_stride;
             let ahead = start + AHEAD * matrix.row_stride;
-            prefetch(matrix.data.get(ahead + from..ahead + to).unwrap_or_default());
+            prefetch::<_, false>(matrix.data.get(ahead + from..ahead + to).unwrap_or_default());
             let (pieces, rest) = matrix.data[start + from..start + to].as_chunks::<WIDTH>();
             for (panel, piece) in pieces.iter().enumerate() {
                 panels[(panel * inner + row) * WIDTH..][..WIDTH].copy_from_slice(piece);
@@ -163,14 +163,17 @@ pub(in crate::cpu) fn interleave<T: Copy, const WIDTH: usize>(sources: [&[T]; WI
     }
 }
 
-/// Asks for memory that is read soon.
+/// Asks for memory that is read soon: into the first-level cache, or the second where the first has other use until then.
 #[inline(always)]
-pub(super) fn prefetch<T>(data: &[T]) {
+pub(super) fn prefetch<T, const SECOND_LEVEL: bool>(data: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in data.chunks(64 / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        let line = line.as_ptr().cast();
         // SAFETY: a prefetch reads nothing; every x86-64 processor has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        unsafe {
+            if SECOND_LEVEL { _mm_prefetch::<_MM_HINT_T1>(line) } else { _mm_prefetch::<_MM_HINT_T0>(line) }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = data;
