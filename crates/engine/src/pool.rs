@@ -30,7 +30,7 @@ impl Memory {
         }
         let Ok(map) = MmapMut::map_anon(len * size_of::<f32>()) else { return Memory::Heap(vec![0.0; len]) };
         // Fewer, larger pages where the system has them; it may refuse, and nothing is lost.
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         let _ = map.advise(memmap2::Advice::HugePage);
         Memory::Mapped(map)
     }

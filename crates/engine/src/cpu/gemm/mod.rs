@@ -22,8 +22,9 @@ pub(crate) use self::scratch::{Scratch, Spare};
 pub(crate) use self::short::Bf16;
 use crate::isa::{InstructionSet, instruction_set};
 
-/// The inner extent that a tile of the result stays in registers for; a panel of it fits the first-level cache.
-const BLOCK: usize = 448;
+/// The inner extent that a tile of the result stays in registers for; a panel of it fits the first-level cache. An interpreter has
+/// no time for so many.
+const BLOCK: usize = if cfg!(miri) { 8 } else { 448 };
 /// Rows of a task at most: with a block of the inner extent they fit the second-level cache.
 const TASK_ROWS: usize = 96;
 /// Elements of the right operand that are packed at once at most, 8 MB of f32.

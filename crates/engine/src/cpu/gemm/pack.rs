@@ -171,9 +171,7 @@ pub(super) fn prefetch<T, const SECOND_LEVEL: bool>(data: &[T]) {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         let line = line.as_ptr().cast();
         // SAFETY: a prefetch reads nothing; every x86-64 processor has it.
-        unsafe {
-            if SECOND_LEVEL { _mm_prefetch::<_MM_HINT_T1>(line) } else { _mm_prefetch::<_MM_HINT_T0>(line) }
-        }
+        unsafe { if SECOND_LEVEL { _mm_prefetch::<_MM_HINT_T1>(line) } else { _mm_prefetch::<_MM_HINT_T0>(line) } }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = data;
