@@ -28,6 +28,10 @@ impl RunSpec {
 
     /// The same, and the names of the fields that the file gives.
     pub(super) fn read_with_names(path: &Path) -> Result<(RunSpec, Vec<String>)> {
+        if let Some(what) = instead_of_a_spec(path) {
+            let problem = format!("is {what}; expected a run as a TOML or JSON file, data is given as `train_data`");
+            return Err(Error::data(path, None, problem));
+        }
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = error.utf8_error().valid_up_to();
@@ -69,6 +73,16 @@ impl RunSpec {
             }
         }
         Ok((spec, entries.into_iter().map(|(_, name, _)| name).collect()))
+    }
+}
+
+/// What the path names if it is what people give by mistake: the data itself.
+fn instead_of_a_spec(path: &Path) -> Option<&'static str> {
+    const DATA: [&str; 7] = ["csv", "tsv", "txt", "jsonl", "ndjson", "parquet", "npy"];
+    let ends = |ending: &&str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ending));
+    match path.is_dir() {
+        true => Some("a folder"),
+        false => DATA.iter().any(ends).then_some("data"),
     }
 }
 
@@ -172,6 +186,10 @@ mod tests {
         starts("run.json", b"{\"epochs\": 1,\n\"epochs\": 2}", "run.json:2: is not a spec in JSON: duplicate field");
         starts("run.json", b"[]", "run.json:1: is not a spec in JSON: ");
         starts("run.toml", b"model = \"a\"\nloss = \"\xff\"\n", "run.toml:2: expected UTF-8");
+        let instead = "; expected a run as a TOML or JSON file, data is given as `train_data`";
+        assert_eq!(read("train.CSV", "a,b\n").unwrap_err(), format!("train.CSV: is data{instead}"));
+        let folder = RunSpec::read("src").unwrap_err().to_string();
+        assert_eq!(folder, format!("src: is a folder{instead}"));
         let missing = RunSpec::read("no/such/run.toml").unwrap_err().to_string();
         assert!(missing.starts_with("cannot read `no/such/run.toml`: "), "{missing}");
     }

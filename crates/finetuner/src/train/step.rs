@@ -95,49 +95,19 @@ pub(crate) fn gradients(
         None => (embedded?, Seen::of(batch)),
     };
     let leads = ranks.as_ref().is_none_or(|ranks| ranks.leads());
-    let learn = || -> Result<Found> {
-        let mut tape = Tape::recording(device, &encoder.parameters);
-        let leaf = tape.leaf(by_row(embeddings, batch)?);
-        let computed = objective.compute(&mut tape, &leaf, &batch.layout)?;
-        let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
-        let loss = f64::from(computed.loss.value().item());
-        let upstream = leaves.take(&leaf);
-        let own = computed.own_gradients(&mut leaves);
-        let remembered = computed.into_remembered();
-        let (observed, observed_by_twin) = (Vec::new(), Vec::new());
-        let mut found = Found { loss, seen, operations: 0, own, remembered, observed, observed_by_twin };
-        // What the loss says of the model's weights themselves is the same on all ranks: it counts once.
-        if !leads {
-            gradients.clear();
-        }
-        let Some(upstream) = upstream else { return Ok(found) };
-
-        let upstream_of = |inputs: &[Input]| {
-            let width = upstream.columns();
-            let rows = inputs.iter().flat_map(Input::examples).map(|&row| row as usize);
-            let part: Vec<f32> = rows.flat_map(|row| &upstream.data()[row * width..][..width]).copied().collect();
-            Tensor::from_vec(part, &[inputs.iter().map(Input::len).sum(), width])
-        };
-        if let Some((mut tape, embeddings)) = recorded {
-            (found.observed, found.operations) = (tape.take_observed(), tape.operations());
-            tape.backward(&embeddings, upstream_of(&batch.micro_batches)?, gradients)?;
-            return Ok(found);
-        }
-        for input in &batch.micro_batches {
-            let (encoder, dropout) = encoders.of(batch, input, dropout);
-            let (gradients, observed) = match &mut twin {
-                Some(twin) if batch.goes_through_twin(input) => (&mut **twin, &mut found.observed_by_twin),
-                _ => (&mut *gradients, &mut found.observed),
-            };
-            let mut tape = Tape::recording(device, &encoder.parameters);
-            let embeddings = encoder.forward_layers(&mut tape, input, dropout, &batch.layout.layers)?;
-            observed.extend(tape.take_observed());
-            found.operations += tape.operations();
-            tape.backward(&embeddings, upstream_of(std::slice::from_ref(input))?, gradients)?;
-        }
-        Ok(found)
-    };
-    let learnt = learn();
+    let learnt =
+        of_embeddings(encoder, device, objective, batch, embeddings, gradients).and_then(|(found, upstream)| {
+            let mut found = Found { seen, ..found };
+            // What the loss says of the model's weights themselves is the same on all ranks: it counts once.
+            if !leads {
+                gradients.clear();
+            }
+            if let Some(upstream) = upstream {
+                let twin = twin.as_deref_mut();
+                of_weights(encoders, device, (batch, dropout, recorded), &upstream, (gradients, twin), &mut found)?;
+            }
+            Ok(found)
+        });
     let Some(ranks) = ranks else { return learnt };
     // Wherever a rank failed since the last exchange, the others wait here for it.
     let mut found = ranks.agree(learnt.and_then(|found| device.check().map(|()| found).map_err(Into::into)))?;
@@ -148,6 +118,69 @@ pub(crate) fn gradients(
         found.observed_by_twin = ranks.observed(&encoder.parameters, found.observed_by_twin)?;
     }
     Ok(found)
+}
+
+/// The loss over the embeddings of a whole batch, and its gradient in each of them, if it has one; what it says of the weights
+/// directly (a regulariser) is in `gradients`.
+fn of_embeddings(
+    encoder: &Encoder,
+    device: &dyn Device,
+    objective: &Objective,
+    batch: &Batch,
+    embeddings: Vec<f32>,
+    gradients: &mut Gradients,
+) -> Result<(Found, Option<Tensor>)> {
+    let mut tape = Tape::recording(device, &encoder.parameters);
+    let leaf = tape.leaf(by_row(embeddings, batch)?);
+    let computed = objective.compute(&mut tape, &leaf, &batch.layout)?;
+    let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
+    let upstream = leaves.take(&leaf);
+    let found = Found {
+        loss: f64::from(computed.loss.value().item()),
+        seen: Seen::of(batch),
+        operations: 0,
+        own: computed.own_gradients(&mut leaves),
+        remembered: computed.into_remembered(),
+        observed: Vec::new(),
+        observed_by_twin: Vec::new(),
+    };
+    Ok((found, upstream))
+}
+
+/// Adds the gradients of the weights, given those of the embeddings: from the tape that recorded them, else micro-batch after
+/// micro-batch once more.
+fn of_weights(
+    encoders: Encoders<'_>,
+    device: &dyn Device,
+    (batch, dropout, recorded): (&Batch, Option<Key>, Option<(Tape<'_>, Var)>),
+    upstream: &Tensor,
+    (gradients, mut twin): (&mut Gradients, Option<&mut Gradients>),
+    found: &mut Found,
+) -> Result<()> {
+    let upstream_of = |inputs: &[Input]| {
+        let width = upstream.columns();
+        let rows = inputs.iter().flat_map(Input::examples).map(|&row| row as usize);
+        let part: Vec<f32> = rows.flat_map(|row| &upstream.data()[row * width..][..width]).copied().collect();
+        Tensor::from_vec(part, &[inputs.iter().map(Input::len).sum(), width])
+    };
+    if let Some((mut tape, embeddings)) = recorded {
+        (found.observed, found.operations) = (tape.take_observed(), tape.operations());
+        tape.backward(&embeddings, upstream_of(&batch.micro_batches)?, gradients)?;
+        return Ok(());
+    }
+    for input in &batch.micro_batches {
+        let (encoder, dropout) = encoders.of(batch, input, dropout);
+        let (gradients, observed) = match &mut twin {
+            Some(twin) if batch.goes_through_twin(input) => (&mut **twin, &mut found.observed_by_twin),
+            _ => (&mut *gradients, &mut found.observed),
+        };
+        let mut tape = Tape::recording(device, &encoder.parameters);
+        let embeddings = encoder.forward_layers(&mut tape, input, dropout, &batch.layout.layers)?;
+        observed.extend(tape.take_observed());
+        found.operations += tape.operations();
+        tape.backward(&embeddings, upstream_of(std::slice::from_ref(input))?, gradients)?;
+    }
+    Ok(())
 }
 
 /// The loss of a batch without gradients and without dropout, but for views that only dropout makes different: they draw
