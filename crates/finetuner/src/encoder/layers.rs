@@ -241,7 +241,7 @@ impl Layers {
             pass.packing = packing;
         }
         let (weight, offset) = layer.attention_output;
-        let attended = adapted(tape, &attended, (weight, Some(offset)), pass)?;
+        attended = adapted(tape, &attended, (weight, Some(offset)), pass)?;
 
         match config.norm {
             NormPlace::After => {

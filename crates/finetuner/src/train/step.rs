@@ -90,14 +90,13 @@ pub(crate) fn gradients(
         }),
         false => embed(encoders, device, batch, dropout),
     };
-    let (embeddings, seen) = match &mut ranks {
+    let joined = match &mut ranks {
         Some(ranks) => ranks.join(embedded, batch)?,
         None => (embedded?, Seen::of(batch)),
     };
     let leads = ranks.as_ref().is_none_or(|ranks| ranks.leads());
     let learnt =
-        of_embeddings(encoder, device, objective, batch, embeddings, gradients).and_then(|(found, upstream)| {
-            let mut found = Found { seen, ..found };
+        of_embeddings(encoder, device, objective, batch, joined, gradients).and_then(|(mut found, upstream)| {
             // What the loss says of the model's weights themselves is the same on all ranks: it counts once.
             if !leads {
                 gradients.clear();
@@ -127,7 +126,7 @@ fn of_embeddings(
     device: &dyn Device,
     objective: &Objective,
     batch: &Batch,
-    embeddings: Vec<f32>,
+    (embeddings, seen): (Vec<f32>, Seen),
     gradients: &mut Gradients,
 ) -> Result<(Found, Option<Tensor>)> {
     let mut tape = Tape::recording(device, &encoder.parameters);
@@ -137,7 +136,7 @@ fn of_embeddings(
     let upstream = leaves.take(&leaf);
     let found = Found {
         loss: f64::from(computed.loss.value().item()),
-        seen: Seen::of(batch),
+        seen,
         operations: 0,
         own: computed.own_gradients(&mut leaves),
         remembered: computed.into_remembered(),
