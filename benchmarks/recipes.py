@@ -3,8 +3,8 @@
     cargo build --release
     python3 benchmarks/recipes.py --peers .venv/bin/python --model MINILM --data DATA --results recipes.jsonl
 
-DATA holds retrieval/scifact, text-classes/banking77, pairs/stsb and unlabelled/wiki_sentences.txt. Every finished run is a
-line of the results; runs that are there already are not repeated, so that the program may be stopped and go on.
+DATA holds retrieval/scifact, text-classes/banking77, pairs/stsb and unlabelled/wiki_sentences.txt; the pairs of `packages`
+are the example's. Every finished run is a line of the results; runs that are there already are not repeated, so that the program may be stopped and go on.
 `--only` picks recipes, `--table` only prints. Both sides learn from the same batches in the same order.
 Times are of training alone and compare where nothing else runs.
 """
@@ -25,9 +25,13 @@ LINEAR = ["--optimizer", "AdamW", "--optimizer-options", "weight_decay=0", "--le
           "--scheduler", "linear", "--warmup", "0.1", "--keep", "last"]  # fmt: skip
 SCIFACT = [*LINEAR, "--batch-size", "32", "--max-length", "256"]
 STSB = [*LINEAR, "--max-length", "128"]
+PACKAGES = ["--optimizer", "AdamW", "--optimizer-options", "weight_decay=0", "--learning-rate", "5e-5", "--epochs", "1",
+            "--scheduler", "linear", "--keep", "last", "--batch-size", "64", "--max-length", "128"]  # fmt: skip
 BANKING77 = ["--optimizer", "Adam", "--learning-rate", "2e-5", "--batch-size", "128", "--epochs", "1", "--max-grad-norm",
              "0", "--max-length", "256", "--keep", "last"]  # fmt: skip
 CLASSES = ["--sampler", "m_per_class"]
+HARD_TRIPLETS = ["--loss-options", "margin=0.05", "--miner", "TripletMarginMiner", "--miner-options",
+                 "margin=0.3,type_of_triplets=hard"]  # fmt: skip
 CENTRES = ["--sampler", "random", "--loss-optimizer", "Adam", "--loss-optimizer-options", "learning_rate=0.01"]
 MATRYOSHKA = "loss=MultipleNegativesRankingLoss,matryoshka_dims=384+256+128+64"
 
@@ -36,6 +40,8 @@ RECIPES = {
     "stsb-cosent": ("stsb", ["--loss", "CoSENTLoss", "--batch-size", "32"], ["--loss", "CoSENTLoss"]),
     "stsb-angle": ("stsb", ["--loss", "AnglELoss", "--batch-size", "32"], ["--loss", "AnglELoss"]),
     "simcse": ("simcse", ["--loss", "MultipleNegativesRankingLoss", "--batch-size", "64"], []),
+    "packages": ("packages", ["--loss", "MultipleNegativesRankingLoss"], []),
+    "banking77-triplets": ("banking77", ["--loss", "TripletMarginLoss", *HARD_TRIPLETS, *CLASSES], []),
     "banking77-supcon": ("banking77", ["--loss", "SupConLoss", *CLASSES], ["--loss", "SupConLoss"]),
     "banking77-multi-similarity": ("banking77", ["--loss", "MultiSimilarityLoss", *CLASSES], ["--loss", "MultiSimilarityLoss"]),
     "banking77-arcface": ("banking77", ["--loss", "ArcFaceLoss", *CENTRES], ["--loss", "ArcFaceLoss"]),
@@ -82,6 +88,7 @@ def ours(recipe, seed, given):
         scifact, stsb = f"{given.data}/retrieval/scifact", f"{given.data}/pairs/stsb"
         banking77 = f"{given.data}/text-classes/banking77"
         stsb_test = [f"{stsb}/stsb-en-test.csv"]
+        packages = f"{ROOT}/examples/packages"
         banking77_test = [f"{banking77}/test.csv", "--index-data", f"{banking77}/train.csv"]
         # Training data that has to be made first is made for its own task only.
         train_data, settings, target = {
@@ -90,6 +97,8 @@ def ours(recipe, seed, given):
             "stsb": (lambda: f"{stsb}/stsb-en-train.csv", STSB, stsb_test),
             "simcse": (lambda: first_lines(given, folder), STSB, stsb_test),
             "banking77": (lambda: f"{banking77}/train.csv", BANKING77, banking77_test),
+            "packages": (lambda: f"{packages}/train.csv", PACKAGES,
+                         [f"{packages}/test.csv", "--index-data", f"{packages}/index.csv"]),
         }[task]
         common = ["--threads", given.threads, "--model"]
         run([given.binary, "fit", *common, given.model, "--seed", seed, "--output", f"{folder}/run", "--train-data",
@@ -112,13 +121,14 @@ def peer(recipe, seed, given):
         "stsb": ("stsb.py", "pairs/stsb"),
         "simcse": ("stsb.py", "pairs/stsb"),
         "banking77": ("banking77.py", "text-classes/banking77"),
+        "packages": ("packages.py", f"{ROOT}/examples/packages"),
     }[task]
-    extra = []
+    extra = [] if program == "stsb.py" else ["--after-only"]
     if task == "scifact-mined":
-        extra = ["--negatives", mined(given)]
+        extra += ["--negatives", mined(given)]
     if task == "simcse":
         extra = ["--texts", f"{given.data}/unlabelled/wiki_sentences.txt"]
-    line = run([given.peers, f"{HERE}/peers/{program}", "--model", given.model, "--data", f"{given.data}/{data}",
+    line = run([given.peers, f"{HERE}/peers/{program}", "--model", given.model, "--data", os.path.join(given.data, data),
                 "--threads", given.threads, "--seed", seed, *extra, *flags]).splitlines()[-1]  # fmt: skip
     found = json.loads(line)
     return {"seconds": found["train_seconds"], "peak_bytes": found["train_peak_bytes"], **found["finetuned"]}

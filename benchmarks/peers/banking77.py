@@ -23,6 +23,7 @@ OPTIONS = dict(
     precision=dict(choices=("f32", "bf16"), default="f32", help="bf16: autocast"),
     texts=dict(type=int, default=0, help="encode only so many texts of each part and skip the metrics; 0: all"),
     save=dict(help="keep the tuned model in this folder"),
+    after_only=dict(action="store_true", help="no evaluation before training"),
 )
 BATCH, PER_CLASS = 128, 4
 
@@ -61,7 +62,7 @@ def main():
             )
         return clock.seconds, None if given.texts else metrics(rank(asking, index, 20), relevant)
 
-    encode_seconds, before = evaluate()
+    encode_seconds, before = (None, None) if given.after_only else evaluate()
 
     triplets, classes = given.loss == "TripletMarginLoss", given.loss in ("ArcFaceLoss", "ProxyAnchorLoss")
     options = dict(margin=0.05) if triplets else {}

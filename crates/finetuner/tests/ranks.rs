@@ -25,7 +25,7 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         tiny::model(&folder.path().join("model"));
         tiny::pairs(&folder.path().join("pairs.csv"), 0, 16);
-        tiny::pairs(&folder.path().join("held_out.csv"), 500, 6);
+        tiny::pairs(&folder.path().join("held_out.csv"), 500, 20);
         tiny::labelled(&folder.path().join("labelled.csv"), 0, 12);
         Place { folder }
     }
@@ -82,7 +82,7 @@ fn run(spec: &RunSpec, ranks: usize, last: usize) -> (Vec<(String, usize, f64)>,
 fn what_is_measured_on_the_way_is_what_one_rank_measures() {
     let place = Place::new();
     let held_out = place.path("held_out.csv").display().to_string();
-    let one = place.spec("one", &[("eval_data", held_out.as_str())]);
+    let one = place.spec("one", &[("eval_data", held_out.as_str()), ("micro_batch_tokens", "64")]);
     let (expected, outcome) = run(&one, 1, 0);
     let Outcome::Finished(alone) = outcome.unwrap() else { panic!("not finished") };
     for ranks in [2, 3, 24] {
@@ -92,12 +92,53 @@ fn what_is_measured_on_the_way_is_what_one_rank_measures() {
         assert_eq!(report.training.tokens, alone.training.tokens, "the tokens of all ranks are counted");
         assert_eq!(report.training.steps, alone.training.steps);
         assert_eq!(found.len(), expected.len());
+        assert!(found.iter().any(|(name, step, _)| name == "val_loss" && *step == 0));
         for ((name, step, value), (_, _, expected)) in found.iter().zip(&expected) {
+            assert!(*step > 0 || value.to_bits() == expected.to_bits(), "{ranks} ranks, {name} of the untouched model");
             // Sums in another order move a rank or two of the retrieval metrics at most, and the losses hardly.
             let allowed = if name.contains("loss") || name == "learning_rate" { 1e-4 } else { 0.05 };
             assert!((value - expected).abs() <= allowed, "{ranks} ranks, {name} of step {step}: {value}, {expected}");
         }
     }
+}
+
+#[test]
+fn ranks_share_what_a_guide_embeds() {
+    let place = Place::new();
+    let (_, outcome) = run(&place.spec("guide", &[("epochs", "1")]), 1, 0);
+    assert!(matches!(outcome, Ok(Outcome::Finished(_))), "{outcome:?}");
+    let guide = place.path("guide").display().to_string();
+    let one = place.spec("one", &[("loss", "GISTEmbedLoss"), ("guide", &guide)]);
+    let (expected, outcome) = run(&one, 1, 0);
+    assert!(matches!(outcome, Ok(Outcome::Finished(_))), "{outcome:?}");
+    for ranks in [3, 50] {
+        let several = RunSpec { output: Some(place.path(&format!("ranks-{ranks}"))), ..one.clone() };
+        let (found, outcome) = run(&several, ranks, 0);
+        assert!(matches!(outcome, Ok(Outcome::Finished(_))), "{outcome:?}");
+        assert_eq!(found.len(), expected.len());
+        for ((name, step, value), (_, _, expected)) in found.iter().zip(&expected) {
+            assert!((value - expected).abs() <= 1e-4, "{ranks} ranks, {name} of step {step}: {value}, {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_stop_ends_a_measurement_of_several_ranks() {
+    let place = Place::new();
+    tiny::pairs(&place.path("many.csv"), 1000, 200);
+    let many = place.path("many.csv").display().to_string();
+    let stop = AtomicBool::new(false);
+    let mut heard = Vec::new();
+    let mut sink = |event: &Event| {
+        if let Event::Progress { phase, done, total, .. } = event {
+            heard.push((phase.clone(), *done, *total));
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let outcome = train_on(devices(2), &place.spec("stopped", &[("eval_data", &many)]), &mut sink, &stop);
+    assert!(matches!(outcome, Ok(Outcome::Stopped { step: 0 })), "{outcome:?}");
+    let [(phase, done, total)] = &heard[..] else { panic!("{heard:?}") };
+    assert!(phase == "evaluate before" && *done > 0 && done < total, "{heard:?}");
 }
 
 #[test]
@@ -197,8 +238,24 @@ fn a_picture_that_only_one_rank_cannot_read_is_named() {
     assert!(matches!(outcome, Ok(Outcome::Finished(_))), "{outcome:?}");
     assert!(metrics.iter().all(|(_, _, value)| value.is_finite()));
 
-    // It vanishes when all ranks have begun, before any reads the one batch of the second epoch.
+    // The last of those that are measured is read by the last rank alone.
     let gone = place.path("11.png");
+    let mut told = Vec::new();
+    let mut sink = |event: &Event| {
+        if let Event::Log { message, .. } = event {
+            if message.contains("4 ranks share every batch") {
+                std::fs::rename(&gone, place.path("elsewhere.png")).unwrap();
+            }
+            told.push(message.clone());
+        }
+    };
+    let measured = RunSpec { query_data: Some(place.path("pictures.csv")), ..spec("measured") };
+    let error = train_on(devices(4), &measured, &mut sink, &AtomicBool::new(false)).unwrap_err();
+    assert!(matches!(error, Error::Picture { .. }) && error.to_string().contains("11.png"), "{error}");
+    assert!(told.last().is_some_and(|told| told.starts_with("rank 3: ")), "{told:?}");
+    std::fs::rename(place.path("elsewhere.png"), &gone).unwrap();
+
+    // It vanishes when all ranks have begun, before any reads the one batch of the second epoch.
     let mut sink = |event: &Event| {
         if matches!(event, Event::Metric { name, step: 1, .. } if name == "train_loss") {
             std::fs::remove_file(&gone).unwrap();

@@ -86,7 +86,16 @@ fn ranks_that_were_started_differently_refuse_each_other() {
     other.write("train.csv", text.replacen("card", "cord", 1));
     let ranks = end(start(&[(&folder, "--output first"), (&other, "--output first")]));
     for ran in &ranks {
-        assert!(ran.code == Some(1) && ran.err.contains("reads other training data than rank 0"), "{ran:?}");
+        assert!(ran.code == Some(1) && ran.err.contains("reads other data than rank 0"), "{ran:?}");
+    }
+
+    // What is measured is shared, too.
+    let other = Folder::with_model();
+    let text = String::from_utf8(other.read("test.csv")).unwrap();
+    other.write("test.csv", text.replacen("card", "cord", 1));
+    let ranks = end(start(&[(&folder, "--query-data test.csv --output measured"), (&other, "--query-data test.csv")]));
+    for ran in &ranks {
+        assert!(ran.code == Some(1) && ran.err.contains("reads other data than rank 0"), "{ran:?}");
     }
 }
 

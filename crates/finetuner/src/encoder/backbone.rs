@@ -73,17 +73,20 @@ impl Backbone {
 
     /// Numbers that a training pass holds of each token (each patch of 16 x 16 pixels) where the lowest that learns is at this
     /// depth: of every layer from there on its queries, keys and values, the output of attention, the value between the
-    /// feed-forward layers and two normalised rows; and what the backward pass of one layer takes beside.
-    pub(crate) fn held(&self, lowest: usize) -> usize {
+    /// feed-forward layers and two normalised rows, the last ones only of rows that are read; and what the backward pass of one
+    /// layer takes beside.
+    pub(super) fn held(&self, lowest: usize, read: Rows) -> usize {
         if let Backbone::Vectors(perceptron) = self {
             return perceptron.config.held();
         }
         match self.stack() {
             Some(layers) => {
                 let config = &layers.config;
-                let layer = 6 * config.hidden + config.intermediate * if config.gated { 6 } else { 1 };
+                let after = 2 * config.hidden + config.intermediate * if config.gated { 6 } else { 1 };
+                let layer = 4 * config.hidden + after;
                 let layers = (config.layers + 1).saturating_sub(lowest.max(1));
-                layers * layer + layer + 2 * config.hidden
+                let unread = if layers > 0 && read != Rows::All { after } else { 0 };
+                layers * layer - unread + layer + 2 * config.hidden
             }
             // Maps before and after every norm: about this many numbers a pixel in ResNet-50 and its like.
             None => 256 * 250,

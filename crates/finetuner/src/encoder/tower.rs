@@ -107,6 +107,11 @@ impl Tower {
         self.layout.output_width(width)
     }
 
+    /// Numbers that a training pass holds of each token: see [`Backbone::held`].
+    pub(crate) fn held(&self, lowest: usize) -> usize {
+        self.backbone.held(lowest, Rows::of(self.layout.pooling))
+    }
+
     /// Embeddings `[items, dimension]`, those of earlier layers to the right of the last one's.
     pub(super) fn forward(
         &self,

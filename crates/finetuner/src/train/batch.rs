@@ -43,13 +43,13 @@ impl Batch {
     }
 }
 
-/// The different items of a batch, ready for a guide.
+/// The different items of a batch, ready for a guide; where several ranks share a batch those of this one.
 #[derive(Debug, Clone)]
 pub(crate) struct Guided {
     pub(crate) inputs: Vec<Input>,
     /// How many items there are.
     pub(crate) items: usize,
-    /// The item of each row of the batch.
+    /// The item of each row of the batch, among those of all ranks.
     pub(crate) rows: Vec<u32>,
 }
 
@@ -243,9 +243,10 @@ impl Batcher {
             };
             rows.push(place);
         }
-        let places: Vec<u32> = (0..contents.len() as u32).collect();
-        let inputs = guide.prepare(&contents, &places, &|_| GUIDE_TOKENS)?.inputs;
-        Ok(Guided { inputs, items: contents.len(), rows })
+        let own = &contents[self.share.of(contents.len())];
+        let places: Vec<u32> = (0..own.len() as u32).collect();
+        let inputs = guide.prepare(own, &places, &|_| GUIDE_TOKENS)?.inputs;
+        Ok(Guided { inputs, items: own.len(), rows })
     }
 }
 

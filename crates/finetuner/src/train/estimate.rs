@@ -93,7 +93,7 @@ impl Encoder {
     pub(crate) fn activation_bytes(&self, device: &dyn Device, tokens: usize) -> usize {
         let trained = self.parameters.iter().zip(self.depths()).filter(|(parameter, _)| parameter.trainable);
         let lowest = trained.map(|(_, &depth)| depth).min();
-        let held = |tower: &Tower| tower.backbone().held(lowest.unwrap_or(tower.backbone().layers() + 1));
+        let held = |tower: &Tower| tower.held(lowest.unwrap_or(tower.backbone().layers() + 1));
         device.activation_bytes() * tokens * self.towers().iter().map(held).max().unwrap_or_default()
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn finish(
     // What the data is worth is told by the end of training, whatever is kept.
     let mut part = None;
     if spec.advise {
-        let end = match watch.measure(&learner.model, ("evaluate after", Due::All), recorder) {
+        let end = match watch.measure(&learner.model, ("evaluate after", Due::All), None, recorder) {
             Err(Error::Stopped) => return state.stop(output, spec, &learner, recorder),
             measured => advise::retrieval(measured?.first().and_then(Option::as_ref))?,
         };
@@ -69,7 +69,7 @@ pub(super) fn finish(
             after = Measured::new();
         }
         if after.len() != before.len() || after.iter().any(Option::is_none) {
-            after = watch.measure(&learner.model, ("evaluate after", Due::All), recorder)?;
+            after = watch.measure(&learner.model, ("evaluate after", Due::All), None, recorder)?;
         }
         Ok(alpha)
     })();

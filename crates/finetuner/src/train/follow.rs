@@ -9,7 +9,7 @@ use super::AHEAD;
 use super::batch::Batch;
 use super::callbacks::Callbacks;
 use super::prepare::Prepared;
-use super::ranks::{Ranks, Turn};
+use super::ranks::{Order, Ranks, Turn};
 use super::recorder::Recorder;
 use crate::artifact::Output;
 use crate::error::{Error, Result};
@@ -17,8 +17,8 @@ use crate::event::Event;
 use crate::spec::RunSpec;
 use crate::tokens::Prefetch;
 
-/// Learns from whatever rank 0 orders, until that ends. It measures, saves and tells nothing: what it is
-/// asked to write goes to a folder that is removed. A stop is passed on to rank 0.
+/// Learns from and embeds whatever rank 0 orders, until that ends. It judges, saves and tells nothing: what it is asked to write
+/// goes to a folder that is removed. A stop is passed on to rank 0.
 ///
 /// # Errors
 /// As a run's; rank 0 is told.
@@ -35,15 +35,30 @@ fn learn(spec: &RunSpec, ranks: &mut Ranks, device: &dyn Device, stop: &AtomicBo
     let mut recorder = Recorder::open(&output, &mut silent)?;
     let spec = &RunSpec { callbacks: Callbacks::without_loggers(&spec.callbacks), resume: false, ..spec.clone() };
     let prepared = Prepared::new(spec, (1.0, ranks.share()), &output, (device, stop), &mut recorder)?;
-    let Prepared { spec, mut learner, course, schedule, guide, .. } = prepared;
-    ranks.begin(&mut learner, device, course.fingerprint())?;
+    let Prepared { spec, mut learner, course, schedule, guide, watch, .. } = prepared;
+    ranks.begin(&mut learner, device, (&course, &watch))?;
 
     let seed = Key::new(spec.seed);
     let mut ahead: Option<(Turn, Prefetch<Result<Batch>>)> = None;
-    while let Some(turn) = ranks.next()? {
+    while let Some(order) = ranks.next()? {
         if stop.load(Ordering::Relaxed) {
             ranks.ask_to_stop();
         }
+        let turn = match order {
+            Order::Learn(turn) => turn,
+            Order::TakeOver => {
+                ranks.take_over(&mut learner)?;
+                continue;
+            }
+            Order::Embed(stretch) => {
+                watch.embed_together(&learner.model, stretch, ranks)?;
+                continue;
+            }
+            Order::Validate(first) => {
+                watch.losses_together(&learner, first, ranks)?;
+                continue;
+            }
+        };
         // Batches are made in the order of the epoch, until rank 0 wants another one than the next.
         let mut batches = match ahead.take() {
             Some((expected, batches)) if (expected.epoch, expected.batch) == (turn.epoch, turn.batch) => batches,
@@ -53,26 +68,17 @@ fn learn(spec: &RunSpec, ranks: &mut Ranks, device: &dyn Device, stop: &AtomicBo
             }
         };
         let batch = batches.next().unwrap_or_else(|| Err(Error::rank(0, "orders a batch that there is none: a bug")));
+        // The others are at their embeddings, where they hear of it.
+        let mut batch = batch.or_else(|error| ranks.agree(Err(error)))?;
         let dropout = seed.part(turn.step as u64);
-        let complete = batch.and_then(|mut batch| {
-            learner.complete(&mut batch, guide.as_ref(), device, dropout)?;
-            Ok(batch)
-        });
-        let learnt = match complete {
-            Ok(batch) => {
-                let done = learner.step(device, &batch, dropout, (turn.step, &schedule), Some(&mut *ranks));
-                done.map(|_| ()).map_err(|error| (error, Some(batch)))
-            }
-            // The others are at their embeddings, where they hear of it.
-            Err(error) => ranks.agree(Err(error)).map_err(|error| (error, None)),
-        };
-        match learnt {
-            Ok(()) => ahead = Some((Turn { batch: turn.batch + 1, ..turn }, batches)),
+        learner.complete(&mut batch, guide.as_ref(), device, dropout, Some(&mut *ranks))?;
+        match learner.step(device, &batch, dropout, (turn.step, &schedule), Some(&mut *ranks)) {
+            Ok(_) => ahead = Some((Turn { batch: turn.batch + 1, ..turn }, batches)),
             // Rank 0 orders the batch once more, in smaller parts.
-            Err((Error::Engine(engine::Error::OutOfMemory { .. }), Some(batch))) => {
+            Err(Error::Engine(engine::Error::OutOfMemory { .. })) => {
                 course.budget().shrink(&batch);
             }
-            Err((error, _)) => return Err(error),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use engine::{Device, Tensor};
 
 use super::batch::Batch;
+use super::ranks::Ranks;
 use crate::encoder::{Model, ModelOptions, source};
 use crate::error::{Error, Result};
 
@@ -34,14 +35,19 @@ impl Guide {
         }
     }
 
-    /// Puts its embedding of every row into the batch; nothing is recorded. Equal items are embedded once.
+    /// Puts its embedding of every row into the batch; nothing is recorded. Equal items are embedded once, by one of the `ranks`
+    /// that share the batch.
     ///
     /// # Errors
-    /// As [`Encoder::embed`](crate::encoder::Encoder::embed).
-    pub(crate) fn embed(&self, device: &dyn Device, batch: &mut Batch) -> Result<()> {
+    /// As [`Encoder::embed`](crate::encoder::Encoder::embed), and of other ranks.
+    pub(crate) fn embed(&self, device: &dyn Device, batch: &mut Batch, ranks: Option<&mut Ranks>) -> Result<()> {
         let Some(guided) = batch.guided.take() else { return Ok(()) };
         let width = self.model.encoder.dimension();
-        let embeddings = self.model.encoder.embed(device, guided.inputs, guided.items)?;
+        let own = self.model.encoder.embed(device, guided.inputs, guided.items);
+        let embeddings = match ranks {
+            Some(ranks) => ranks.concatenate(own)?,
+            None => own?,
+        };
         let row = |item: &u32| embeddings[*item as usize * width..][..width].iter().copied();
         let rows: Vec<f32> = guided.rows.iter().flat_map(row).collect();
         batch.layout.guide = Some(Tensor::from_vec(rows, &[guided.rows.len(), width])?);

@@ -104,9 +104,10 @@ impl Learner {
         guide: Option<&Guide>,
         device: &dyn Device,
         dropout: Key,
+        ranks: Option<&mut Ranks>,
     ) -> Result<()> {
         if let Some(guide) = guide {
-            guide.embed(device, batch)?;
+            guide.embed(device, batch, ranks)?;
         }
         batch.layout.layers = self.objective(batch.dataset).draw_layers(dropout);
         Ok(())

@@ -16,6 +16,12 @@ pub enum Target {
     Scored(Dataset),
 }
 
+/// Items that are embedded alike.
+pub(crate) struct Column<'t> {
+    pub(crate) items: Vec<&'t str>,
+    pub(crate) read_as: (Modality, Role),
+}
+
 /// What was measured.
 #[derive(Debug, Clone)]
 pub enum Measurement {
@@ -65,6 +71,32 @@ impl Target {
         }
     }
 
+    /// What is embedded to measure a model; of a retrieval set the documents, then the queries.
+    pub(crate) fn columns(&self) -> Vec<Column<'_>> {
+        match self {
+            Target::Retrieval(set) => {
+                let plain = set.exclude.is_some();
+                let role = |role| if plain { Role::Plain } else { role };
+                let columns = [
+                    (&set.documents, set.document_modality, role(Role::Document)),
+                    (&set.queries, set.query_modality, role(Role::Query)),
+                ];
+                let columns = columns.map(|(items, modality, role)| Column {
+                    items: items.iter().map(String::as_str).collect(),
+                    read_as: (modality, role),
+                });
+                columns.into()
+            }
+            Target::Scored(dataset) => {
+                let column = |modality| Column {
+                    items: dataset.items.ids(modality).map(|id| dataset.items.get(id)).collect(),
+                    read_as: (modality, Role::Plain),
+                };
+                Modality::ALL.into_iter().map(column).collect()
+            }
+        }
+    }
+
     /// Measures a model, looking at `k` hits. `progress` hears the number of items embedded, and ends the measurement
     /// with its error where it has one.
     ///
@@ -78,34 +110,41 @@ impl Target {
         k: usize,
         mut progress: impl FnMut(usize) -> Result<()>,
     ) -> Result<Measurement> {
-        let dimension = model.encoder.dimension();
+        let mut done = 0;
+        let embedded = self.columns().into_iter().map(|column| {
+            let (embeddings, _) = model.embed(device, &column.items, column.read_as, |more| progress(done + more))?;
+            done += column.items.len();
+            Ok(embeddings)
+        });
+        let embedded = embedded.collect::<Result<Vec<_>>>()?;
+        self.judge(&embedded, model.encoder.dimension(), similarity, k)
+    }
+
+    /// What the embeddings of its columns say.
+    ///
+    /// # Errors
+    /// As [`Target::measure`].
+    pub(crate) fn judge(
+        &self,
+        embedded: &[Vec<f32>],
+        dimension: usize,
+        similarity: Similarity,
+        k: usize,
+    ) -> Result<Measurement> {
         match self {
             Target::Retrieval(set) => {
-                let plain = set.exclude.is_some();
-                let role = |role| if plain { Role::Plain } else { role };
-                let documents = (set.document_modality, role(Role::Document));
-                let queries = (set.query_modality, role(Role::Query));
-                let (documents, _) = model.embed(device, &set.documents, documents, &mut progress)?;
-                let done = set.documents.len();
-                let (queries, _) = model.embed(device, &set.queries, queries, |more| progress(done + more))?;
                 let deep = depth(&set.relevant, k);
-                let hits = similarity.top_k(&queries, &documents, dimension, deep, set.exclude.as_deref())?;
+                let hits = similarity.top_k(&embedded[1], &embedded[0], dimension, deep, set.exclude.as_deref())?;
                 Ok(Measurement::Retrieval(Evaluation::new(&hits, &set.relevant, k)?))
             }
             Target::Scored(dataset) => {
-                let mut embeddings = vec![0.0; dataset.items.len() * dimension];
-                let mut done = 0;
-                for modality in Modality::ALL {
-                    let ids: Vec<ItemId> = dataset.items.ids(modality).collect();
-                    let contents: Vec<&str> = ids.iter().map(|id| dataset.items.get(*id)).collect();
-                    let column = (modality, Role::Plain);
-                    let (own, _) = model.embed(device, &contents, column, |more| progress(done + more))?;
-                    done += ids.len();
-                    for (id, row) in ids.iter().zip(own.chunks_exact(dimension)) {
-                        embeddings[id.0 as usize * dimension..][..dimension].copy_from_slice(row);
+                let mut rows: Vec<&[f32]> = vec![&[]; dataset.items.len()];
+                for (modality, embeddings) in Modality::ALL.into_iter().zip(embedded) {
+                    for (id, row) in dataset.items.ids(modality).zip(embeddings.chunks_exact(dimension)) {
+                        rows[id.0 as usize] = row;
                     }
                 }
-                let row = |id: ItemId| &embeddings[id.0 as usize * dimension..][..dimension];
+                let row = |id: ItemId| rows[id.0 as usize];
                 let pairs: Vec<(f64, f64)> = dataset
                     .examples
                     .iter()

@@ -60,7 +60,7 @@ pub use self::names::check_names;
 pub use self::page::Cell;
 use self::prepare::Prepared;
 use self::progress::Progress;
-use self::ranks::{Ranks, Turn};
+use self::ranks::{Order, Ranks, Turn};
 use self::recorder::Recorder;
 pub use self::report::{Further, Report, Skipped};
 use self::state::State;
@@ -336,8 +336,15 @@ fn run(
     let Prepared { spec, callbacks, learner, course, total_steps, schedule, guide, watch, .. } = &mut prepared;
     let (spec, total_steps) = (&*spec, *total_steps);
 
+    // All ranks have read the same and begin with the same weights.
+    if let Some(ranks) = ranks {
+        let remark = ranks.begin(learner, device, (course, watch))?;
+        recorder.info(format!("{} ranks share every batch", rank.size))?;
+        remark.map(|remark| recorder.warn(remark)).transpose()?;
+    }
+
     // The untouched model is measured first, also when a run goes on: the report compares with it.
-    let before = watch.measure(&learner.model, ("evaluate before", Due::All), recorder)?;
+    let before = watch.measure(&learner.model, ("evaluate before", Due::All), ranks.as_mut(), recorder)?;
     if spec.advise {
         advise::retrieval(before.first().and_then(Option::as_ref))?;
     }
@@ -355,15 +362,14 @@ fn run(
         spec.advise || callbacks.monitors_metric() || state.best.as_ref().is_some_and(|(best, _)| best.is_metric());
     if spec.resume {
         state.restore(output.folder(), spec, learner)?;
+        if let Some(ranks) = ranks {
+            ranks.order(Order::TakeOver)?;
+            ranks.take_over(learner)?;
+        }
         recorder.info(format!("resumed at step {} of {total_steps}", state.progress.step))?;
     } else {
-        let loss = watch.validation_loss(learner)?;
+        let loss = watch.validation_loss(learner, ranks.as_mut())?;
         watch.tell(&mut state, &learner.model, (loss, &before), false, recorder)?;
-    }
-    if let Some(ranks) = ranks {
-        recorder.info(format!("{} ranks share every batch", rank.size))?;
-        let remark = ranks.begin(learner, device, course.fingerprint())?;
-        remark.map(|remark| recorder.warn(remark)).transpose()?;
     }
     let left = total_steps - state.progress.step.min(total_steps);
     let estimated = estimate::estimate(spec, device, (learner, course), left)?;
@@ -385,7 +391,7 @@ fn run(
             let mut batch = batch?;
             if watch.is_due(&state) {
                 let due = Due::Step(state.progress.step);
-                after = match watch.measure(&learner.model, ("evaluate", due), recorder) {
+                after = match watch.measure(&learner.model, ("evaluate", due), ranks.as_mut(), recorder) {
                     Err(Error::Stopped) => {
                         return state.stop(output, spec, learner, recorder);
                     }
@@ -408,10 +414,10 @@ fn run(
             let step = state.progress.step;
             let dropout = seed.part(step as u64);
             let learnt = loop {
-                learner.complete(&mut batch, guide.as_ref(), device, dropout)?;
                 if let Some(ranks) = ranks {
-                    ranks.order(Turn { epoch: epoch as u64, batch: state.progress.batch, step })?;
+                    ranks.order(Order::Learn(Turn { epoch: epoch as u64, batch: state.progress.batch, step }))?;
                 }
+                learner.complete(&mut batch, guide.as_ref(), device, dropout, ranks.as_mut())?;
                 let memory = match learner.step(device, &batch, dropout, (step, schedule), ranks.as_mut()) {
                     Err(Error::Engine(error @ engine::Error::OutOfMemory { .. })) => error,
                     done => break done?,
@@ -441,9 +447,11 @@ fn run(
         // Look back at the epoch. A checkpoint of a run that is stopped here is one of the epoch's last step.
         let last = epoch + 1 == spec.epochs || out_of_time;
         let when = if last { ("evaluate after", Due::All) } else { ("evaluate", Due::Epoch) };
-        let looked = watch.validation_loss(learner).and_then(|loss| {
-            let measured =
-                if by_epoch || last { watch.measure(&learner.model, when, recorder)? } else { Measured::new() };
+        let looked = watch.validation_loss(learner, ranks.as_mut()).and_then(|loss| {
+            let measured = match by_epoch || last {
+                true => watch.measure(&learner.model, when, ranks.as_mut(), recorder)?,
+                false => Measured::new(),
+            };
             Ok((loss, measured))
         });
         let loss = match looked {

@@ -125,7 +125,7 @@ impl<'a> Prepared<'a> {
             }
         }
         if let Some(guide) = &guide {
-            validation.iter_mut().try_for_each(|held_out| guide.embed(device, &mut held_out.batch))?;
+            validation.iter_mut().try_for_each(|held_out| guide.embed(device, &mut held_out.batch, None))?;
         }
         let course = Course::new(&spec, device, sets, budget)?;
         let total_steps = course.steps(spec.epochs);

@@ -1,15 +1,19 @@
 //! Several ranks in one run: what they tell each other, step by step.
 //!
 //! Rank 0 runs the loop; the others [`follow`](super::follow) it. All have read the same data and have the same weights, so an
-//! order to learn from the next batch is a few numbers. In a step every rank embeds its rows, gets the embeddings of all,
-//! computes the loss of the whole batch and the gradients of its own rows, and all sum them: their optimisers then do the same.
+//! order to learn from the next batch or to embed some documents is a few numbers. In a step every rank embeds its rows, gets the
+//! embeddings of all, computes the loss of the whole batch and the gradients of its own rows, and all sum them: their optimisers
+//! then do the same.
 //! Before anything is exchanged every rank says how its own part went, so that none waits for one that failed.
 
 use engine::device::Communicator;
 use engine::{Device, Gradients, ParameterId, Parameters, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
+use super::course::Course;
 use super::learner::Learner;
+use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::mesh::{Mesh, Share};
 
@@ -25,8 +29,30 @@ pub(crate) struct Ranks {
     group: Option<Box<dyn Communicator>>,
 }
 
-/// An order to learn from a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What rank 0 wants all to do together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// To take over its weights, moments and steps.
+    TakeOver,
+    /// To embed items that the model is measured on.
+    Embed(Stretch),
+    /// To take the losses of held-out batches, a rank one, from this place on.
+    Validate(usize),
+    /// To learn from a batch.
+    Learn(Turn),
+}
+
+/// Some items of a column of what is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stretch {
+    pub(crate) measure: usize,
+    pub(crate) column: usize,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+/// A batch, and the step in which it is learnt from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Turn {
     pub(crate) epoch: u64,
     /// Its place among the batches of the epoch.
@@ -66,33 +92,39 @@ impl Ranks {
         &mut self,
         learner: &mut Learner,
         device: &dyn Device,
-        read: [u8; 32],
+        (course, watch): (&Course, &Watch<'_>),
     ) -> Result<Option<String>> {
         let sizes: Vec<usize> =
             learner.parts().iter().flat_map(|(_, weights, _)| weights.iter()).map(|one| one.value.len()).collect();
-        let mut own = read.to_vec();
+        let mut own = [course.fingerprint(), watch.fingerprint()].concat();
         own.extend(sizes.iter().flat_map(|size| (*size as u64).to_le_bytes()));
         let all = self.mesh()?.gather(own)?;
         if let Some(rank) = all.iter().position(|other| *other != all[0]) {
-            let problem = "reads other training data than rank 0, or trains another model; all need the same files";
+            let problem = "reads other data than rank 0, or trains another model; all need the same files";
             return Err(Error::rank(rank, problem));
         }
+        self.take_over(learner)?;
+        self.join_group(device)
+    }
+
+    /// All have the weights, moments and steps of rank 0.
+    pub(crate) fn take_over(&mut self, learner: &mut Learner) -> Result<()> {
         for (_, parameters, optimizer) in learner.parts_mut() {
             let mut state = Vec::with_capacity(parameters.len());
             for (parameter, moments) in parameters.iter_mut().zip(optimizer.state()) {
-                self.take_over(std::slice::from_mut(&mut parameter.value))?;
+                self.copy_of_leader(std::slice::from_mut(&mut parameter.value))?;
                 // How many moments there are depends on whether the weight has ever had a gradient.
                 let count = self.of_leader(vec![moments.len() as u8])?.first().copied().unwrap_or(0);
                 let mut moments: Vec<Tensor> = moments.clone();
                 moments.resize_with(count.into(), || Tensor::zeros(parameter.value.shape()));
-                self.take_over(&mut moments)?;
+                self.copy_of_leader(&mut moments)?;
                 state.push(moments);
             }
             let steps = self.of_leader(optimizer.steps().to_le_bytes().to_vec())?;
             let steps = steps.try_into().map(u64::from_le_bytes).unwrap_or_default();
             optimizer.restore(steps, state)?;
         }
-        self.join_group(device)
+        Ok(())
     }
 
     /// Lets devices that can sum gradients among themselves; those that cannot do it by way of the processor.
@@ -132,19 +164,27 @@ impl Ranks {
         self.asked_to_stop
     }
 
-    /// Tells the others to learn from a batch together; of rank 0.
-    pub(crate) fn order(&mut self, turn: Turn) -> Result<()> {
-        let numbers = [turn.epoch, turn.batch as u64, turn.step as u64];
-        self.mesh()?.tell(&numbers.map(u64::to_le_bytes).concat());
+    /// Tells the others what to do together; of rank 0.
+    pub(crate) fn order(&mut self, order: Order) -> Result<()> {
+        let order = serde_json::to_vec(&order).map_err(|error| Error::rank(0, error.to_string()))?;
+        self.mesh()?.tell(&order);
         Ok(())
     }
 
     /// What rank 0 orders next; `None` when the run is over.
-    pub(crate) fn next(&mut self) -> Result<Option<Turn>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Order>> {
         let Some(order) = self.mesh()?.hear()? else { return Ok(None) };
-        let mut numbers = order.chunks_exact(8).filter_map(|bytes| bytes.try_into().ok().map(u64::from_le_bytes));
-        let mut next = || numbers.next().ok_or_else(|| Error::rank(0, "sent an order that cannot be read: a bug"));
-        Ok(Some(Turn { epoch: next()?, batch: next()? as usize, step: next()? as usize }))
+        let unreadable = |error| Error::rank(0, format!("sent an order that cannot be read: {error}: a bug"));
+        serde_json::from_slice(&order).map(Some).map_err(unreadable)
+    }
+
+    /// The numbers of all ranks, one after another.
+    ///
+    /// # Errors
+    /// As [`Ranks::join`].
+    pub(crate) fn concatenate<T: bytemuck::Pod>(&mut self, own: Result<Vec<T>>) -> Result<Vec<T>> {
+        let all = self.exchange(own.map(|own| bytemuck::cast_slice(&own).to_vec()))?;
+        Ok(all.iter().flat_map(|own| bytemuck::pod_collect_to_vec::<u8, T>(own)).collect())
     }
 
     /// The embeddings of all rows of a batch from those of each rank's own rows.
@@ -315,8 +355,8 @@ impl Ranks {
         Ok(all.into_iter().map(|message| message[2..].to_vec()).collect())
     }
 
-    /// Takes rank 0's numbers.
-    fn take_over(&mut self, tensors: &mut [Tensor]) -> Result<()> {
+    /// Rank 0's numbers in place of this rank's.
+    fn copy_of_leader(&mut self, tensors: &mut [Tensor]) -> Result<()> {
         for tensor in tensors {
             let own = if self.leads() { bytemuck::cast_slice(tensor.data()).to_vec() } else { Vec::new() };
             let numbers = self.of_leader(own)?;

@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engine::Device;
+use sha2::{Digest, Sha256};
 
+use super::batch::Batch;
 use super::callbacks::{Best, Callbacks, EvaluationCallback};
 use super::held_out::HeldOut;
 use super::learner::Learner;
 use super::measure::{Measurement, Target};
+use super::ranks::{Order, Ranks, Stretch};
 use super::recorder::Recorder;
 use super::report::Compared;
 use super::state::{Kept, State};
@@ -18,6 +21,9 @@ use crate::encoder::Model;
 use crate::error::{Error, Result};
 use crate::spec::RunSpec;
 use crate::tokens::Prefetch;
+
+/// Items that each of several ranks embeds before they look up: whether the run is to stop, and how far it is.
+const ITEMS_AT_ONCE: usize = 256;
 
 /// Measures the model, and ends a measurement when the run is told to stop.
 pub(crate) struct Watch<'a> {
@@ -62,7 +68,7 @@ impl Measure {
 }
 
 impl Watch<'_> {
-    /// What is due, measured.
+    /// What is due, measured; together with other `ranks`, which have the same model.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the run was told to stop.
@@ -70,42 +76,137 @@ impl Watch<'_> {
         &mut self,
         model: &Model,
         (phase, due): (&str, Due),
+        mut ranks: Option<&mut Ranks>,
         recorder: &mut Recorder<'_>,
     ) -> Result<Measured> {
         let started = Instant::now();
-        let measured = self.measures.iter().map(|measure| {
+        let measured = self.measures.iter().enumerate().map(|(place, measure)| {
             if !measure.is_due(due) {
                 return Ok(None);
             }
             let (similarity, limit) = (measure.options.similarity(), measure.options.limit);
             let total = measure.target.items();
-            let found = measure.target.measure(model, self.device, similarity, limit, |done| {
+            let mut progress = |done| {
                 recorder.progress(phase, done, total, None);
                 self.go_on()
-            });
-            found.map(Some)
+            };
+            let Some(ranks) = ranks.as_deref_mut() else {
+                return measure.target.measure(model, self.device, similarity, limit, progress).map(Some);
+            };
+            let embedded = self.order_embeddings(model, place, ranks, &mut progress)?;
+            measure.target.judge(&embedded, model.encoder.dimension(), similarity, limit).map(Some)
         });
         let measured = measured.collect::<Result<_>>()?;
         self.seconds += started.elapsed().as_secs_f64();
         Ok(measured)
     }
 
+    /// The embeddings of every column of a measure, by all ranks.
+    fn order_embeddings(
+        &self,
+        model: &Model,
+        measure: usize,
+        ranks: &mut Ranks,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let at_once = ITEMS_AT_ONCE * ranks.share().size;
+        let mut done = 0;
+        let columns = self.measures[measure].target.columns().into_iter().enumerate().map(|(column, items)| {
+            let items = items.items.len();
+            let mut embeddings = Vec::with_capacity(items * model.encoder.dimension());
+            for start in (0..items).step_by(at_once) {
+                let stretch = Stretch { measure, column, start, end: items.min(start + at_once) };
+                ranks.order(Order::Embed(stretch))?;
+                embeddings.extend(self.embed_together(model, stretch, ranks)?);
+                done += stretch.end - start;
+                progress(done)?;
+                if ranks.asked_to_stop() {
+                    return Err(Error::Stopped);
+                }
+            }
+            Ok(embeddings)
+        });
+        columns.collect()
+    }
+
+    /// The embeddings of some items by all ranks, of which this one embeds its share.
+    pub(crate) fn embed_together(&self, model: &Model, stretch: Stretch, ranks: &mut Ranks) -> Result<Vec<f32>> {
+        let columns = self.measures.get(stretch.measure).map(|measure| measure.target.columns()).unwrap_or_default();
+        let column = columns.get(stretch.column);
+        let items = column.and_then(|column| Some((column.items.get(stretch.start..stretch.end)?, column.read_as)));
+        let (items, read_as) = items.ok_or_else(|| Error::rank(0, "measures on what there is not here: a bug"))?;
+        let own = &items[ranks.share().of(items.len())];
+        ranks.concatenate(model.embed(self.device, own, read_as, |_| Ok(())).map(|(embeddings, _)| embeddings))
+    }
+
     /// The mean loss over all validation examples, without dropout; `None` if there are none.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the run was told to stop.
-    pub(crate) fn validation_loss(&self, learner: &Learner) -> Result<Option<f64>> {
-        let (mut sum, mut examples) = (0.0, 0);
-        let held_out = self.validation.clone();
-        let batches = (0..held_out.len()).map(move |place| held_out[place].clone().ready());
-        for batch in Prefetch::new(batches, AHEAD) {
+    pub(crate) fn validation_loss(&self, learner: &Learner, ranks: Option<&mut Ranks>) -> Result<Option<f64>> {
+        let losses = match ranks {
+            Some(ranks) => self.order_losses(learner, ranks)?,
+            None => {
+                let held_out = self.validation.clone();
+                let batches = (0..held_out.len()).map(move |place| held_out[place].clone().ready());
+                let losses = Prefetch::new(batches, AHEAD).map(|batch| {
+                    self.go_on()?;
+                    self.loss_of(learner, &batch?)
+                });
+                losses.collect::<Result<Vec<_>>>()?
+            }
+        };
+        let (sum, examples) = losses.iter().fold((0.0, 0.0), |(sum, all), (loss, own)| (sum + loss * own, all + own));
+        Ok((examples > 0.0).then(|| sum / examples))
+    }
+
+    /// The loss of every held-out batch, by all ranks.
+    fn order_losses(&self, learner: &Learner, ranks: &mut Ranks) -> Result<Vec<(f64, f64)>> {
+        let mut losses = Vec::with_capacity(self.validation.len());
+        for first in (0..self.validation.len()).step_by(ranks.share().size) {
             self.go_on()?;
-            let batch = batch?;
-            let loss = step::loss(learner.encoders(), self.device, learner.objective(batch.dataset), &batch)?;
-            sum += loss * batch.examples as f64;
-            examples += batch.examples;
+            ranks.order(Order::Validate(first))?;
+            losses.extend(self.losses_together(learner, first, ranks)?);
+            if ranks.asked_to_stop() {
+                return Err(Error::Stopped);
+            }
         }
-        Ok((examples > 0).then(|| sum / examples as f64))
+        Ok(losses)
+    }
+
+    /// The losses of as many held-out batches as there are ranks, of which this one takes one.
+    pub(crate) fn losses_together(
+        &self,
+        learner: &Learner,
+        first: usize,
+        ranks: &mut Ranks,
+    ) -> Result<Vec<(f64, f64)>> {
+        let own = self.validation.get(first + ranks.share().rank).cloned();
+        let own = own.map(|held_out| held_out.ready().and_then(|batch| self.loss_of(learner, &batch)));
+        let own = own.transpose().map(|own| own.map_or(Vec::new(), |(loss, examples)| vec![loss, examples]));
+        Ok(ranks.concatenate(own)?.chunks_exact(2).map(|one| (one[0], one[1])).collect())
+    }
+
+    /// The loss of a held-out batch, and its number of examples.
+    fn loss_of(&self, learner: &Learner, batch: &Batch) -> Result<(f64, f64)> {
+        let loss = step::loss(learner.encoders(), self.device, learner.objective(batch.dataset), batch)?;
+        Ok((loss, batch.examples as f64))
+    }
+
+    /// What the model is measured on: the same on all ranks.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for column in self.measures.iter().flat_map(|measure| measure.target.columns()) {
+            hash.update(format!("{:?} {}", column.read_as, column.items.len()));
+            column.items.iter().for_each(|item| {
+                hash.update(item);
+                hash.update([0]);
+            });
+        }
+        for held_out in &*self.validation {
+            hash.update(format!("{} {:?}", held_out.batch.tokens, held_out.batch.layout.labels));
+        }
+        hash.finalize().into()
     }
 
     /// Whether something is to be measured before the next batch.
@@ -146,10 +247,10 @@ impl Watch<'_> {
         recorder: &mut Recorder<'_>,
     ) -> Result<Vec<(String, f64)>> {
         if metrics {
-            let measured = self.measure(&learner.model, ("interpolate", Due::All), recorder)?;
+            let measured = self.measure(&learner.model, ("interpolate", Due::All), None, recorder)?;
             return Ok(self.values(&measured));
         }
-        let loss = self.validation_loss(learner)?;
+        let loss = self.validation_loss(learner, None)?;
         Ok(loss.map(|loss| ("val_loss".to_owned(), loss)).into_iter().collect())
     }
 

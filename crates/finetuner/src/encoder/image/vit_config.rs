@@ -260,59 +260,33 @@ impl VisionConfig {
     /// # Errors
     /// As [`VisionConfig::hugging_face`].
     pub(crate) fn timm(model: &str, config: &Value, scaled: bool) -> Result<Self> {
+        let refuse = |problem: String| Error::model(model, problem);
         let architecture = config["architecture"].as_str().unwrap_or_default();
-        let refuse = |problem: String| Err(Error::model(model, problem));
-        let mut parts = architecture.trim_start_matches("vit_").split('_');
-        let size = parts.next().unwrap_or_default();
-        let Some(&(_, hidden, heads, depth)) = SIZES.iter().find(|(name, ..)| *name == size) else {
-            let hint = nearest(size, SIZES.map(|(name, ..)| name));
-            return refuse(format!("`architecture` is `{architecture}`: unknown size `{size}`{hint}"));
-        };
-        let patch = parts.next().and_then(|part| part.strip_prefix("patch")?.parse().ok()).unwrap_or(16);
-        let variants: Vec<&str> = parts.filter(|part| part.parse::<usize>().is_err()).collect();
-        let registers_of = |variant: &&str| variant.strip_prefix("reg")?.parse::<usize>().ok();
-        let named = variants.iter().find_map(registers_of);
-        let known = |variant: &&str| *variant == "dinov2" || registers_of(variant).is_some();
-        let gated = size == "giant";
-        if !variants.iter().all(known) || gated && !variants.contains(&"dinov2") {
-            return refuse(format!(
-                "`architecture` is `{architecture}`, a variant of the vision transformer that is not supported"
-            ));
-        }
-        let own = config["pretrained_cfg"]["input_size"][1].as_u64().unwrap_or(224) as usize;
+        let named = TimmName::read(architecture)
+            .map_err(|problem| refuse(format!("`architecture` is `{architecture}`{problem}")))?;
         let arguments = &config["model_args"];
-        for (key, plain) in [("global_pool", "token"), ("class_token", "true")] {
-            let given = &arguments[key];
-            let given = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
-            if given != "null" && given != plain {
-                return refuse(format!("`model_args` has {key} {given}, only {plain} is supported"));
-            }
-        }
-        for key in ["pre_norm", "qk_norm", "fc_norm", "pos_embed", "swiglu_mlp"] {
-            if !matches!(arguments[key], Value::Null | Value::Bool(false)) {
-                return refuse(format!("`model_args` has `{key}`, which is not supported"));
-            }
+        check_timm_arguments(arguments).map_err(|problem| refuse(format!("`model_args` has {problem}")))?;
+        let registers = arguments["reg_tokens"].as_u64().map(|count| count as usize).or(named.registers).unwrap_or(0);
+        let placed_tokens = !arguments["no_embed_class"].as_bool().unwrap_or(named.registers.is_some());
+        if registers > 1 << 10 || registers > 0 && placed_tokens {
+            return Err(refuse(format!("{registers} registers with positions of their own are not supported")));
         }
         let read = Reader { model, config: arguments };
-        let registers = arguments["reg_tokens"].as_u64().map_or(named.unwrap_or(0), |count| count as usize);
-        let placed_tokens = !arguments["no_embed_class"].as_bool().unwrap_or(named.is_some());
-        if registers > 1 << 10 || registers > 0 && placed_tokens {
-            return refuse(format!("{registers} registers with positions of their own are not supported"));
-        }
-        let hidden = read.count_or("embed_dim", hidden)?;
-        let ratio = arguments["mlp_ratio"].as_f64().unwrap_or(if gated { 2.66667 * 2.0 } else { 4.0 });
-        let intermediate = (hidden as f64 * ratio) as usize / if gated { 2 } else { 1 };
+        let hidden = read.count_or("embed_dim", named.hidden)?;
+        let ratio = arguments["mlp_ratio"].as_f64().unwrap_or(if named.gated { 2.66667 * 2.0 } else { 4.0 });
+        let intermediate = (hidden as f64 * ratio) as usize / if named.gated { 2 } else { 1 };
         let layer = LayerConfig {
-            layers: read.count_or("depth", depth)?,
-            heads: read.count_or("num_heads", heads)?,
+            layers: read.count_or("depth", named.depth)?,
+            heads: read.count_or("num_heads", named.heads)?,
             query_key_value_bias: arguments["qkv_bias"].as_bool().unwrap_or(true),
             ..layers(&read, hidden, intermediate, "gelu", 1e-6)?
         };
-        let layer = if gated { layer.gated() } else { layer };
+        let layer = if named.gated { layer.gated() } else { layer };
         read.check_heads(hidden, layer.heads)?;
         let scales = scaled.then_some(TIMM_SCALES);
         let names = VisionNames { layer: LayerNames { scales, ..TIMM.layer }, ..TIMM };
-        let result = Self::new(&read, names, layer, ("img_size", own), ("patch_size", patch))?;
+        let image = config["pretrained_cfg"]["input_size"][1].as_u64().unwrap_or(224) as usize;
+        let result = Self::new(&read, names, layer, ("img_size", image), ("patch_size", named.patch))?;
         Ok(VisionConfig { registers, placed_tokens, ..result })
     }
 
@@ -346,6 +320,53 @@ impl VisionConfig {
             placed_tokens: true,
             initializer_range,
         })
+    }
+}
+
+/// What the name of a timm model says.
+struct TimmName {
+    hidden: usize,
+    heads: usize,
+    depth: usize,
+    patch: usize,
+    /// How many, where the name says so.
+    registers: Option<usize>,
+    gated: bool,
+}
+
+impl TimmName {
+    /// Reads `vit_base_patch16_224`, `vit_giant_patch14_reg4_dinov2` and the like, else says what of it is not known.
+    fn read(architecture: &str) -> std::result::Result<Self, String> {
+        let mut parts = architecture.trim_start_matches("vit_").split('_');
+        let size = parts.next().unwrap_or_default();
+        let Some(&(_, hidden, heads, depth)) = SIZES.iter().find(|(name, ..)| *name == size) else {
+            return Err(format!(": unknown size `{size}`{}", nearest(size, SIZES.map(|(name, ..)| name))));
+        };
+        let patch = parts.next().and_then(|part| part.strip_prefix("patch")?.parse().ok()).unwrap_or(16);
+        let variants: Vec<&str> = parts.filter(|part| part.parse::<usize>().is_err()).collect();
+        let registers_of = |variant: &&str| variant.strip_prefix("reg")?.parse::<usize>().ok();
+        let known = |variant: &&str| *variant == "dinov2" || registers_of(variant).is_some();
+        let gated = size == "giant";
+        if !variants.iter().all(known) || gated && !variants.contains(&"dinov2") {
+            return Err(", a variant of the vision transformer that is not supported".into());
+        }
+        Ok(TimmName { hidden, heads, depth, patch, registers: variants.iter().find_map(registers_of), gated })
+    }
+}
+
+/// Refuses what a timm model's arguments make of it that is not implemented.
+fn check_timm_arguments(arguments: &Value) -> std::result::Result<(), String> {
+    for (key, plain) in [("global_pool", "token"), ("class_token", "true")] {
+        let given = &arguments[key];
+        let given = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
+        if given != "null" && given != plain {
+            return Err(format!("{key} {given}, only {plain} is supported"));
+        }
+    }
+    let missing = ["pre_norm", "qk_norm", "fc_norm", "pos_embed", "swiglu_mlp"];
+    match missing.iter().find(|key| !matches!(arguments[**key], Value::Null | Value::Bool(false))) {
+        Some(key) => Err(format!("`{key}`, which is not supported")),
+        None => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use engine::function::{MatrixFunction, Similarity};
 use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+use super::by_class::ByClass;
 use super::row_blocks::row_blocks;
 use super::{Batch, Loss};
 use crate::error::Result;
@@ -77,17 +78,17 @@ impl AngularLoss {
     /// The loss of some anchors at a time, class after class: an anchor's positives are of its own class, so that no products of
     /// other rows are needed.
     fn by_class(&self, tape: &mut Tape<'_>, batch: &Batch<'_>, blocks: Vec<Range<usize>>) -> Result<Var> {
-        let mut order: Vec<u32> = (0..batch.layout.labels.len() as u32).collect();
-        order.sort_by_key(|&row| batch.layout.labels[row as usize]);
-        let labels: Vec<u32> = order.iter().map(|&row| batch.layout.labels[row as usize]).collect();
-        let sorted = tape.rows(batch.embeddings, order.into())?;
+        let classes = ByClass::new(&batch.layout.labels);
+        let of_place = |place: usize| classes.of_row[classes.order[place] as usize];
+        let labels: Vec<u32> = (0..classes.order.len()).map(of_place).collect();
+        let sorted = tape.rows(batch.embeddings, classes.order.clone().into())?;
         let unit = tape.normalize(&sorted)?;
         let own = (0..labels.len() as u32).collect();
         let pairs = Pairs::Labels { rows: labels.clone(), columns: labels.clone(), own };
         let any = pairs.any();
         self.reducer.of_blocks(tape, &[&sorted, &unit], (blocks, Of::Pairs, &[]), |tape, inputs, anchors| {
-            let first = labels.partition_point(|label| *label < labels[anchors.start]);
-            let last = labels.partition_point(|label| *label <= labels[anchors.end - 1]);
+            let first = classes.places(labels[anchors.start]).start;
+            let last = classes.places(labels[anchors.end - 1]).end;
             let left = tape.row_range(&inputs[1], first..last)?;
             let function = self.rows((anchors, first, 0), any, (pairs.clone(), pairs.clone()));
             self.sums(tape, (&left, &inputs[1], &inputs[0]), function)
