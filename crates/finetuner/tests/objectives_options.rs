@@ -272,3 +272,18 @@ fn what_makes_no_sense_is_refused() {
     let problem = Objective::new("TripletMarginLoss", &Options::new(), Some("HDCMiner"), miner.as_object().unwrap());
     assert!(problem.unwrap_err().to_string().contains("did you mean `HDCMiner`"));
 }
+
+#[test]
+fn what_a_miner_holds_is_counted() {
+    const ROWS: usize = 8192;
+    let bytes = |loss: &str, options: Value, miner: Option<&str>| {
+        let objective = Objective::new(loss, options.as_object().unwrap(), miner, &Options::new()).unwrap();
+        objective.bytes(ROWS, 384) / (4 * ROWS * ROWS)
+    };
+    assert_eq!(bytes("ContrastiveLoss", json!({}), None), 0, "no matrix of all rows is held");
+    assert_eq!(bytes("ContrastiveLoss", json!({}), Some("BatchHardMiner")), 6);
+    assert_eq!(bytes("TripletMarginLoss", json!({}), Some("TripletMarginMiner")), 0, "both know a margin");
+    assert_eq!(bytes("TripletMarginLoss", json!({}), Some("BatchHardMiner")), 6);
+    let within = json!({"losses": [{"loss": "TripletMarginLoss", "miner": "BatchHardMiner"}, {"loss": "CircleLoss"}]});
+    assert_eq!(bytes("MultipleLosses", within, None), 6, "miners of losses within others count, too");
+}

@@ -276,7 +276,7 @@ impl Objective {
     /// Bytes that a step holds for this many embeddings beside the encoder's, about.
     pub fn bytes(&self, rows: usize, dimension: usize) -> usize {
         // The embeddings, their gradient, and both in f64; the blocks of a matrix that is never whole.
-        4 * rows * (self.loss.matrices() * rows + 6 * dimension) + (20 * rows * rows).min(BLOCKS)
+        4 * rows * (self.loss.matrices(self.miner.as_deref()) * rows + 6 * dimension) + (20 * rows * rows).min(BLOCKS)
     }
 
     /// What `sampler = auto` means for it.

@@ -3,7 +3,7 @@ use engine::{Tape, Var};
 use serde::{Deserialize, Serialize};
 
 use super::distill_kl_div::distributions;
-use super::{Batch, Inner, Loss, NamedLoss};
+use super::{Batch, Inner, Loss, Miner, NamedLoss};
 use crate::error::{Error, Result};
 use crate::objective::{LossParameter, Needs, Reducer, Role, Sampler, Sizes, registry};
 use crate::spec::Options;
@@ -91,8 +91,8 @@ impl Loss for AdaptiveLayerLoss {
         self.inner.needs()
     }
 
-    fn matrices(&self) -> usize {
-        self.inner.matrices()
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        self.inner.matrices(miner)
     }
 
     fn mines(&self) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::by_class::ByClass;
 use super::row_blocks::row_blocks;
-use super::{Batch, Loss};
+use super::{Batch, Loss, Miner};
 use crate::error::Result;
 use crate::objective::anchor::{Pairs, Within, log_sum_exp, logistic, softplus};
 use crate::objective::reducer::Of;
@@ -44,8 +44,8 @@ impl Loss for AngularLoss {
         Needs::Labels
     }
 
-    fn matrices(&self) -> usize {
-        if self.reducer.adds_up() { 0 } else { 7 }
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        if self.reducer.adds_up() && miner.is_none() { 0 } else { 7 }
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::by_class::ByClass;
 use super::row_blocks::row_blocks;
 use super::triplet_margin::TripletsPerAnchor;
-use super::{Batch, Loss};
+use super::{Batch, Loss, Miner};
 use crate::error::Result;
 use crate::objective::miner::key_of;
 use crate::objective::reducer::Of;
@@ -67,7 +67,7 @@ impl Loss for CentroidTripletLoss {
         false
     }
 
-    fn matrices(&self) -> usize {
+    fn matrices(&self, _miner: Option<&dyn Miner>) -> usize {
         if self.reducer.adds_up() { 0 } else { 7 }
     }
 

@@ -101,8 +101,9 @@ impl Inner {
         self.miner.is_none() && self.loss.as_ref().is_some_and(|loss| loss.mines())
     }
 
-    pub(super) fn matrices(&self) -> usize {
-        self.loss.as_ref().map_or(0, |loss| loss.matrices())
+    pub(super) fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        let miner = self.miner.as_deref().or(miner);
+        self.loss.as_ref().map_or(0, |loss| loss.matrices(miner))
     }
 
     pub(super) fn needs_guide(&self) -> bool {

@@ -4,7 +4,7 @@ use engine::function::MatrixFunction;
 use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Loss};
+use super::{Batch, Loss, MINED, Miner};
 use crate::error::Result;
 use crate::objective::anchor::{Pairs, Within, log_sum_exp};
 use crate::objective::reducer::Of;
@@ -46,8 +46,8 @@ impl Loss for LiftedStructureLoss {
         Needs::Labels
     }
 
-    fn matrices(&self) -> usize {
-        3
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        3 + miner.map_or(0, |_| MINED)
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {

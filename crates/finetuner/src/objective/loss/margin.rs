@@ -2,7 +2,7 @@ use engine::{Tape, Var};
 use serde::{Deserialize, Serialize};
 
 use super::triplet_margin::{TripletsPerAnchor, draw};
-use super::{Batch, Loss};
+use super::{Batch, Loss, MINED, Miner};
 use crate::error::{Error, Result};
 use crate::objective::anchor::{Candidate, Pairs};
 use crate::objective::reducer::{Of, divided};
@@ -89,8 +89,8 @@ impl Loss for MarginLoss {
         Ok(vec![LossParameter::learned("beta", &shape, Initial::Constant(self.beta))])
     }
 
-    fn matrices(&self) -> usize {
-        3
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        3 + miner.map_or(0, |_| MINED)
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {

@@ -2,7 +2,7 @@ use engine::{Tape, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Batch, Inner, Loss, NamedLoss};
+use super::{Batch, Inner, Loss, Miner, NamedLoss};
 use crate::error::{Error, Result};
 use crate::objective::miner::key_of;
 use crate::objective::{BatchLayout, LossParameter, Needs, Role, Sampler, Sizes};
@@ -76,8 +76,8 @@ impl Loss for MatryoshkaLoss {
         self.inner.needs()
     }
 
-    fn matrices(&self) -> usize {
-        self.inner.matrices()
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        self.inner.matrices(miner)
     }
 
     fn mines(&self) -> bool {

@@ -127,6 +127,9 @@ use super::{BatchLayout, Distance, LossParameter, Masks, Mined, Needs, Reducer, 
 use crate::error::{Error, Result};
 use crate::spec::Options;
 
+/// Matrices of `[rows, rows]` that a miner takes with its choice and the masks of the labels, about.
+const MINED: usize = 6;
+
 /// What a loss is computed from.
 pub struct Batch<'b> {
     /// `[rows, dimension]`, as the model gives them.
@@ -294,10 +297,10 @@ pub trait Loss: std::fmt::Debug + Send + Sync {
         matches!(self.needs(), Needs::Labels | Needs::Classes)
     }
 
-    /// How many matrices of `[rows, rows]` a step holds at once, about: what an estimate of memory needs to know. Default: 0,
-    /// such a matrix is computed a block of rows at a time.
-    fn matrices(&self) -> usize {
-        0
+    /// How many matrices of `[rows, rows]` a step holds at once with what this miner chooses, about: what an estimate of memory
+    /// needs to know. Default: none without one, such a matrix is computed a block of rows at a time.
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        miner.map_or(0, |_| MINED)
     }
 
     /// What is wrong in the options together, as option and sentence.

@@ -2,7 +2,7 @@ use engine::{Tape, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Batch, Inner, Loss, NamedLoss};
+use super::{Batch, Inner, Loss, Miner, NamedLoss};
 use crate::error::{Error, Result};
 use crate::objective::{LossParameter, Needs, Sampler, Sizes};
 use crate::spec::Options;
@@ -76,8 +76,8 @@ impl Loss for MultipleLosses {
         self.common_needs().unwrap_or(Needs::Any)
     }
 
-    fn matrices(&self) -> usize {
-        self.inner.iter().map(Inner::matrices).max().unwrap_or(0)
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        self.inner.iter().map(|inner| inner.matrices(miner)).max().unwrap_or(0)
     }
 
     fn mines(&self) -> bool {

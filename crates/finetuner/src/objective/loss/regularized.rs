@@ -2,7 +2,7 @@ use engine::random::Key;
 use engine::{Tape, Var};
 use serde_json::Value;
 
-use super::{Batch, Loss};
+use super::{Batch, Loss, Miner};
 use crate::error::{Error, Problem, Result};
 use crate::objective::initial::VectorInitial;
 use crate::objective::{LossParameter, Needs, Regularizer, Role, Sampler, Sizes};
@@ -87,8 +87,8 @@ impl Loss for Regularized {
         self.loss.needs()
     }
 
-    fn matrices(&self) -> usize {
-        self.loss.matrices()
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        self.loss.matrices(miner)
     }
 
     fn mines(&self) -> bool {

@@ -2,7 +2,7 @@ use engine::{Tape, Var};
 use serde::{Deserialize, Serialize};
 
 use super::clip::two_columns;
-use super::{Batch, Inner, Loss, NamedLoss, Reference};
+use super::{Batch, Inner, Loss, Miner, NamedLoss, Reference};
 use crate::error::{Error, Result, nearest};
 use crate::objective::{BatchLayout, LossParameter, Needs, Sampler, Sizes};
 use crate::spec::Options;
@@ -61,8 +61,8 @@ impl Loss for SelfSupervisedLoss {
         Needs::Pairs
     }
 
-    fn matrices(&self) -> usize {
-        self.inner.matrices()
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        self.inner.matrices(miner)
     }
 
     fn mines(&self) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::row_blocks::row_blocks;
-use super::{Batch, Loss, Reference};
+use super::{Batch, Loss, MINED, Miner, Reference};
 use crate::error::Result;
 use crate::objective::anchor::{Within, logistic, softplus};
 use crate::objective::miner::key_of;
@@ -92,8 +92,12 @@ impl Loss for TripletMarginLoss {
         Needs::Labels
     }
 
-    fn matrices(&self) -> usize {
-        if self.takes_anchors_alone() { 0 } else { 4 }
+    fn matrices(&self, miner: Option<&dyn Miner>) -> usize {
+        let by_margin = miner.is_none_or(|miner| miner.chooses_by_margin());
+        match self.takes_anchors_alone() && by_margin {
+            true => 0,
+            false => miner.map_or(4, |_| MINED),
+        }
     }
 
     fn compute(&self, tape: &mut Tape<'_>, batch: &Batch<'_>) -> Result<Var> {
