@@ -7,12 +7,16 @@ DATA holds retrieval/scifact, text-classes/banking77, pairs/stsb and unlabelled/
 are the example's. Every finished run is a line of the results; runs that are there already are not repeated, so that the program may be stopped and go on.
 `--only` picks recipes, `--table` only prints. Both sides learn from the same batches in the same order.
 Times are of training alone and compare where nothing else runs.
+
+With `--steps 6` both sides take the first six steps without dropout, the one thing they draw differently, and the means
+of their losses are compared instead.
 """
 
 import argparse
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -51,6 +55,8 @@ RECIPES = {
     "scifact-gist": ("scifact", ["--loss", "GISTEmbedLoss", "--guide", "MODEL"], ["--guide", "MODEL"]),
     "scifact-matryoshka": ("scifact", ["--loss", "MatryoshkaLoss", "--loss-options", MATRYOSHKA], ["--matryoshka"]),
 }
+# Class vectors begin at random on either side, and two views of a text differ by dropout alone.
+BY_CHANCE = ("banking77-arcface", "banking77-proxy-anchor", "simcse")
 
 
 def main():
@@ -65,9 +71,15 @@ def main():
     parser.add_argument("--only", default=",".join(RECIPES))
     parser.add_argument("--sides", default="ours,peer")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--steps", type=int, default=0, help="compare the losses of so many steps without dropout")
     given = parser.parse_args()
 
     done = read(given.results)
+    if given.steps:
+        for recipe in [recipe for recipe in given.only.split(",") if recipe not in BY_CHANCE]:
+            for seed in given.seeds.split(","):
+                first_losses(recipe, seed, given)
+        return
     if not given.table:
         for seed in given.seeds.split(","):
             for recipe in given.only.split(","):
@@ -81,40 +93,75 @@ def main():
     table(done)
 
 
-def ours(recipe, seed, given):
-    task, loss, _ = RECIPES[recipe]
-    loss = [given.model if word == "MODEL" else word for word in loss]
+def first_losses(recipe, seed, given):
+    """Prints the mean loss of the first steps of both sides, without dropout."""
     with tempfile.TemporaryDirectory() as folder:
-        scifact, stsb = f"{given.data}/retrieval/scifact", f"{given.data}/pairs/stsb"
-        banking77 = f"{given.data}/text-classes/banking77"
-        stsb_test = [f"{stsb}/stsb-en-test.csv"]
-        packages = f"{ROOT}/examples/packages"
-        banking77_test = [f"{banking77}/test.csv", "--index-data", f"{banking77}/train.csv"]
-        # Training data that has to be made first is made for its own task only.
-        train_data, settings, target = {
-            "scifact": (lambda: f"{scifact}:train", SCIFACT, [f"{scifact}:test"]),
-            "scifact-mined": (lambda: mined(given), SCIFACT, [f"{scifact}:test"]),
-            "stsb": (lambda: f"{stsb}/stsb-en-train.csv", STSB, stsb_test),
-            "simcse": (lambda: first_lines(given, folder), STSB, stsb_test),
-            "banking77": (lambda: f"{banking77}/train.csv", BANKING77, banking77_test),
-            "packages": (lambda: f"{packages}/train.csv", PACKAGES,
-                         [f"{packages}/test.csv", "--index-data", f"{packages}/index.csv"]),
-        }[task]
-        common = ["--threads", given.threads, "--model"]
-        run([given.binary, "fit", *common, given.model, "--seed", seed, "--output", f"{folder}/run", "--train-data",
-             train_data(), *settings, *loss])  # fmt: skip
+        model = f"{folder}/model"
+        shutil.copytree(given.model, model)
+        with open(f"{model}/config.json", encoding="utf-8") as file:
+            config = json.load(file)
+        with open(f"{model}/config.json", "w", encoding="utf-8") as file:
+            json.dump({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, file)
+        command, _ = fit(recipe, seed, given, model, folder)
+        losses = []
+        with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+            for event in map(json.loads, running.stdout):
+                if event.get("name") == "train_loss":
+                    losses.append(event["value"])
+                if len(losses) == given.steps:
+                    break
+            running.kill()
+        if len(losses) < given.steps:
+            sys.exit(f"{' '.join(command)}\nended after {len(losses)} steps")
+        there = run([*peer_command(recipe, seed, given, model), "--steps", str(given.steps), "--evaluate", "never"])
+    ours_mean, peer_mean = statistics.mean(losses), json.loads(there.splitlines()[-1])["train_loss"]
+    print(f"{recipe}, seed {seed}: {ours_mean:.9f}, peer {peer_mean:.9f}, apart {abs(ours_mean / peer_mean - 1):.1e}", flush=True)
+
+
+def ours(recipe, seed, given):
+    with tempfile.TemporaryDirectory() as folder:
+        command, target = fit(recipe, seed, given, given.model, folder)
+        run(command)
         with open(f"{folder}/run/report.json", encoding="utf-8") as file:
             report = json.load(file)
-        measured = json.loads(run([given.binary, "evaluate", *common, f"{folder}/run", "--data", *target, "--json"]))
+        measured = [given.binary, "evaluate", "--threads", given.threads, "--model", f"{folder}/run", "--data", *target, "--json"]
+        measured = json.loads(run(measured))
     found = measured.get("metrics", measured)
     keys = {"mrr": "mrr@20", "map": "map@20", "recall": "recall@20", "ndcg_at_10": "ndcg@10", "spearman": "spearman"}
     return {"seconds": report["timing"]["train_seconds"], "peak_bytes": report["memory"]["peak_bytes"],
             **{name: found[key] for key, name in keys.items() if found.get(key) is not None}}  # fmt: skip
 
 
+def fit(recipe, seed, given, model, folder):
+    """Our command, which trains into `folder`, and what the tuned model is measured on."""
+    task, loss, _ = RECIPES[recipe]
+    scifact, stsb = f"{given.data}/retrieval/scifact", f"{given.data}/pairs/stsb"
+    banking77, packages = f"{given.data}/text-classes/banking77", f"{ROOT}/examples/packages"
+    stsb_test = [f"{stsb}/stsb-en-test.csv"]
+    # Training data that has to be made first is made for its own task only.
+    train_data, settings, target = {
+        "scifact": (lambda: f"{scifact}:train", SCIFACT, [f"{scifact}:test"]),
+        "scifact-mined": (lambda: mined(given), SCIFACT, [f"{scifact}:test"]),
+        "stsb": (lambda: f"{stsb}/stsb-en-train.csv", STSB, stsb_test),
+        "simcse": (lambda: first_lines(given, folder), STSB, stsb_test),
+        "banking77": (lambda: f"{banking77}/train.csv", BANKING77,
+                      [f"{banking77}/test.csv", "--index-data", f"{banking77}/train.csv"]),
+        "packages": (lambda: f"{packages}/train.csv", PACKAGES,
+                     [f"{packages}/test.csv", "--index-data", f"{packages}/index.csv"]),
+    }[task]  # fmt: skip
+    loss = [model if word == "MODEL" else word for word in loss]
+    command = [given.binary, "fit", "--threads", given.threads, "--model", model, "--seed", seed, "--output", f"{folder}/run",
+               "--train-data", train_data(), *settings, *loss]  # fmt: skip
+    return command, target
+
+
 def peer(recipe, seed, given):
+    found = json.loads(run([*peer_command(recipe, seed, given, given.model), "--evaluate", "after"]).splitlines()[-1])
+    return {"seconds": found["train_seconds"], "peak_bytes": found["train_peak_bytes"], **found["finetuned"]}
+
+
+def peer_command(recipe, seed, given, model):
     task, _, flags = RECIPES[recipe]
-    flags = [given.model if word == "MODEL" else word for word in flags]
     program, data = {
         "scifact": ("scifact.py", "retrieval/scifact"),
         "scifact-mined": ("scifact.py", "retrieval/scifact"),
@@ -123,15 +170,13 @@ def peer(recipe, seed, given):
         "banking77": ("banking77.py", "text-classes/banking77"),
         "packages": ("packages.py", f"{ROOT}/examples/packages"),
     }[task]
-    extra = [] if program == "stsb.py" else ["--after-only"]
+    flags = [model if word == "MODEL" else word for word in flags]
     if task == "scifact-mined":
-        extra += ["--negatives", mined(given)]
+        flags += ["--negatives", mined(given)]
     if task == "simcse":
-        extra = ["--texts", f"{given.data}/unlabelled/wiki_sentences.txt"]
-    line = run([given.peers, f"{HERE}/peers/{program}", "--model", given.model, "--data", os.path.join(given.data, data),
-                "--threads", given.threads, "--seed", seed, *extra, *flags]).splitlines()[-1]  # fmt: skip
-    found = json.loads(line)
-    return {"seconds": found["train_seconds"], "peak_bytes": found["train_peak_bytes"], **found["finetuned"]}
+        flags += ["--texts", f"{given.data}/unlabelled/wiki_sentences.txt"]
+    return [given.peers, f"{HERE}/peers/{program}", "--model", model, "--data", os.path.join(given.data, data), "--threads",
+            given.threads, "--seed", seed, *flags]  # fmt: skip
 
 
 def mined(given):

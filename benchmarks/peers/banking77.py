@@ -23,7 +23,7 @@ OPTIONS = dict(
     precision=dict(choices=("f32", "bf16"), default="f32", help="bf16: autocast"),
     texts=dict(type=int, default=0, help="encode only so many texts of each part and skip the metrics; 0: all"),
     save=dict(help="keep the tuned model in this folder"),
-    after_only=dict(action="store_true", help="no evaluation before training"),
+    evaluate=measure.EVALUATE,
 )
 BATCH, PER_CLASS = 128, 4
 
@@ -62,7 +62,7 @@ def main():
             )
         return clock.seconds, None if given.texts else metrics(rank(asking, index, 20), relevant)
 
-    encode_seconds, before = (None, None) if given.after_only else evaluate()
+    encode_seconds, before = evaluate() if given.evaluate == "both" else (None, None)
 
     triplets, classes = given.loss == "TripletMarginLoss", given.loss in ("ArcFaceLoss", "ProxyAnchorLoss")
     options = dict(margin=0.05) if triplets else {}
@@ -97,7 +97,7 @@ def main():
     train_peak = measure.peak_bytes()
     if given.save:
         model.save_pretrained(given.save)
-    _, after = evaluate()
+    _, after = (None, None) if given.evaluate == "never" else evaluate()
     measure.report(
         benchmark="banking77", loss=given.loss, seed=given.seed, precision=given.precision, train_seconds=clock.seconds,
         train_steps=len(batches), train_loss=total / len(batches), train_peak_bytes=train_peak,

@@ -11,6 +11,10 @@ import sys
 import time
 
 
+# Of programs that measure a model before and after training.
+EVALUATE = dict(choices=("both", "after", "never"), default="both", help="when to measure (both)")
+
+
 def arguments(description, *positional, **extra):
     """Parses `positional`, --threads, --steps and `extra` (name -> add_argument keywords); fixes the thread count."""
     parser = argparse.ArgumentParser(description=description)

@@ -20,7 +20,7 @@ OPTIONS = dict(
     precision=dict(choices=("f32", "bf16"), default="f32"),
     documents=dict(type=int, default=0, help="encode only so many documents and skip the metrics; 0: all"),
     save=dict(help="keep the tuned model in this folder"),
-    after_only=dict(action="store_true", help="no evaluation before training"),
+    evaluate=measure.EVALUATE,
 )
 
 
@@ -53,12 +53,12 @@ def main():
         asking = model.encode([row["anchor"] for row in test], batch_size=32, normalize_embeddings=True)
         return clock.seconds, metrics(rank(asking, found, 20), relevant)
 
-    encode_seconds, before = (None, None) if given.after_only else evaluate()
+    encode_seconds, before = evaluate() if given.evaluate == "both" else (None, None)
     trained = in_batch_negatives(
         model, [(row["anchor"], row["positive"]) for row in train], batch_size=64, learning_rate=5e-5,
         warmup=given.warmup, seed=given.seed, steps=given.steps, precision=given.precision, save=given.save,
     )  # fmt: skip
-    _, after = evaluate()
+    _, after = (None, None) if given.evaluate == "never" else evaluate()
     measure.report(
         benchmark="packages", seed=given.seed, precision=given.precision, **trained, documents=len(documents),
         encode_seconds=encode_seconds, pretrained=before, finetuned=after,

@@ -19,7 +19,7 @@ OPTIONS = dict(
     precision=dict(choices=("f32", "bf16"), default="f32"),
     documents=dict(type=int, default=0, help="encode only so many documents and skip the metrics; 0: all"),
     save=dict(help="keep the tuned model in this folder"),
-    after_only=dict(action="store_true", help="no evaluation before training"),
+    evaluate=measure.EVALUATE,
     negatives=dict(type=Path, help="train on this CSV of anchor, positive and negatives instead"),
     guide=dict(help="GISTEmbedLoss with this model as the guide"),
     matryoshka=dict(action="store_true", help="MatryoshkaLoss over 384, 256, 128 and 64 dimensions"),
@@ -77,7 +77,7 @@ def main():
         part = embeddings[:, :width]
         return part / numpy.linalg.norm(part, axis=1, keepdims=True)
 
-    encode_seconds, before = (None, None) if given.after_only else evaluate()
+    encode_seconds, before = evaluate() if given.evaluate == "both" else (None, None)
     encode_peak = measure.peak_bytes()
     columns = {"anchor": [queries[query] for query, _, _ in train], "positive": [corpus[name] for _, name, _ in train]}
     if given.negatives:
@@ -93,7 +93,7 @@ def main():
         model, columns, loss, batch_size=32, learning_rate=2e-5, warmup=0.1, seed=given.seed, steps=given.steps,
         precision=given.precision, save=given.save,
     )  # fmt: skip
-    _, after = evaluate()
+    _, after = (None, None) if given.evaluate == "never" else evaluate()
     measure.report(
         benchmark="scifact", seed=given.seed, precision=given.precision, **trained, documents=len(texts),
         encode_seconds=encode_seconds, encode_peak_bytes=encode_peak, pretrained=before, finetuned=after,

@@ -18,6 +18,7 @@ OPTIONS = dict(
     texts=dict(type=Path, help="learn from these texts alone, two dropout views each"),
     limit=dict(type=int, default=10000, help="so many of the texts"),
     save=dict(help="keep the tuned model in this folder"),
+    evaluate=measure.EVALUATE,
 )
 
 
@@ -60,7 +61,7 @@ def main():
     )  # fmt: skip
     measure.report(
         benchmark="stsb", loss="SimCSE" if given.texts else given.loss, seed=given.seed, **trained, pretrained=before,
-        finetuned=evaluate(),
+        finetuned=None if given.evaluate == "never" else evaluate(),
     )  # fmt: skip
 
 

@@ -19,9 +19,15 @@ def in_batch_negatives(model, pairs, **options):
 
 
 def train(model, columns, loss, *, batch_size, learning_rate, warmup, seed, steps=0, precision="f32", save=None):
-    """Trains on columns of texts (and `score`) with a loss; returns what it measured."""
+    """Trains on columns of texts (and `score`) with a loss, the first `steps` of the epoch or all; returns what it measured."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, arguments, state, control, **_):
+            if state.global_step == steps:
+                control.should_training_stop = True
 
     data = Dataset.from_dict(columns)
     with tempfile.TemporaryDirectory() as folder:
@@ -30,7 +36,6 @@ def train(model, columns, loss, *, batch_size, learning_rate, warmup, seed, step
             args=SentenceTransformerTrainingArguments(
                 output_dir=folder,
                 num_train_epochs=1,
-                max_steps=steps or -1,
                 per_device_train_batch_size=batch_size,
                 learning_rate=learning_rate,
                 warmup_steps=warmup,
@@ -45,6 +50,7 @@ def train(model, columns, loss, *, batch_size, learning_rate, warmup, seed, step
             ),
             train_dataset=data,
             loss=loss,
+            callbacks=[Stop],
         )
         # The trainer prints its own summary: stdout is for the result alone.
         with redirect_stdout(sys.stderr), Clock() as clock:
