@@ -9,6 +9,10 @@ use super::support::{Folder, Ran};
 const RUN: &str = "fit --model model --train-data train.csv --kind labelled --learning-rate 1e-3 --batch-size 16 \
     --val-split 0.2 --keep last --canary=false --threads 1 --json";
 
+/// The same from texts, towards the embeddings that the model had.
+const GUIDED: &str = "fit --model model --train-data texts.txt --loss MSELoss --guide model --learning-rate 1e-3 \
+    --batch-size 16 --keep last --canary=false --threads 1 --json";
+
 /// A port that nobody listens at.
 fn port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
@@ -16,9 +20,13 @@ fn port() -> u16 {
 
 /// Starts a process of each rank, in a folder and with arguments of its own beside [`RUN`].
 fn start(own: &[(&Folder, &str)]) -> Vec<Child> {
+    start_run(RUN, own)
+}
+
+fn start_run(run: &str, own: &[(&Folder, &str)]) -> Vec<Child> {
     let port = port();
     let started = own.iter().enumerate().map(|(rank, (folder, arguments))| {
-        let mut command = folder.command(&format!("{RUN} {arguments}"));
+        let mut command = folder.command(&format!("{run} {arguments}"));
         command.env("RANK", rank.to_string()).env("WORLD_SIZE", own.len().to_string());
         command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -80,22 +88,20 @@ fn ranks_that_were_started_differently_refuse_each_other() {
     ranks[0].assert_failed("the first", 1, &["rank 1: was started with another version or other settings"]);
     ranks[1].assert_failed("the second", 1, &["rank 0: ended the meeting"]);
 
-    // The same name of a file, and other contents.
-    let other = Folder::with_model();
-    let text = String::from_utf8(other.read("train.csv")).unwrap();
-    other.write("train.csv", text.replacen("card", "cord", 1));
-    let ranks = end(start(&[(&folder, "--output first"), (&other, "--output first")]));
-    for ran in &ranks {
-        assert!(ran.code == Some(1) && ran.err.contains("reads other data than rank 0"), "{ran:?}");
-    }
-
-    // What is measured is shared, too.
-    let other = Folder::with_model();
-    let text = String::from_utf8(other.read("test.csv")).unwrap();
-    other.write("test.csv", text.replacen("card", "cord", 1));
-    let ranks = end(start(&[(&folder, "--query-data test.csv --output measured"), (&other, "--query-data test.csv")]));
-    for ran in &ranks {
-        assert!(ran.code == Some(1) && ran.err.contains("reads other data than rank 0"), "{ran:?}");
+    // The same name of a file, and other contents: of what is learnt from, of what is measured, and of the guide.
+    for (file, run, arguments) in [
+        ("train.csv", RUN, "--output learnt"),
+        ("test.csv", RUN, "--output measured --query-data test.csv"),
+        ("model/model.safetensors", GUIDED, "--output guided"),
+    ] {
+        let other = Folder::with_model();
+        let mut bytes = other.read(file);
+        let place = bytes.len() - 3;
+        bytes[place] ^= 1;
+        other.write(file, bytes);
+        for ran in &end(start_run(run, &[(&folder, arguments), (&other, arguments)])) {
+            assert!(ran.code == Some(1) && ran.err.contains("reads other data than rank 0"), "{file}: {ran:?}");
+        }
     }
 }
 

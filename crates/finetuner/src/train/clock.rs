@@ -11,6 +11,10 @@ use crate::spec::{RunSpec, parse_duration};
 pub(crate) struct Clock {
     limit: Option<Duration>,
     started: Instant,
+    /// Seconds that the parts of the run before this one took.
+    before: f64,
+    /// Seconds that the last measurement will take, about.
+    measurement: f64,
 }
 
 impl Clock {
@@ -19,13 +23,17 @@ impl Clock {
     pub(crate) fn start(spec: &RunSpec) -> Result<Self> {
         let limit = spec.max_time.as_deref().map(parse_duration).transpose();
         let limit = limit.map_err(|problem| Error::spec("max_time", problem))?;
-        Ok(Clock { limit, started: Instant::now() })
+        Ok(Clock { limit, started: Instant::now(), before: 0.0, measurement: 0.0 })
     }
 
-    /// Whether another step would leave too little time for the last measurement, which takes about `measurement`
-    /// seconds. `before` is what the parts of the run before this one took.
-    pub(crate) fn is_over(&self, before: f64, measurement: f64) -> bool {
-        let taken = self.started.elapsed().as_secs_f64() + before + measurement;
+    /// Counts what the parts of the run before this one took, and leaves `measurement` seconds for the last one.
+    pub(crate) fn leaving(self, before: f64, measurement: f64) -> Self {
+        Clock { before, measurement, ..self }
+    }
+
+    /// Whether another step would leave too little time for the last measurement.
+    pub(crate) fn is_over(&self) -> bool {
+        let taken = self.started.elapsed().as_secs_f64() + self.before + self.measurement;
         self.limit.is_some_and(|limit| taken >= limit.as_secs_f64())
     }
 }

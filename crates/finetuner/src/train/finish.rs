@@ -1,6 +1,8 @@
 //! What a run leaves: the better weights, what they came to, the artifact.
+
 use super::advise::{self, Advice, Part};
 use super::canary::Canary;
+use super::epochs::Looks;
 use super::measure::{Measurement, Target};
 use super::page::{Sample, page, samples};
 use super::prepare::Prepared;
@@ -20,10 +22,7 @@ use crate::tokens::Tokenizer;
 pub(super) struct Trained {
     /// The untouched model.
     pub(super) before: Measured,
-    /// The last measurement.
-    pub(super) after: Measured,
-    /// The one nearest to the middle of the epochs.
-    pub(super) halfway: Option<Measurement>,
+    pub(super) looks: Looks,
     pub(super) canary: Option<Canary>,
 }
 
@@ -38,7 +37,7 @@ pub(super) fn finish(
 ) -> Result<Ended> {
     let Prepared { spec, mut learner, course, mut watch, interpolation, adapter, repository, skipped, .. } = prepared;
     let (spec, device) = (&spec, watch.device);
-    let Trained { before, mut after, halfway, canary } = trained;
+    let Trained { before, looks: Looks { mut after, halfway }, canary } = trained;
     learner.free_gradients();
 
     // What the data is worth is told by the end of training, whatever is kept.

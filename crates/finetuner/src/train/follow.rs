@@ -36,49 +36,43 @@ fn learn(spec: &RunSpec, ranks: &mut Ranks, device: &dyn Device, stop: &AtomicBo
     let spec = &RunSpec { callbacks: Callbacks::without_loggers(&spec.callbacks), resume: false, ..spec.clone() };
     let prepared = Prepared::new(spec, (1.0, ranks.share()), &output, (device, stop), &mut recorder)?;
     let Prepared { spec, mut learner, course, schedule, guide, watch, .. } = prepared;
-    ranks.begin(&mut learner, device, (&course, &watch))?;
+    ranks.begin(&mut learner, device, (&course, &watch, guide.as_ref()))?;
 
     let seed = Key::new(spec.seed);
+    let columns = watch.columns();
     let mut ahead: Option<(Turn, Prefetch<Result<Batch>>)> = None;
     while let Some(order) = ranks.next()? {
         if stop.load(Ordering::Relaxed) {
             ranks.ask_to_stop();
         }
-        let turn = match order {
-            Order::Learn(turn) => turn,
-            Order::TakeOver => {
-                ranks.take_over(&mut learner)?;
-                continue;
+        match order {
+            Order::TakeOver => ranks.take_over(&mut learner)?,
+            Order::Embed(stretch) => drop(watch.embed_together(&learner.model, &columns, stretch, ranks)?),
+            Order::Validate(first) => drop(watch.losses_together(&learner, first, ranks)?),
+            Order::Learn(turn) => {
+                // Batches are made in the order of the epoch, until rank 0 wants another one than the next.
+                let mut batches = match ahead.take() {
+                    Some((expected, batches)) if (expected.epoch, expected.batch) == (turn.epoch, turn.batch) => {
+                        batches
+                    }
+                    _ => {
+                        let left = course.batches(turn.epoch).into_iter().skip(turn.batch);
+                        Prefetch::new(left.map(course.worker()), AHEAD)
+                    }
+                };
+                let none = || Err(Error::rank(0, "orders a batch that there is none: a bug"));
+                let batch = batches.next().unwrap_or_else(none);
+                // The others are at their embeddings, where they hear of it.
+                let mut batch = batch.or_else(|error| ranks.agree(Err(error)))?;
+                let dropout = seed.part(turn.step as u64);
+                learner.complete(&mut batch, guide.as_ref(), device, dropout, Some(&mut *ranks))?;
+                match learner.step(device, &batch, dropout, (turn.step, &schedule), Some(&mut *ranks)) {
+                    Ok(_) => ahead = Some((Turn { batch: turn.batch + 1, ..turn }, batches)),
+                    // Rank 0 orders the batch once more, in smaller parts.
+                    Err(Error::Engine(engine::Error::OutOfMemory { .. })) => drop(course.budget().shrink(&batch)),
+                    Err(error) => return Err(error),
+                }
             }
-            Order::Embed(stretch) => {
-                watch.embed_together(&learner.model, stretch, ranks)?;
-                continue;
-            }
-            Order::Validate(first) => {
-                watch.losses_together(&learner, first, ranks)?;
-                continue;
-            }
-        };
-        // Batches are made in the order of the epoch, until rank 0 wants another one than the next.
-        let mut batches = match ahead.take() {
-            Some((expected, batches)) if (expected.epoch, expected.batch) == (turn.epoch, turn.batch) => batches,
-            _ => {
-                let left = course.batches(turn.epoch).into_iter().skip(turn.batch);
-                Prefetch::new(left.map(course.worker()), AHEAD)
-            }
-        };
-        let batch = batches.next().unwrap_or_else(|| Err(Error::rank(0, "orders a batch that there is none: a bug")));
-        // The others are at their embeddings, where they hear of it.
-        let mut batch = batch.or_else(|error| ranks.agree(Err(error)))?;
-        let dropout = seed.part(turn.step as u64);
-        learner.complete(&mut batch, guide.as_ref(), device, dropout, Some(&mut *ranks))?;
-        match learner.step(device, &batch, dropout, (turn.step, &schedule), Some(&mut *ranks)) {
-            Ok(_) => ahead = Some((Turn { batch: turn.batch + 1, ..turn }, batches)),
-            // Rank 0 orders the batch once more, in smaller parts.
-            Err(Error::Engine(engine::Error::OutOfMemory { .. })) => {
-                course.budget().shrink(&batch);
-            }
-            Err(error) => return Err(error),
         }
     }
     Ok(())

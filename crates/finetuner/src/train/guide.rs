@@ -1,6 +1,7 @@
 //! A model that is not trained: what it finds alike guides a loss, or its embeddings are what is learnt.
 
 use engine::{Device, Tensor};
+use sha2::{Digest, Sha256};
 
 use super::batch::Batch;
 use super::ranks::Ranks;
@@ -33,6 +34,13 @@ impl Guide {
                 Ok(Some(Guide { model }))
             }
         }
+    }
+
+    /// Its weights: the same on all ranks.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        self.model.encoder.parameters.iter().for_each(|weight| hash.update(bytemuck::cast_slice(weight.value.data())));
+        hash.finalize().into()
     }
 
     /// Puts its embedding of every row into the batch; nothing is recorded. Equal items are embedded once, by one of the `ranks`

@@ -10,6 +10,7 @@ mod check;
 mod clock;
 mod course;
 mod data;
+mod epochs;
 mod estimate;
 mod finish;
 mod follow;
@@ -38,11 +39,10 @@ mod views;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use engine::Device;
-use engine::random::Key;
 use sha2::{Digest, Sha256};
 
 use self::advise::Part;
@@ -53,6 +53,7 @@ pub use self::canary::Forgetting;
 pub use self::check::{Check, check};
 use self::clock::{Clock, taken};
 pub use self::data::{read_target, read_vector_target};
+use self::epochs::Epochs;
 use self::finish::{Trained, finish};
 use self::follow::follow;
 pub use self::measure::{Measurement, Target};
@@ -60,30 +61,23 @@ pub use self::names::check_names;
 pub use self::page::Cell;
 use self::prepare::Prepared;
 use self::progress::Progress;
-use self::ranks::{Order, Ranks, Turn};
+use self::ranks::{Order, Ranks};
 use self::recorder::Recorder;
 pub use self::report::{Further, Report, Skipped};
 use self::state::State;
 pub use self::suggest::{Effort, Goal, ModelChoice, Suggestion};
 pub use self::survey::{Row, Survey, survey};
 pub use self::trial::{Found, Match, Sought, Trial};
-use self::watch::{Due, Measured, best_monitor};
+use self::watch::{Due, best_monitor};
 use crate::artifact::Output;
 use crate::data::Modality;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
 use crate::mesh::{Mesh, Rendezvous, Share};
 use crate::spec::RunSpec;
-use crate::tokens::Prefetch;
 
 /// Batches prepared ahead of the step.
 const AHEAD: usize = 2;
-
-/// A checkpoint is written after every epoch and, within a long one, this often.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
-
-/// How often a device is asked how busy it is.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -221,7 +215,7 @@ fn lead(
     sink: &mut dyn Sink,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let outcome = recorded(spec, &mut ranks, device, sink, stop);
+    let outcome = recorded(spec, ranks.as_mut(), device, sink, stop);
     if let Some(ranks) = &mut ranks {
         ranks.end(&outcome.as_ref().err().map_or("the run has ended".into(), ToString::to_string));
     }
@@ -231,7 +225,7 @@ fn lead(
 /// The same, with its state on record.
 fn recorded(
     spec: &RunSpec,
-    ranks: &mut Option<Ranks>,
+    ranks: Option<&mut Ranks>,
     device: &dyn Device,
     sink: &mut dyn Sink,
     stop: &AtomicBool,
@@ -275,7 +269,7 @@ pub fn output_folder(spec: &RunSpec) -> PathBuf {
 /// The run, after runs on shares of its data where advice is asked for.
 fn advised(
     spec: &RunSpec,
-    (device, ranks): (&dyn Device, &mut Option<Ranks>),
+    (device, ranks): (&dyn Device, Option<&mut Ranks>),
     output: &Output,
     recorder: &mut Recorder<'_>,
     stop: &AtomicBool,
@@ -296,7 +290,7 @@ fn advised(
         let claimed = Output::claim(scratch.path(), false)?;
         let mut silent = |_: &Event| {};
         let mut unheard = Recorder::open(&claimed, &mut silent)?;
-        match run(&part, Scope { share, parts: &[] }, (device, &mut None), &claimed, &mut unheard, stop)? {
+        match run(&part, Scope { share, parts: &[] }, (device, None), &claimed, &mut unheard, stop)? {
             Ended::Finished(_, part) => parts.extend(part),
             Ended::Stopped { .. } => return Err(Error::Stopped),
         }
@@ -320,10 +314,11 @@ enum Ended {
     Stopped { step: usize },
 }
 
+/// One run: measure, train, measure again, save.
 fn run(
     spec: &RunSpec,
     scope: Scope<'_>,
-    (device, ranks): (&dyn Device, &mut Option<Ranks>),
+    (device, mut ranks): (&dyn Device, Option<&mut Ranks>),
     output: &Output,
     recorder: &mut Recorder<'_>,
     stop: &AtomicBool,
@@ -331,20 +326,20 @@ fn run(
     let clock = Clock::start(spec)?;
 
     // What learns, from what, towards what?
-    let rank = ranks.as_ref().map_or(Share::WHOLE, Ranks::share);
+    let rank = ranks.as_deref().map_or(Share::WHOLE, Ranks::share);
     let mut prepared = Prepared::new(spec, (scope.share, rank), output, (device, stop), recorder)?;
-    let Prepared { spec, callbacks, learner, course, total_steps, schedule, guide, watch, .. } = &mut prepared;
+    let Prepared { spec, callbacks, learner, course, total_steps, guide, watch, .. } = &mut prepared;
     let (spec, total_steps) = (&*spec, *total_steps);
 
     // All ranks have read the same and begin with the same weights.
-    if let Some(ranks) = ranks {
-        let remark = ranks.begin(learner, device, (course, watch))?;
+    if let Some(ranks) = ranks.as_deref_mut() {
+        let remark = ranks.begin(learner, device, (course, watch, guide.as_ref()))?;
         recorder.info(format!("{} ranks share every batch", rank.size))?;
         remark.map(|remark| recorder.warn(remark)).transpose()?;
     }
 
     // The untouched model is measured first, also when a run goes on: the report compares with it.
-    let before = watch.measure(&learner.model, ("evaluate before", Due::All), ranks.as_mut(), recorder)?;
+    let before = watch.measure(&learner.model, ("evaluate before", Due::All), ranks.as_deref_mut(), recorder)?;
     if spec.advise {
         advise::retrieval(before.first().and_then(Option::as_ref))?;
     }
@@ -358,17 +353,15 @@ fn run(
         best: best_monitor(spec, callbacks, watch).map(|best| (best, None)),
         early_stopping: callbacks.early_stopping(),
     };
-    let by_epoch =
-        spec.advise || callbacks.monitors_metric() || state.best.as_ref().is_some_and(|(best, _)| best.is_metric());
     if spec.resume {
         state.restore(output.folder(), spec, learner)?;
-        if let Some(ranks) = ranks {
+        if let Some(ranks) = ranks.as_deref_mut() {
             ranks.order(Order::TakeOver)?;
             ranks.take_over(learner)?;
         }
         recorder.info(format!("resumed at step {} of {total_steps}", state.progress.step))?;
     } else {
-        let loss = watch.validation_loss(learner, ranks.as_mut())?;
+        let loss = watch.validation_loss(learner, ranks.as_deref_mut())?;
         watch.tell(&mut state, &learner.model, (loss, &before), false, recorder)?;
     }
     let left = total_steps - state.progress.step.min(total_steps);
@@ -376,123 +369,25 @@ fn run(
     estimated.map(|sentence| recorder.info(sentence)).transpose()?;
 
     // Train.
-    let seed = Key::new(spec.seed);
-    let taken_before = taken(&state.progress);
-    let mut saved = Instant::now();
-    let mut after = Measured::new();
-    let mut halfway = None;
-    let mut looked = Instant::now();
-    'epochs: while state.progress.epoch < spec.epochs && !state.progress.is_over() {
-        let epoch = state.progress.epoch;
-        let remaining = course.batches(epoch as u64).split_off(state.progress.batch);
-        let mut out_of_time = false;
-        let batches = Prefetch::new(remaining.clone().into_iter().map(course.worker()), AHEAD);
-        for (planned, batch) in remaining.into_iter().zip(batches) {
-            let mut batch = batch?;
-            if watch.is_due(&state) {
-                let due = Due::Step(state.progress.step);
-                after = match watch.measure(&learner.model, ("evaluate", due), ranks.as_mut(), recorder) {
-                    Err(Error::Stopped) => {
-                        return state.stop(output, spec, learner, recorder);
-                    }
-                    measured => measured?,
-                };
-                state.progress.measured = state.progress.step;
-                if !watch.tell(&mut state, &learner.model, (None, &after), true, recorder)? {
-                    let reason = format!("stopped early after step {}", state.progress.step);
-                    recorder.info(reason.clone())?;
-                    state.progress.end(reason);
-                    break 'epochs;
-                }
-            }
-            if state.progress.step > 0 && clock.is_over(taken_before, measurement) {
-                out_of_time = true;
-                break;
-            }
-
-            let started = Instant::now();
-            let step = state.progress.step;
-            let dropout = seed.part(step as u64);
-            let learnt = loop {
-                if let Some(ranks) = ranks {
-                    ranks.order(Order::Learn(Turn { epoch: epoch as u64, batch: state.progress.batch, step }))?;
-                }
-                learner.complete(&mut batch, guide.as_ref(), device, dropout, ranks.as_mut())?;
-                let memory = match learner.step(device, &batch, dropout, (step, schedule), ranks.as_mut()) {
-                    Err(Error::Engine(error @ engine::Error::OutOfMemory { .. })) => error,
-                    done => break done?,
-                };
-                let Some(tokens) = course.budget().shrink(&batch) else { return Err(memory.into()) };
-                recorder.warn(format!("{memory}; going on with micro-batches of {tokens} tokens"))?;
-                batch = course.worker()(planned.clone())?;
-            };
-            state.progress.count(&batch, &learnt, started.elapsed());
-            let loss = learnt.loss;
-            if looked.elapsed() > LOOK_EVERY {
-                state.progress.look(device.busy());
-                looked = Instant::now();
-            }
-            recorder.metric("train_loss", step + 1, loss)?;
-            recorder.metric("learning_rate", step + 1, learnt.learning_rate)?;
-            recorder.progress("train", step + 1, total_steps, Some(format!("loss {loss:.4}")));
-            if stop.load(Ordering::Relaxed) || ranks.as_ref().is_some_and(Ranks::asked_to_stop) {
-                return state.stop(output, spec, learner, recorder);
-            }
-            if saved.elapsed() > CHECKPOINT_EVERY {
-                state.checkpoint(output, spec, learner, recorder)?;
-                saved = Instant::now();
-            }
-        }
-
-        // Look back at the epoch. A checkpoint of a run that is stopped here is one of the epoch's last step.
-        let last = epoch + 1 == spec.epochs || out_of_time;
-        let when = if last { ("evaluate after", Due::All) } else { ("evaluate", Due::Epoch) };
-        let looked = watch.validation_loss(learner, ranks.as_mut()).and_then(|loss| {
-            let measured = match by_epoch || last {
-                true => watch.measure(&learner.model, when, ranks.as_mut(), recorder)?,
-                false => Measured::new(),
-            };
-            Ok((loss, measured))
-        });
-        let loss = match looked {
-            Err(Error::Stopped) => {
-                return state.stop(output, spec, learner, recorder);
-            }
-            looked => {
-                let (loss, measured) = looked?;
-                after = measured;
-                loss
-            }
-        };
-        if out_of_time {
-            let max_time = spec.max_time.as_deref().unwrap_or_default();
-            let step = state.progress.step;
-            let reason = format!("`max_time` of {max_time} ended training after step {step} of {total_steps}");
-            recorder.info(reason.clone())?;
-            state.progress.end(reason);
-        } else {
-            state.progress.end_epoch();
-        }
-        recorder.metric("epoch_loss", state.progress.step, state.progress.train_loss)?;
-        if !watch.tell(&mut state, &learner.model, (loss, &after), false, recorder)? && !out_of_time {
-            let reason = format!("stopped early after epoch {}", epoch + 1);
-            recorder.info(reason.clone())?;
-            state.progress.end(reason);
-        }
-        if 2 * (epoch + 1) >= spec.epochs && !last && halfway.is_none() {
-            halfway = after.first().cloned().flatten();
-        }
-        if !last {
-            state.checkpoint_epoch(output, spec, (&*learner, callbacks.last_k_epochs()), recorder)?;
-            saved = Instant::now();
-        }
-    }
+    let mut epochs = Epochs {
+        clock: clock.leaving(taken(&state.progress), measurement),
+        prepared: &mut prepared,
+        state: &mut state,
+        ranks: ranks.as_deref_mut(),
+        output,
+        recorder,
+        saved: Instant::now(),
+        looked: Instant::now(),
+    };
+    let looks = match epochs.run() {
+        Err(Error::Stopped) => return state.stop(output, &prepared.spec, &prepared.learner, recorder),
+        looks => looks?,
+    };
     if let Some(ranks) = ranks {
         ranks.end("the last step is taken");
     }
     if state.progress.busy.0 == 0 {
         state.progress.look(device.busy());
     }
-    let measured = Trained { before, after, halfway, canary };
-    finish(prepared, measured, state, scope, output, recorder)
+    finish(prepared, Trained { before, looks, canary }, state, scope, output, recorder)
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
 use super::course::Course;
+use super::guide::Guide;
 use super::learner::Learner;
 use super::watch::Watch;
 use crate::error::{Error, Result};
@@ -92,15 +93,17 @@ impl Ranks {
         &mut self,
         learner: &mut Learner,
         device: &dyn Device,
-        (course, watch): (&Course, &Watch<'_>),
+        (course, watch, guide): (&Course, &Watch<'_>, Option<&Guide>),
     ) -> Result<Option<String>> {
         let sizes: Vec<usize> =
             learner.parts().iter().flat_map(|(_, weights, _)| weights.iter()).map(|one| one.value.len()).collect();
         let mut own = [course.fingerprint(), watch.fingerprint()].concat();
+        own.extend(guide.iter().flat_map(|guide| guide.fingerprint()));
         own.extend(sizes.iter().flat_map(|size| (*size as u64).to_le_bytes()));
         let all = self.mesh()?.gather(own)?;
         if let Some(rank) = all.iter().position(|other| *other != all[0]) {
-            let problem = "reads other data than rank 0, or trains another model; all need the same files";
+            let problem =
+                "reads other data than rank 0, trains another model or has another guide; all need the same files";
             return Err(Error::rank(rank, problem));
         }
         self.take_over(learner)?;

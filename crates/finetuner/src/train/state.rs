@@ -92,6 +92,13 @@ impl State {
         Ok(())
     }
 
+    /// Ends training here, and says why.
+    pub(crate) fn end(&mut self, reason: String, recorder: &mut Recorder<'_>) -> Result<()> {
+        recorder.info(reason.clone())?;
+        self.progress.end(reason);
+        Ok(())
+    }
+
     /// Ends the run with a checkpoint.
     pub(crate) fn stop(
         &self,

@@ -11,7 +11,7 @@ use super::batch::Batch;
 use super::callbacks::{Best, Callbacks, EvaluationCallback};
 use super::held_out::HeldOut;
 use super::learner::Learner;
-use super::measure::{Measurement, Target};
+use super::measure::{Column, Measurement, Target};
 use super::ranks::{Order, Ranks, Stretch};
 use super::recorder::Recorder;
 use super::report::Compared;
@@ -110,14 +110,15 @@ impl Watch<'_> {
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<Vec<f32>>> {
         let at_once = ITEMS_AT_ONCE * ranks.share().size;
+        let columns = self.columns();
         let mut done = 0;
-        let columns = self.measures[measure].target.columns().into_iter().enumerate().map(|(column, items)| {
+        let embedded = columns[measure].iter().enumerate().map(|(column, items)| {
             let items = items.items.len();
             let mut embeddings = Vec::with_capacity(items * model.encoder.dimension());
             for start in (0..items).step_by(at_once) {
                 let stretch = Stretch { measure, column, start, end: items.min(start + at_once) };
                 ranks.order(Order::Embed(stretch))?;
-                embeddings.extend(self.embed_together(model, stretch, ranks)?);
+                embeddings.extend(self.embed_together(model, &columns, stretch, ranks)?);
                 done += stretch.end - start;
                 progress(done)?;
                 if ranks.asked_to_stop() {
@@ -126,13 +127,23 @@ impl Watch<'_> {
             }
             Ok(embeddings)
         });
-        columns.collect()
+        embedded.collect()
     }
 
-    /// The embeddings of some items by all ranks, of which this one embeds its share.
-    pub(crate) fn embed_together(&self, model: &Model, stretch: Stretch, ranks: &mut Ranks) -> Result<Vec<f32>> {
-        let columns = self.measures.get(stretch.measure).map(|measure| measure.target.columns()).unwrap_or_default();
-        let column = columns.get(stretch.column);
+    /// What is embedded for each measure.
+    pub(crate) fn columns(&self) -> Vec<Vec<Column<'_>>> {
+        self.measures.iter().map(|measure| measure.target.columns()).collect()
+    }
+
+    /// The embeddings of some items of [`Watch::columns`] by all ranks, of which this one embeds its share.
+    pub(crate) fn embed_together(
+        &self,
+        model: &Model,
+        columns: &[Vec<Column<'_>>],
+        stretch: Stretch,
+        ranks: &mut Ranks,
+    ) -> Result<Vec<f32>> {
+        let column = columns.get(stretch.measure).and_then(|columns| columns.get(stretch.column));
         let items = column.and_then(|column| Some((column.items.get(stretch.start..stretch.end)?, column.read_as)));
         let (items, read_as) = items.ok_or_else(|| Error::rank(0, "measures on what there is not here: a bug"))?;
         let own = &items[ranks.share().of(items.len())];
@@ -196,7 +207,7 @@ impl Watch<'_> {
     /// What the model is measured on: the same on all ranks.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        for column in self.measures.iter().flat_map(|measure| measure.target.columns()) {
+        for column in self.columns().into_iter().flatten() {
             hash.update(format!("{:?} {}", column.read_as, column.items.len()));
             column.items.iter().for_each(|item| {
                 hash.update(item);
