@@ -69,7 +69,7 @@ fn messages(error: &anyhow::Error) -> Vec<String> {
 
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref()? {
-        Error::Spec { .. } => Some("`finetuner help fit` lists every field with its default"),
+        Error::Spec { .. } => Some("`--help` lists every field with its default"),
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Some("relative paths start at the current folder")
         }

@@ -66,7 +66,7 @@ run_spec! {
     model_options: Options = Options::new(),
     /// A model of pictures joined with `model`, which then is one of texts: both embed into the space of the texts, the pictures through a new projection unless they are as wide already. Of a CLIP of transformers it is the image tower.
     image_model: Option<String> = None,
-    /// The examples to learn from: CSV, JSONL, Parquet, lines of text, vectors (`.npy`, lists of numbers), or a BEIR folder as `DIR:split`.
+    /// The examples to learn from: CSV, JSONL, Parquet, lines of text, vectors (`.npy`, lists of numbers), or a BEIR folder as `DIR:split`. Here and wherever a file is named, columns of other names than the known ones are told behind it: `products.csv:anchor=name,positive=description`.
     train_data: PathBuf = PathBuf::new(),
     /// Several data sets at once in place of `train_data`: a table each, with `train_data` and whatever of `eval_data`, `kind`, `loss`, `batch_size` … is its own.
     datasets: Vec<Options> = Vec::new(),

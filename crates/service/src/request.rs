@@ -98,10 +98,10 @@ pub(crate) fn check(new: NewRun, key: &KeyRow, settings: &Settings) -> Result<Ne
 pub(crate) fn localise(spec: &Map<String, Value>, name: &str, files: &[FileRow], threads: usize) -> Result<RunSpec> {
     let mut spec = spec.clone();
     let path = |value: &mut Value| {
-        let Some((id, split)) = value.as_str().and_then(named_file) else { return };
+        let Some((id, part)) = value.as_str().and_then(named_file) else { return };
         if let Some(file) = files.iter().find(|file| file.id == id) {
-            let split = split.map(|split| format!(":{split}")).unwrap_or_default();
-            *value = Value::String(format!("{}{split}", data_path(file).display()));
+            let part = part.map(|part| format!(":{part}")).unwrap_or_default();
+            *value = Value::String(format!("{}{part}", data_path(file).display()));
         }
     };
     for (field, value) in &mut spec {
@@ -207,8 +207,8 @@ fn check_field(name: &str, field: Option<&Field>, value: &Value, files: &mut Vec
     {
         Some((id, _)) => files.push(id.to_owned()),
         None => {
-            let expected =
-                "expected the id of an uploaded file, as in `file-01jd…`, or a split of one, as in `file-01jd…:test`";
+            let expected = "expected the id of an uploaded file, as in `file-01jd…`, a split of one, as in `file-01jd…:test`, or \
+                            one with its columns, as in `file-01jd…:text=description`";
             add(place, format!("{expected}, got `{value}`"));
         }
     };
@@ -241,12 +241,14 @@ fn check_field(name: &str, field: Option<&Field>, value: &Value, files: &mut Vec
     }
 }
 
-/// A file by our id, and the split of a BEIR folder in it; what looks like one can never be a path.
+/// A file by our id, and the split of a BEIR folder in it or what its columns are; what looks like one can never be a path.
 fn named_file(text: &str) -> Option<(&str, Option<&str>)> {
-    let (id, split) = text.split_once(':').map_or((text, None), |(id, split)| (id, Some(split)));
+    let (id, part) = text.split_once(':').map_or((text, None), |(id, part)| (id, Some(part)));
     let ulid = id.strip_prefix("file-")?;
     let good = ulid.len() == 26 && ulid.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    (good && split.is_none_or(|split| check_name("split", split).is_ok())).then_some((id, split))
+    let harmless =
+        |part: &str| check_name("split", part).is_ok() || part.contains('=') && check_file_name(part).is_ok();
+    (good && part.is_none_or(harmless)).then_some((id, part))
 }
 
 /// One name or `organisation/name`, with an optional revision: no part is a way up or out.
@@ -313,6 +315,8 @@ mod tests {
             ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:../test")),
             ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:")),
             ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:a:b")),
+            ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:text=../a")),
+            ("train_data", json!("file-01jd3v9k3w7c8q2m6n5p4r1s0t:text=a:b")),
             ("train_data", json!("file-../../../../../../etc/pass")),
             ("query_data", json!("data/x.csv")),
             ("model", json!("/models/secret")),
@@ -399,11 +403,12 @@ mod tests {
             reason: None,
             created_at: 0,
         };
-        let spec =
-            json!({"train_data": FILE, "threads": 64, "model": "run:run-x", "query_data": format!("{FILE}:test")});
+        let spec = json!({"train_data": FILE, "threads": 64, "model": "run:run-x", "query_data": format!("{FILE}:test"),
+            "index_data": format!("{FILE}:text=a name,id=sku")});
         let spec = localise(spec.as_object().unwrap(), "first", &[file], 2).unwrap();
         assert_eq!(spec.train_data, PathBuf::from("data").join(FILE).join("train.csv"));
         assert_eq!(spec.query_data, Some(PathBuf::from("data").join(FILE).join("train.csv:test")));
+        assert_eq!(spec.index_data, Some(PathBuf::from("data").join(FILE).join("train.csv:text=a name,id=sku")));
         assert_eq!(spec.model, "models/run-x");
         assert_eq!((spec.output, spec.threads), (Some("output/first".into()), Some(2)));
     }

@@ -17,7 +17,7 @@ use crate::vectors::{Target, Vectors};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Texts: one a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`); a folder of pictures; vectors (`.npy`, `embedding`); `-` reads lines from standard input
+    /// Texts: one a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`), or others, as in `products.csv:text=description,id=sku`; a folder of pictures; vectors (`.npy`, `embedding`); `-` reads lines from standard input
     #[arg(short, long, value_name = "PATH")]
     input: PathBuf,
     /// `.npy` (float32, without the texts), `.jsonl` or `.parquet`, with labels where the input has them; `-` prints JSON lines

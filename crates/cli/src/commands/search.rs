@@ -23,7 +23,7 @@ use crate::texts::Texts;
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`, BEIR corpora too), a folder of pictures, or vectors (`.npy`, `embedding`)
+    /// What is searched: one text a line (`.txt`), a column `text` (`.csv`, `.parquet`), a key `text` (`.jsonl`, BEIR corpora too), a folder of pictures, or vectors (`.npy`, `embedding`). Columns of other names: `products.csv:text=description,id=sku`
     #[arg(short, long, value_name = "PATH")]
     input: PathBuf,
     /// What to look for: a text, the path of a picture, or a vector as in `[0.5, -1]`. Default: each line of standard input

@@ -111,3 +111,19 @@ fn several_data_sets_are_learnt_at_once() {
         ran.assert_failed(flags, 2, words);
     }
 }
+
+#[test]
+fn columns_of_any_name_are_told_beside_the_file() {
+    let folder = Folder::with_model();
+    let rows = "sku,name,about\n1,card chip,visa\n2,loan,debt\n3,rain,wind snow\n4,bread,oven\n";
+    folder.write("products.csv", rows);
+    let told = "products.csv:anchor=name,positive=about";
+    fits(&folder, &format!("--train-data {told} --query-data {told}"), &["4 examples read as pairs"]);
+    let found = folder.succeed("search --model model --input products.csv:text=about,id=sku oven --top 1 --json");
+    assert!(found.contains("\"id\":\"4\""), "{found}");
+    folder.fail("search --model model --input products.csv oven", 1, &["products.csv:1: ", "products.csv:anchor=name"]);
+    folder.fail("search --model model --input products.csv:text=abot oven", 1, &["did you mean `about`?"]);
+    folder.write("run.toml", format!("train_data = \"{told}\"\n"));
+    assert!(folder.succeed("fit run.toml --show-spec").contains(told));
+    folder.fail(&format!("{FIT} --train-data train.csv:test"), 1, &["train.csv: is a file", "text=description"]);
+}

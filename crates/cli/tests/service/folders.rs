@@ -1,4 +1,4 @@
-//! Data that is a folder here and a zip there.
+//! Data that is a folder here and a zip there, and what stands behind its name.
 
 use std::path::Path;
 
@@ -71,6 +71,23 @@ fn a_split_that_is_not_there_fails_with_those_that_are() {
     let run = client.run("first").unwrap();
     assert_eq!(run.status, Status::Failed);
     assert!(run.error.unwrap().message.contains("has no split `dev`"));
+}
+
+#[test]
+fn columns_that_are_told_are_told_there_too() {
+    let server = Server::start();
+    std::fs::write(server.path("products.csv"), "sku,name,about\n1,card chip,visa\n2,loan,debt\n").unwrap();
+    let inspected = |columns: &str| {
+        let spec = RunSpec { train_data: server.path(&format!("products.csv:{columns}")), ..RunSpec::default() };
+        let spec = server.client().upload_spec(&spec, &mut |_, _, _| {}).unwrap();
+        server.send("POST", "/v1/inspections", &json!({"train_data": spec["train_data"]}))
+    };
+    let answer = inspected("anchor=name,positive=about");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.contains("2 examples read as pairs"), "{answer:?}");
+    let answer = inspected("anchor=name,positive=abot");
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert!(answer.body.contains("has no column `abot`, did you mean `about`?"), "{answer:?}");
 }
 
 #[test]

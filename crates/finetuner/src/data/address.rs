@@ -1,4 +1,4 @@
-//! Where data lies: a file, one split of a BEIR folder, a folder of pictures, or tar shards.
+//! Where data lies: a file, perhaps with the meaning of its columns, one split of a BEIR folder, a folder of pictures, or tar shards.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,12 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// One file of examples.
-    File(PathBuf),
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// What stood after the last colon: which of its columns is what.
+        columns: Option<String>,
+    },
     /// A BEIR folder.
     Beir {
         /// Where it is.
@@ -24,7 +29,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// Reads `PATH` or `DIR:split`. A path that exists as it is written is never split at a colon.
+    /// Reads `PATH`, `DIR:split` or `FILE:role=column,…`. A path that exists as it is written is never split at a colon.
     ///
     /// # Errors
     /// [`Error::Data`] for a split of a file.
@@ -45,15 +50,21 @@ impl Address {
             if folder.is_dir() {
                 return Ok(Address::Beir { folder, split: Some(split.to_owned()).filter(|split| !split.is_empty()) });
             }
+            if folder.is_file() && split.contains('=') {
+                return Ok(Address::File { path: folder, columns: Some(split.to_owned()) });
+            }
             if folder.is_file() {
-                let problem = format!("is a file; a split (`:{split}`) belongs to a BEIR folder, as in `scifact:test`");
+                let problem = format!(
+                    "is a file; a split (`:{split}`) belongs to a BEIR folder, as in `scifact:test`, and the columns of a \
+                     file are told as in `products.csv:text=description`"
+                );
                 return Err(Error::data(folder, None, problem));
             }
         }
         if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tar")) {
             return Ok(Address::Shards(path.to_owned()));
         }
-        Ok(Address::File(path.to_owned()))
+        Ok(Address::File { path: path.to_owned(), columns: None })
     }
 }
 
@@ -76,7 +87,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a:b.csv");
         std::fs::write(&file, "x").unwrap();
-        assert_eq!(Address::of(&file).unwrap(), Address::File(file));
+        assert_eq!(Address::of(&file).unwrap(), Address::File { path: file, columns: None });
+    }
+
+    #[test]
+    fn columns_follow_the_last_colon_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a:b.csv");
+        std::fs::write(&path, "x").unwrap();
+        let address = Address::of(Path::new(&format!("{}:text=name,id=sku", path.display()))).unwrap();
+        assert_eq!(address, Address::File { path, columns: Some("text=name,id=sku".into()) });
     }
 
     #[test]

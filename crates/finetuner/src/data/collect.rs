@@ -228,10 +228,17 @@ impl<'a> Collector<'a> {
         })
     }
 
-    /// The row's cell of the first role that it has.
+    /// The row's only cell of the first role that it has.
     fn one<'c>(&self, line: u64, cells: &[Cell<'c>], roles: &[Role]) -> Result<Cell<'c>> {
         let found = roles.iter().find_map(|role| cells.iter().find(|cell| cell.role == *role));
-        found.copied().ok_or_else(|| self.missing(line, cells, roles[0]))
+        let found = found.copied().ok_or_else(|| self.missing(line, cells, roles[0]))?;
+        match cells.iter().filter(|cell| cell.role == found.role).count() {
+            1 => Ok(found),
+            several => {
+                let problem = format!("{} need one `{}`, got {several}", self.kind, found.column);
+                Err(Error::data(self.path, line, problem))
+            }
+        }
     }
 
     fn all(&mut self, line: u64, cells: &[Cell<'_>], role: Role) -> Result<Vec<ItemId>> {
@@ -287,6 +294,14 @@ impl<'a> Collector<'a> {
     /// The text of a labelled or single row; a title is put before it, as in BEIR corpora.
     fn item(&mut self, line: u64, cells: &[Cell<'_>]) -> Result<ItemId> {
         let cell = self.one(line, cells, &[Role::Image, Role::Text, Role::Anchor, Role::Positive, Role::Vector])?;
+        if let (Role::Anchor, Some(other)) = (cell.role, cells.iter().find(|cell| cell.role == Role::Positive)) {
+            let file = self.path.file_name().unwrap_or_default().display();
+            let problem = format!(
+                "expected one text, got `{}` and `{}`; say which, as in `{file}:text={}`",
+                cell.column, other.column, other.column
+            );
+            return Err(Error::data(self.path, line, problem));
+        }
         let vector = cells.iter().find(|cell| cell.role == Role::Vector && !cell.value.trim().is_empty());
         if let Some(vector) = vector.filter(|_| cell.role != Role::Vector) {
             vector.column.clone_into(&mut self.beside_column);

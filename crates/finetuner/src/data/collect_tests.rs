@@ -2,7 +2,7 @@ use super::super::{LabelGraph, csv, jsonl};
 use super::*;
 
 fn rows(text: &str) -> Result<Dataset> {
-    csv::read(Path::new("d/rows.csv"), text, None)
+    csv::read(Path::new("d/rows.csv"), text, None, &Default::default())
 }
 
 fn pictures(data: &Dataset) -> Vec<&str> {
@@ -29,7 +29,7 @@ fn a_column_of_picture_names_holds_pictures_of_the_datas_folder() {
 fn captions_of_a_picture_all_match_it_and_are_looked_up_by() {
     let text = r#"{"file": "1.jpg", "captions": ["one", "uno"], "split": "train"}
                   {"file": "2.jpg", "captions": ["two"], "split": "train"}"#;
-    let data = jsonl::read(Path::new("d/rows.jsonl"), text, None).unwrap();
+    let data = jsonl::read(Path::new("d/rows.jsonl"), text, None, &Default::default()).unwrap();
     assert_eq!((data.kind, data.examples.len(), &data.lines[..]), (Kind::Pairs, 3, &[1, 1, 2][..]));
     let Example::Pair { anchor, positive } = data.examples[1] else { panic!("{data:?}") };
     assert_eq!((data.items.get(anchor), data.items.get(positive)), ("uno", "d/1.jpg"));

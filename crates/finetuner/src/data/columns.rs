@@ -1,6 +1,9 @@
-//! What a column means: by its name, or by its place.
+//! What a column means: by its name, by its place, or as the user says.
+
+use std::path::Path;
 
 use super::{Kind, is_picture};
+use crate::error::{Error, Result, nearest};
 
 /// The part a column plays in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +45,8 @@ const FILES: &[&str] = &["file", "file_name", "filename", "file_path", "path", "
 pub(super) const ADVICE: &str = "name the columns in a header: `anchor,positive` (pairs), \
     `anchor,positive,negative` (triplets), `text,label` (labelled), `sentence1,sentence2,score` (scored), \
     `anchor,positive,negative,score` (scored_triplets), \
-    `sentence1,sentence2,label` (labelled_pairs, where asked for), `text` (single), or `image` beside or instead of `text`, or `vector` instead of it";
+    `sentence1,sentence2,label` (labelled_pairs, where asked for), `text` (single), or `image` beside or instead of `text`, or `vector` instead of it; \
+    or say which column is what, as in `products.csv:anchor=name,positive=description`";
 
 impl Role {
     /// The role a column's name stands for.
@@ -64,6 +68,65 @@ impl Role {
     /// The first of the role's names.
     pub(super) fn name(self) -> &'static str {
         NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, names)| names[0])
+    }
+}
+
+/// What the columns of a file mean.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Columns {
+    /// What their names stand for.
+    #[default]
+    Known,
+    /// What the user says; no other column is looked at.
+    Told(Vec<(Role, String)>),
+}
+
+impl Columns {
+    /// Reads `role=column,role=column`; any name of a role will do.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a part of another form, and for a role that there is not.
+    pub(super) fn parse(path: &Path, told: Option<&str>) -> Result<Columns> {
+        let Some(told) = told else { return Ok(Columns::Known) };
+        let pair = |part: &str| {
+            let refuse = |problem: String| Error::data(path, None, problem);
+            let pair = part.split_once('=').map(|(role, column)| (role.trim(), column.trim()));
+            let (role, column) = pair.filter(|(_, column)| !column.is_empty()).ok_or_else(|| {
+                refuse(format!("expected its columns as in `anchor=name,positive=description`, got `{part}`"))
+            })?;
+            let role = Role::of(role).ok_or_else(|| {
+                let known = NAMES.map(|(role, _)| role.name());
+                refuse(format!("a column cannot be `{role}`{}", nearest(role, known)))
+            })?;
+            Ok((role, column.to_owned()))
+        };
+        told.split(',').map(pair).collect::<Result<_>>().map(Columns::Told)
+    }
+
+    /// Whether the user says what they mean.
+    pub(super) fn told(&self) -> bool {
+        *self != Columns::Known
+    }
+
+    /// The role of a column, which its name and one of its values tell.
+    pub(super) fn role(&self, name: &str, value: &str) -> Option<Role> {
+        match self {
+            Columns::Known => Role::of_values(name, value),
+            Columns::Told(told) => told.iter().find(|(_, column)| column == name.trim()).map(|(role, _)| *role),
+        }
+    }
+
+    /// Whether all that the user says is among these columns of a file.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with the nearest name for a column that is not there.
+    pub(super) fn check(&self, path: &Path, line: impl Into<Option<u64>>, names: &[&str]) -> Result<()> {
+        let Columns::Told(told) = self else { return Ok(()) };
+        let Some((_, missing)) = told.iter().find(|(_, column)| names.iter().all(|name| name.trim() != column)) else {
+            return Ok(());
+        };
+        let there = nearest(missing, names.iter().map(|name| name.trim()));
+        Err(Error::data(path, line, format!("has no column `{missing}`{there}")))
     }
 }
 
@@ -159,6 +222,15 @@ mod tests {
         assert_eq!(Role::of("neg_scores"), Some(Role::NegativeScore));
         assert_eq!(Role::of("label2"), None);
         assert_eq!(Role::of("Quality"), None);
+    }
+
+    #[test]
+    fn the_page_on_data_lists_every_name() {
+        let page = include_str!("../../../../docs/data.md");
+        for (role, names) in NAMES {
+            let row = format!("\n| {} | `{}` |\n", role.name().trim_start_matches('_'), names.join("`, `"));
+            assert!(page.contains(&row), "docs/data.md lacks{row}");
+        }
     }
 
     #[test]

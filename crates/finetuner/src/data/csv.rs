@@ -8,7 +8,7 @@ use std::path::Path;
 use ::csv::{ReaderBuilder, StringRecord, StringRecordsIntoIter, Terminator};
 
 use super::collect::{Cell, Collector};
-use super::columns::{self, Role};
+use super::columns::{self, Columns, Role};
 use super::{Dataset, Kind};
 use crate::error::{Error, Result};
 
@@ -97,7 +97,7 @@ fn check_quotes(path: &Path, text: &str, delimiter: char) -> Result<()> {
 }
 
 /// Reads examples from the text of a CSV file.
-pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>) -> Result<Dataset> {
+pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>, columns: &Columns) -> Result<Dataset> {
     let (delimiter, delimiter_name) = sniff(path, text);
     let Some(first) = Records::new(text, delimiter).next() else {
         return Err(Error::data(path, None, "holds no examples: the file is empty"));
@@ -106,9 +106,14 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>) -> Result<Datase
     let second = Records::new(text, delimiter).nth(1);
     let below = |at: usize| second.as_ref().and_then(|second| second.cells.get(at)).unwrap_or_default();
     let named: Vec<Option<Role>> =
-        first.cells.iter().enumerate().map(|(at, name)| Role::of_values(name, below(at))).collect();
+        first.cells.iter().enumerate().map(|(at, name)| columns.role(name, below(at))).collect();
+    columns.check(path, first.line, &first.cells.iter().collect::<Vec<_>>())?;
     let known: Vec<Role> = named.iter().flatten().copied().collect();
-    let header = columns::kind_of(&known).filter(|_| first.cells.iter().all(looks_like_name));
+    let header = columns::kind_of(&known).filter(|_| columns.told() || first.cells.iter().all(looks_like_name));
+    if columns.told() && header.is_none() {
+        let problem = format!("cannot decide the kind by what was said of the columns: {}", columns::ADVICE);
+        return Err(Error::data(path, first.line, problem));
+    }
 
     let (kind, roles, why) = match (kind, header) {
         (kind, Some(by_name)) => {

@@ -3,7 +3,7 @@ use super::super::{Example, ItemId};
 use super::*;
 
 fn data(text: &str) -> Result<Dataset> {
-    read(Path::new("rows.csv"), text, None)?.without_empty_rows()
+    read(Path::new("rows.csv"), text, None, &Columns::Known)?.without_empty_rows()
 }
 
 fn texts(dataset: &Dataset) -> Vec<&str> {
@@ -11,7 +11,7 @@ fn texts(dataset: &Dataset) -> Vec<&str> {
 }
 
 fn fails(text: &str, kind: Option<Kind>, expected: &str) {
-    let data = read(Path::new("rows.csv"), text, kind).and_then(Dataset::without_empty_rows);
+    let data = read(Path::new("rows.csv"), text, kind, &Columns::Known).and_then(Dataset::without_empty_rows);
     let error = data.map(|data| data.decision).unwrap_err().to_string();
     assert!(error.contains(expected), "{text:?}: {error}");
 }
@@ -57,7 +57,7 @@ fn any_text_is_read_or_refused_without_a_panic() {
         let text: String = (0..random.below(20)).map(|_| pieces[random.below(pieces.len())]).collect();
         let kinds = [None, Some(Kind::Pairs), Some(Kind::Triplets), Some(Kind::Labelled), Some(Kind::Single)];
         let kind = kinds[random.below(kinds.len())];
-        if let Err(error) = read(Path::new("rows.csv"), &text, kind) {
+        if let Err(error) = read(Path::new("rows.csv"), &text, kind, &Columns::Known) {
             assert!(error.to_string().starts_with("rows.csv"), "{text:?}: {error}");
         }
     }
@@ -106,7 +106,7 @@ fn without_a_header_the_number_of_columns_decides() {
     assert_eq!(kind("a,b\nc,d\n"), Kind::Pairs);
     assert_eq!(kind("a,b,5.0\nc,d,0\n"), Kind::Scored);
     assert_eq!(kind("a,b,c\nd,e,f\n"), Kind::Triplets);
-    let asked = |text, kind| read(Path::new("rows.csv"), text, Some(kind)).unwrap();
+    let asked = |text, kind| read(Path::new("rows.csv"), text, Some(kind), &Columns::Known).unwrap();
     assert_eq!(asked("a,x\nb,y\n", Kind::Labelled).label_names, ["x", "y"]);
     assert_eq!(asked("a,b,c,d\ne,f,g,h\n", Kind::Triplets).examples.len(), 2);
 }

@@ -1,13 +1,14 @@
 //! One JSON value a line: an object with the names of a CSV header as keys, an array of texts, a text, or an array of
-//! numbers, which is a vector.
+//! numbers, which is a vector. Or one array of such objects, as pandas and many exports write.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::collect::{Cell, Collector};
-use super::columns::{self, Role};
+use super::columns::{self, Columns, Role};
 use super::{Dataset, Kind};
 use crate::error::{Error, Result};
 
@@ -18,18 +19,23 @@ type Values<'a> = Vec<(Option<Role>, Cow<'a, str>, Cow<'a, str>)>;
 ///
 /// Objects may hold several texts under one key (`{"query": …, "pos": […], "neg": […]}`, as FlagEmbedding writes):
 /// every positive gives an example, with all the negatives.
-pub(super) fn read(path: &Path, text: &str, asked: Option<Kind>) -> Result<Dataset> {
+pub(super) fn read(path: &Path, text: &str, asked: Option<Kind>, columns: &Columns) -> Result<Dataset> {
     let mut collector: Option<(Kind, Collector<'_>)> = None;
-    for (line, row) in (1..).zip(text.lines()).filter(|(_, row)| !row.trim().is_empty()) {
+    let (rows, form) = rows(path, text)?;
+    for (line, row) in rows {
         let value: Value = serde_json::from_str(row).map_err(|error| {
             Error::data(path, line, format!("expected one JSON value a line: {error}{}", hint(row)))
         })?;
-        let values = flatten(path, line, &value)?;
+        let values = flatten(path, line, &value, columns)?;
         let kind = match &collector {
             Some((kind, _)) => *kind,
-            None => asked.or_else(|| kind_of(&values)).ok_or_else(|| {
-                Error::data(path, line, format!("cannot decide the kind of this row: {}", columns::ADVICE))
-            })?,
+            None => {
+                let keys = value.as_object().map(|fields| fields.keys().map(String::as_str).collect::<Vec<_>>());
+                columns.check(path, line, &keys.unwrap_or_default())?;
+                asked.or_else(|| kind_of(&values)).ok_or_else(|| {
+                    Error::data(path, line, format!("cannot decide the kind of this row: {}", columns::ADVICE))
+                })?
+            }
         };
         let places = if value.is_object() { None } else { columns::by_place(kind, values.len()) };
         if !value.is_object() && places.is_none() {
@@ -51,7 +57,30 @@ pub(super) fn read(path: &Path, text: &str, asked: Option<Kind>) -> Result<Datas
         return Err(Error::data(path, None, "holds no examples: the file is empty"));
     };
     let why = if asked.is_some() { "kind as asked for" } else { "kind from the first row" };
-    collector.finish(&format!("{why}; one JSON value a line"))
+    collector.finish(&format!("{why}; {form}"))
+}
+
+/// The values of a file with the lines they begin on, and how they stand there.
+fn rows<'a>(path: &Path, text: &'a str) -> Result<(Vec<(u64, &'a str)>, &'static str)> {
+    let array = text.trim_start().strip_prefix('[');
+    // A line may be an array, too, but no empty one, nor one of objects.
+    let holds_all = |rest: &str| rest.starts_with(['\r', '\n']) || rest.trim_start().starts_with(['{', ']']);
+    if !array.is_some_and(holds_all) {
+        let rows = (1..).zip(text.lines()).filter(|(_, row)| !row.trim().is_empty());
+        return Ok((rows.collect(), "one JSON value a line"));
+    }
+    let values: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
+        let row = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+        Error::data(path, error.line() as u64, format!("expected an array of JSON values: {error}{}", hint(row)))
+    })?;
+    let (mut line, mut seen) = (1, 0);
+    let rows = values.into_iter().map(|value| {
+        let start = value.get().as_ptr().addr() - text.as_ptr().addr();
+        line += text.as_bytes()[seen..start].iter().filter(|byte| **byte == b'\n').count() as u64;
+        seen = start;
+        (line, value.get())
+    });
+    Ok((rows.collect(), "an array of JSON values"))
 }
 
 fn kind_of(values: &Values<'_>) -> Option<Kind> {
@@ -67,13 +96,13 @@ fn kind_of(values: &Values<'_>) -> Option<Kind> {
 }
 
 /// Every value of a row on its own, with its role and the name of its column.
-fn flatten<'a>(path: &Path, line: u64, value: &'a Value) -> Result<Values<'a>> {
+fn flatten<'a>(path: &Path, line: u64, value: &'a Value, columns: &Columns) -> Result<Values<'a>> {
     let mut values = Values::new();
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
                 let first = value.as_array().and_then(|items| items.first()).unwrap_or(value).as_str();
-                let Some(role) = Role::of_values(key, first.unwrap_or_default()) else { continue };
+                let Some(role) = columns.role(key, first.unwrap_or_default()) else { continue };
                 // A list of numbers elsewhere is several scores.
                 let item = matches!(role, Role::Anchor | Role::Positive | Role::Negative | Role::Text);
                 match value {
@@ -135,7 +164,7 @@ mod tests {
     use super::*;
 
     fn rows(text: &str, kind: Option<Kind>) -> Result<Dataset> {
-        read(Path::new("rows.jsonl"), text, kind)?.without_empty_rows()
+        read(Path::new("rows.jsonl"), text, kind, &Columns::Known)?.without_empty_rows()
     }
 
     #[test]
@@ -156,6 +185,24 @@ mod tests {
         let Example::Triplet { positive, negatives, .. } = &data.examples[1] else { panic!("{data:?}") };
         assert_eq!(data.items.get(*positive), "b");
         assert_eq!(negatives.len(), 2);
+    }
+
+    #[test]
+    fn one_array_may_hold_all_rows() {
+        let row = |place: usize| format!("{{\"query\": \"q {place}\", \"answer\": \"a {place}\"}}");
+        let lines = rows(&format!("{}\n{}", row(1), row(2)), None).unwrap();
+        for text in [
+            format!("[{}, {}]", row(1), row(2)),
+            format!(" [{},\n{}]\n", row(1), row(2)),
+            format!("[\r\n  {},\r\n  {}\r\n]", row(1), row(2)),
+        ] {
+            let array = rows(&text, None).unwrap();
+            assert_eq!((array.kind, &array.examples), (Kind::Pairs, &lines.examples), "{text}");
+            assert_eq!(array.items.iter().collect::<Vec<_>>(), lines.items.iter().collect::<Vec<_>>());
+            assert!(array.decision.ends_with("an array of JSON values"), "{}", array.decision);
+        }
+        let pairs = rows("[\n  [\"a\", \"b\"],\n  [\"c\", \"d\"]\n]", None).unwrap();
+        assert_eq!((pairs.kind, pairs.examples.len()), (Kind::Pairs, 2));
     }
 
     #[test]
@@ -237,8 +284,17 @@ mod tests {
             ("{\"text1\": \"a\", \"text2\": \"b\", \"score\": \"NaN\"}", "rows.jsonl:1: expected a finite number"),
             ("{\"text1\": \"a\", \"text2\": \"b\", \"score\": NaN}", "rows.jsonl:1: expected one JSON value a line"),
             ("{\"title\": \"a\"}", "rows.jsonl:1: cannot decide the kind"),
+            ("{\"text\": [\"a\", \"b\"], \"label\": 1}", "rows.jsonl:1: labelled need one `text`, got 2"),
             ("[\"a\", \"b\"]\n[\"a\"]", "rows.jsonl:2: pairs cannot have 1 values a row"),
             ("\n\n", "rows.jsonl: holds no examples"),
+            ("[]", "rows.jsonl: holds no examples"),
+            ("[\n]", "rows.jsonl: holds no examples"),
+            (
+                "[\n  {\"query\": \"a\",\n   \"answer\": \"b\"},\n  {\"query\": \"c\"}\n]",
+                "rows.jsonl:4: pairs need `positive`, got `query`",
+            ),
+            ("[\n  {\"text\": \"a\"},\n  {\"text\": \n", "rows.jsonl:4: expected an array of JSON values: EOF"),
+            ("[{\"vector\":\n [NaN]}]", "rows.jsonl:2: expected an array of JSON values: expected value at line 2"),
         ] {
             let error = rows(text, None).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn graph(rows: &str) -> (Dataset, LabelGraph) {
-        let dataset = csv::read(Path::new("pairs.csv"), rows, None).unwrap();
+        let dataset = csv::read(Path::new("pairs.csv"), rows, None, &Default::default()).unwrap();
         let graph = LabelGraph::from_dataset(&dataset);
         (dataset, graph)
     }

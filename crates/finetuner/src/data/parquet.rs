@@ -11,7 +11,7 @@ use ::parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use ::parquet::schema::types::{ColumnDescriptor, Type};
 
 use super::collect::{Cell, Collector};
-use super::columns::{self, Role};
+use super::columns::{self, Columns, Role};
 use super::vector::write_vector;
 use super::{Dataset, Kind};
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ struct List {
 /// [`Error::Data`] with the row, counted from 1, where one is at fault; an absent value counts as an empty text. With
 /// the file: it is not Parquet, its kind cannot be decided, a column holds something other than texts or numbers, or is
 /// compressed by anything but Snappy.
-pub(super) fn read(path: &Path, asked: Option<Kind>) -> Result<Dataset> {
+pub(super) fn read(path: &Path, asked: Option<Kind>, columns: &Columns) -> Result<Dataset> {
     let damaged = |error: ParquetError| Error::data(path, None, format!("cannot be read as Parquet: {error}"));
     let file = File::open(path).map_err(Error::io("read", path))?;
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
@@ -53,7 +53,8 @@ pub(super) fn read(path: &Path, asked: Option<Kind>) -> Result<Dataset> {
 
     // What does each column mean?
     let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
-    let roles: Vec<Option<Role>> = names.iter().map(|name| Role::of(name)).collect();
+    columns.check(path, None, &names)?;
+    let roles: Vec<Option<Role>> = names.iter().map(|name| columns.role(name, "")).collect();
     if let Some(problem) = columns::twins(&names, &roles) {
         return Err(Error::data(path, None, problem));
     }

@@ -77,7 +77,7 @@ fn table(folder: &Path, schema: &str, columns: &[Values<'_>], compression: Compr
 
 fn rows(schema: &str, columns: &[Values<'_>], kind: Option<Kind>) -> Result<Dataset> {
     let folder = tempfile::tempdir().unwrap();
-    read(&table(folder.path(), schema, columns, Compression::SNAPPY), kind)?.without_empty_rows()
+    read(&table(folder.path(), schema, columns, Compression::SNAPPY), kind, &Columns::Known)?.without_empty_rows()
 }
 
 fn problem(schema: &str, columns: &[Values<'_>], kind: Option<Kind>) -> String {
@@ -115,6 +115,18 @@ fn every_kind_is_read_by_the_names_of_its_columns_from_all_row_groups() {
 }
 
 #[test]
+fn columns_may_be_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = [Values::Texts(&["q"]), Values::Texts(&["p"]), Values::Texts(&["x"])];
+    let schema = "required binary name; required binary about; required binary text;";
+    let path = table(folder.path(), schema, &texts, Compression::SNAPPY);
+    let told = |text: &str| Columns::parse(&path, Some(text)).and_then(|columns| read(&path, None, &columns));
+    let data = told("anchor=name,positive=about").unwrap();
+    assert_eq!((data.kind, data.items.iter().collect::<Vec<_>>()), (Kind::Pairs, vec!["q", "p"]));
+    assert!(told("text=nam").unwrap_err().to_string().ends_with("has no column `nam`, did you mean `name`?"));
+}
+
+#[test]
 fn columns_of_unknown_names_are_not_looked_at() {
     let list = "required group tokens (LIST) { repeated group list { required int32 element; } }";
     let folder = tempfile::tempdir().unwrap();
@@ -131,7 +143,7 @@ fn columns_of_unknown_names_are_not_looked_at() {
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();
-    let data = read(&path, None).unwrap();
+    let data = read(&path, None, &Columns::Known).unwrap();
     assert_eq!((data.kind, data.examples.len()), (Kind::Single, 2));
     assert_eq!(data.items.iter().collect::<Vec<_>>(), ["a", "b"]);
 }
@@ -195,7 +207,7 @@ fn an_unsupported_codec_is_named() {
     assert_eq!(bytes[at], 2, "Snappy is 1");
     bytes[at] = 12;
     std::fs::write(&path, bytes).unwrap();
-    let error = read(&path, None).unwrap_err().to_string();
+    let error = read(&path, None, &Columns::Known).unwrap_err().to_string();
     assert!(error.contains("column `text` is compressed with ZSTD, expected Snappy or no compression"), "{error}");
 }
 
@@ -206,7 +218,7 @@ fn a_cut_file_is_an_error() {
     let bytes = std::fs::read(&path).unwrap();
     for length in [0, 4, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..length]).unwrap();
-        let error = read(&path, None).unwrap_err().to_string();
+        let error = read(&path, None, &Columns::Known).unwrap_err().to_string();
         assert!(error.contains("rows.parquet: cannot be read as Parquet: "), "{error}");
     }
 }

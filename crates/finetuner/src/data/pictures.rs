@@ -100,7 +100,13 @@ mod tests {
 
     #[test]
     fn a_broken_picture_is_told_with_its_line_or_left_out_and_counted() {
-        let data = csv::read(Path::new("d/p.csv"), "image,label\na.jpg,x\nb.jpg,x\nc.jpg,y\nd.jpg,y\n", None).unwrap();
+        let data = csv::read(
+            Path::new("d/p.csv"),
+            "image,label\na.jpg,x\nb.jpg,x\nc.jpg,y\nd.jpg,y\n",
+            None,
+            &Default::default(),
+        )
+        .unwrap();
         let broken = PictureFact { problem: Some("there is no such file".into()), ..PictureFact::default() };
         let pictures = facts([("d/a.jpg", fact(1)), ("d/b.jpg", broken), ("d/c.jpg", fact(2))]);
         let error = pictures.first_error(&data).unwrap().to_string();
@@ -115,10 +121,17 @@ mod tests {
 
     #[test]
     fn lint_finds_copies_leaks_broken_and_tiny_pictures() {
-        let train = csv::read(Path::new("t.csv"), "image,label\na.jpg,x\nb.jpg,x\nc.jpg,y\nd.jpg,y\n", None).unwrap();
+        let train = csv::read(
+            Path::new("t.csv"),
+            "image,label\na.jpg,x\nb.jpg,x\nc.jpg,y\nd.jpg,y\n",
+            None,
+            &Default::default(),
+        )
+        .unwrap();
         let broken = PictureFact { problem: Some("damaged".into()), ..PictureFact::default() };
         let tiny = PictureFact { size: (8, 100), animated: true, hash: Some(3), problem: None };
-        let evaluation = csv::read(Path::new("e.csv"), "image,label\ne.jpg,x\nf.jpg,y\n", None).unwrap();
+        let evaluation =
+            csv::read(Path::new("e.csv"), "image,label\ne.jpg,x\nf.jpg,y\n", None, &Default::default()).unwrap();
         let mut pictures = facts([("a.jpg", fact(1)), ("b.jpg", fact(1)), ("c.jpg", broken), ("d.jpg", tiny)]);
         pictures.extend([("e.jpg".to_owned(), fact(9)), ("f.jpg".to_owned(), fact(3))]);
         let found = lint::pictures(&pictures, &train, Some(&evaluation));

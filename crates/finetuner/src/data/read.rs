@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::address::Address;
 use super::collect::{Cell, Collector};
-use super::columns::Role;
+use super::columns::{Columns, Role};
 use super::{Dataset, Kind, beir, csv, folder, jsonl, npy, parquet, shards};
 use crate::error::{Error, Result};
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 ///
 /// - `.csv`, `.tsv` and files of unknown ending: columns separated by comma, tab, semicolon or pipe (found out from
 ///   the text), quoted where needed, with or without a header.
-/// - `.jsonl`, `.ndjson`, `.json`: an object, an array of texts or a text a line.
+/// - `.jsonl`, `.ndjson`, `.json`: an object, an array of texts or a text a line, or one array of objects.
 /// - `.parquet`: flat columns of texts and numbers and lists of numbers, by name as in a CSV header; uncompressed or with
 ///   Snappy.
 /// - `.npy`: an array of NumPy, float32 or float64, each row a vector alone.
@@ -32,7 +32,8 @@ use crate::error::{Error, Result};
 ///
 /// The kind is `kind` where given, else it is taken from the names in the header (or the keys of the first object),
 /// else from the number of columns; [`Dataset::decision`] says how it was decided. Items lose the white space around
-/// them. Names (in any case): `anchor query question sentence1 text1`, `positive document answer sentence2 text2`,
+/// them. Columns of other names are told after a colon, `FILE:anchor=name,positive=description`; then no other is looked at.
+/// Names (in any case): `anchor query question sentence1 text1`, `positive document answer sentence2 text2`,
 /// `negative negative1 …`, `text item sentence`, `label category class`, `score similarity`, `id`, `title`.
 ///
 /// A teacher's scores stand beside triplets (`scored_triplets`): `score` or `margin`, one for each negative, is the
@@ -52,7 +53,7 @@ pub fn read(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
 /// # Errors
 /// As [`read`], but for empty texts and labels, unless no row is left.
 pub fn inspect(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
-    let path = match Address::of(path)? {
+    let (path, columns) = match Address::of(path)? {
         Address::Beir { folder, split } => {
             if let Some(kind) = kind.filter(|kind| *kind != Kind::Pairs) {
                 return Err(Error::data(folder, None, format!("a BEIR folder holds pairs, asked for {kind}")));
@@ -61,19 +62,28 @@ pub fn inspect(path: &Path, kind: Option<Kind>) -> Result<Dataset> {
         }
         Address::Pictures(folder) => return folder::read(&folder, kind),
         Address::Shards(path) => return shards::read(&path, kind),
-        Address::File(path) => path,
+        Address::File { path, columns } => (path, columns),
     };
+    let mut data = read_file(&path, kind, &Columns::parse(&path, columns.as_deref())?)?;
+    if let Some(columns) = columns {
+        data.decision += &format!("; as told: {columns}");
+    }
+    Ok(data)
+}
+
+fn read_file(path: &Path, kind: Option<Kind>, columns: &Columns) -> Result<Dataset> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_lowercase();
     match extension.as_str() {
-        "parquet" => return parquet::read(&path, kind),
-        "npy" => return npy::read(&path, kind),
+        "parquet" => return parquet::read(path, kind, columns),
+        "npy" if columns.told() => return Err(Error::data(path, None, "has no columns that could be told apart")),
+        "npy" => return npy::read(path, kind),
         _ => {}
     }
-    let text = read_text(&path)?;
+    let text = read_text(path)?;
     match extension.as_str() {
-        "txt" if kind.is_none_or(|kind| kind == Kind::Single) => read_lines(&path, &text),
-        "jsonl" | "ndjson" | "json" => jsonl::read(&path, &text, kind),
-        _ => csv::read(&path, &text, kind),
+        "txt" if !columns.told() && kind.is_none_or(|kind| kind == Kind::Single) => read_lines(path, &text),
+        "jsonl" | "ndjson" | "json" => jsonl::read(path, &text, kind, columns),
+        _ => csv::read(path, &text, kind, columns),
     }
 }
 
@@ -99,11 +109,22 @@ fn read_lines(path: &Path, text: &str) -> Result<Dataset> {
     collector.finish("one text a line")
 }
 
+/// How files begin that hold no UTF-8, what they hold, and what to do.
+const OTHER_FORMS: [(&[u8], &str, &str); 7] = [
+    (b"\xFF\xFE", "UTF-16", "save the file as UTF-8"),
+    (b"\xFE\xFF", "UTF-16", "save the file as UTF-8"),
+    (b"PK\x03\x04", "a ZIP archive or a spreadsheet", "unpack it, or export the table as CSV"),
+    (b"\xD0\xCF\x11\xE0", "a spreadsheet", "export the table as CSV"),
+    (b"\x1F\x8B", "a file packed by gzip", "unpack it"),
+    (b"\x28\xB5\x2F\xFD", "a file packed by zstd", "unpack it"),
+    (b"PAR1", "Parquet", "give the file a name that ends in `.parquet`"),
+];
+
 /// The text of a UTF-8 file, without its byte order mark.
 pub(super) fn read_text(path: &Path) -> Result<String> {
     let mut bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
-        return Err(Error::data(path, 1, "expected UTF-8, got UTF-16; save the file as UTF-8"));
+    if let Some((_, form, advice)) = OTHER_FORMS.iter().find(|(start, ..)| bytes.starts_with(start)) {
+        return Err(Error::data(path, 1, format!("expected UTF-8, got {form}; {advice}")));
     }
     if bytes.starts_with("\u{FEFF}".as_bytes()) {
         bytes.drain(..3);

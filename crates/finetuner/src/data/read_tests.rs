@@ -42,6 +42,14 @@ fn bad_utf8_is_named_with_its_line() {
         "cut.txt:2: expected UTF-8, got the byte 0xE2; save the file as UTF-8"
     );
     assert_eq!(error("wide.csv", b"\xFF\xFEa\0"), "wide.csv:1: expected UTF-8, got UTF-16; save the file as UTF-8");
+    assert_eq!(
+        error("table.csv", b"PK\x03\x04\x14\0"),
+        "table.csv:1: expected UTF-8, got a ZIP archive or a spreadsheet; unpack it, or export the table as CSV"
+    );
+    assert_eq!(
+        error("rows.jsonl.gz", b"\x1F\x8B\x08\0"),
+        "rows.jsonl.gz:1: expected UTF-8, got a file packed by gzip; unpack it"
+    );
 }
 
 #[test]
@@ -115,4 +123,58 @@ fn columns_without_known_names_are_not_guessed() {
     let Some(path) = shared("pairs/mrpc/msr-para-val.tsv") else { return };
     let error = read(&path, None).unwrap_err().to_string();
     assert!(error.contains("cannot decide the kind of 5 columns that start with `Quality`, `#1 ID`"), "{error}");
+}
+
+/// Reads a file whose columns are told.
+fn told(name: &str, contents: &str, columns: &str, kind: Option<Kind>) -> Result<Dataset> {
+    let (_folder, path) = written(name, contents.as_bytes());
+    read(Path::new(&format!("{}:{columns}", path.display())), kind)
+}
+
+const PRODUCTS: &str = "sku,text,name,about it\n7,x,shoe,\"black, comfortable\"\n8,x,hat,warm\n";
+
+#[test]
+fn columns_of_any_name_are_what_they_are_told_to_be() {
+    let data = told("products.csv", PRODUCTS, "anchor=name, positive=about it,id=sku", None).unwrap();
+    assert_eq!((data.kind, data.ids.as_slice()), (Kind::Pairs, &["7".to_owned(), "8".to_owned()][..]));
+    assert_eq!(data.items.iter().collect::<Vec<_>>(), ["shoe", "black, comfortable", "hat", "warm"]);
+    assert!(data.decision.ends_with("; as told: anchor=name, positive=about it,id=sku"), "{}", data.decision);
+    let data = told("products.csv", PRODUCTS, "title=name,text=about it", Some(Kind::Single)).unwrap();
+    assert_eq!(data.items.iter().collect::<Vec<_>>(), ["shoe black, comfortable", "hat warm"]);
+    let rows =
+        "{\"name\": \"shoe\", \"kind\": \"a\", \"label\": 1}\n{\"name\": \"hat\", \"kind\": \"b\", \"label\": 1}\n";
+    assert_eq!(told("products.jsonl", rows, "text=name,label=kind", None).unwrap().label_names, ["a", "b"]);
+    assert_eq!(told("products.txt", PRODUCTS, "query=name,document=about it", None).unwrap().kind, Kind::Pairs);
+}
+
+#[test]
+fn what_is_told_of_columns_has_to_fit() {
+    for (name, columns, kind, expected) in [
+        ("p.csv", "anchor=nam,positive=about it", None, "p.csv:1: has no column `nam`, did you mean `name`?"),
+        ("p.csv", "anchr=name,positive=about it", None, "p.csv: a column cannot be `anchr`, did you mean `anchor`?"),
+        ("p.csv", "text=name,", None, "p.csv: expected its columns as in `anchor=name,positive=description`, got ``"),
+        ("p.csv", "text=name,label=", None, "got `label=`"),
+        ("p.csv", "id=sku,label=name", None, "p.csv:1: cannot decide the kind by what was said of the columns"),
+        ("p.csv", "text=name", Some(Kind::Pairs), "p.csv:2: pairs need `anchor`, got `name`"),
+        ("p.csv", "text=name,item=about it", None, "columns `name` and `about it` both mean `text`; rename one"),
+        ("p.npy", "text=name", None, "has no columns"),
+    ] {
+        let error = told(name, PRODUCTS, columns, kind).unwrap_err().to_string();
+        assert!(error.contains(expected), "{columns}: {error}");
+    }
+    let rows = "{\"name\": \"shoe\"}\n";
+    let error = told("p.jsonl", rows, "text=nom", None).unwrap_err().to_string();
+    assert!(error.contains("p.jsonl:1: has no column `nom`, did you mean `name`?"), "{error}");
+}
+
+#[test]
+fn one_text_is_not_chosen_out_of_two() {
+    let pairs = "query,answer\na,b\nc,d\n";
+    let error = error("rows.csv", pairs.as_bytes(), Some(Kind::Single));
+    assert_eq!(
+        error,
+        "rows.csv:2: expected one text, got `query` and `answer`; say which, as in `rows.csv:text=answer`"
+    );
+    let answers = told("rows.csv", pairs, "text=answer", Some(Kind::Single)).unwrap();
+    assert_eq!(answers.items.iter().collect::<Vec<_>>(), ["b", "d"]);
 }

@@ -3,7 +3,7 @@ use super::super::read::tests::shared;
 use super::*;
 
 fn data(rows: &str) -> Dataset {
-    csv::read(Path::new("rows.csv"), rows, None).unwrap()
+    csv::read(Path::new("rows.csv"), rows, None, &Default::default()).unwrap()
 }
 
 /// Query text, relevant texts.

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn data(rows: &str) -> Dataset {
-        csv::read(Path::new("rows.csv"), rows, None).unwrap()
+        csv::read(Path::new("rows.csv"), rows, None, &Default::default()).unwrap()
     }
 
     fn texts(dataset: &Dataset) -> HashSet<&str> {

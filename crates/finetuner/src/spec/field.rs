@@ -25,7 +25,7 @@ pub struct Field {
 pub enum FieldType {
     /// Any text.
     Text,
-    /// A file or folder, or `DIR:split`.
+    /// A file or folder, `DIR:split`, or `FILE:role=column`.
     Path,
     /// A whole number of 0 or more.
     Integer,

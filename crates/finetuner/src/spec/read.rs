@@ -86,12 +86,12 @@ fn instead_of_a_spec(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// `data` in `folder` if it, or the folder of a `DIR:split`, exists there.
+/// `data` in `folder` if it, or what stands before the colon of `DIR:split` or `FILE:role=column`, exists there.
 fn beside(folder: &Path, data: PathBuf) -> PathBuf {
     let there = folder.join(&data);
-    let split = there.to_str().and_then(|text| text.rsplit_once(':'));
+    let before = there.to_str().and_then(|text| text.rsplit_once(':'));
     let exists =
-        !data.as_os_str().is_empty() && (there.exists() || split.is_some_and(|(dir, _)| Path::new(dir).is_dir()));
+        !data.as_os_str().is_empty() && (there.exists() || before.is_some_and(|(path, _)| Path::new(path).exists()));
     if exists { there } else { data }
 }
 
@@ -202,11 +202,11 @@ mod tests {
             std::fs::write(at(name), "").unwrap();
         }
         std::fs::create_dir(at("scifact")).unwrap();
-        let text = "train_data = \"train.csv\"\neval_data = \"elsewhere.csv\"\nquery_data = \"scifact:test\"\n\
+        let text = "train_data = \"train.csv:text=name\"\neval_data = \"elsewhere.csv\"\nquery_data = \"scifact:test\"\n\
                     index_data = \"/query.csv\"\noutput = \"run\"\n";
         std::fs::write(at("run.toml"), text).unwrap();
         let spec = RunSpec::read(at("run.toml")).unwrap();
-        assert_eq!(spec.train_data, at("train.csv"));
+        assert_eq!(spec.train_data, at("train.csv:text=name"));
         assert_eq!(spec.eval_data, Some("elsewhere.csv".into()));
         assert_eq!(spec.query_data, Some(at("scifact:test")));
         assert_eq!(spec.index_data, Some("/query.csv".into()));

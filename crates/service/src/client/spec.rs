@@ -48,18 +48,19 @@ impl Client {
         Ok(fields)
     }
 
-    /// The id of what lies at a path, and the split of it that is meant; `brought` knows the ids of what is there already.
+    /// The id of what lies at a path, and the split or the columns of it that are meant; `brought` knows the ids of what is there already.
     fn upload_data(
         &self,
         path: &Path,
         brought: &mut HashMap<PathBuf, String>,
         progress: &mut dyn FnMut(&Path, u64, u64),
     ) -> Result<String> {
-        let (place, holds, split) = match Address::of(path)? {
+        let (place, holds, part) = match Address::of(path)? {
             Address::Beir { folder, split } => (folder, Some(Holds::Beir), split),
             Address::Pictures(folder) => (folder, Some(Holds::Pictures), None),
             Address::Shards(path) if path.is_dir() => (path, Some(Holds::Pictures), None),
-            Address::Shards(file) | Address::File(file) => (file, None, None),
+            Address::Shards(file) => (file, None, None),
+            Address::File { path, columns } => (path, None, columns),
         };
         let id = match brought.get(&place) {
             Some(id) => id.clone(),
@@ -71,8 +72,8 @@ impl Client {
                 id
             }
         };
-        Ok(match split {
-            Some(split) => format!("{id}:{split}"),
+        Ok(match part {
+            Some(part) => format!("{id}:{part}"),
             None => id,
         })
     }

@@ -4,7 +4,7 @@ use super::super::csv;
 use super::*;
 
 fn data(rows: &str) -> Dataset {
-    csv::read(Path::new("train.csv"), rows, None).unwrap()
+    csv::read(Path::new("train.csv"), rows, None, &Default::default()).unwrap()
 }
 
 fn findings(rows: &str) -> Vec<Finding> {
@@ -84,7 +84,9 @@ fn an_anchor_may_be_its_own_positive_but_that_is_told() {
 #[test]
 fn items_and_queries_that_were_trained_on_are_leaks_and_an_index_is_not() {
     let train = data("text,label\nhow are you,x\nb,x\nc,y\nd,y\n");
-    let evaluation = csv::read(Path::new("eval.csv"), "text,label\nHow are you?,x\ne,x\nf,y\ng,y\n", None).unwrap();
+    let evaluation =
+        csv::read(Path::new("eval.csv"), "text,label\nHow are you?,x\ne,x\nf,y\ng,y\n", None, &Default::default())
+            .unwrap();
     let queries = RetrievalSet::from_labelled(&evaluation, Some(&train)).unwrap();
     let by_items = Subject { train: &train, evaluation: Some(&evaluation), queries: &[], index: None, lengths: None };
     let by_queries = Subject { evaluation: None, queries: &[&queries], ..by_items };
@@ -94,7 +96,7 @@ fn items_and_queries_that_were_trained_on_are_leaks_and_an_index_is_not() {
         assert_eq!((place.path.as_str(), place.line, place.note.as_str()), ("eval.csv", 2, "also train.csv:2"));
     }
     let scored = data("a,b,1\nc,d,2\n");
-    let again = csv::read(Path::new("eval.csv"), "b,A,1\na,d,2\n", None).unwrap();
+    let again = csv::read(Path::new("eval.csv"), "b,A,1\na,d,2\n", None, &Default::default()).unwrap();
     let subject = Subject { train: &scored, evaluation: Some(&again), queries: &[], index: None, lengths: None };
     assert_eq!(rules(&subject.findings()), [("leakage", 1)]);
 }
