@@ -125,7 +125,9 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>, columns: &Column
             (kind.unwrap_or(by_name), named, format!("{why} ({})", first.cells.iter().collect::<Vec<_>>().join(", ")))
         }
         (Some(kind), None) => {
-            (kind, by_place(path, &first, kind)?, format!("kind as asked for, {}", no_header(&first)))
+            let roles = by_place(path, &first, kind)?;
+            let why = format!("kind as asked for, {}", no_header(path, &first, &roles));
+            (kind, roles, why)
         }
         (None, None) => {
             let third_is_number = count == 3 && mostly_numbers(text, delimiter);
@@ -144,7 +146,9 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>, columns: &Column
                 Kind::Triplets => "three texts",
                 _ => "one column",
             };
-            (kind, by_place(path, &first, kind)?, format!("{why}, {}", no_header(&first)))
+            let roles = by_place(path, &first, kind)?;
+            let why = format!("{why}, {}", no_header(path, &first, &roles));
+            (kind, roles, why)
         }
     };
 
@@ -230,8 +234,16 @@ fn looks_like_name(cell: &str) -> bool {
     cell.len() <= 40 && !cell.contains(['\n', '.', '?', '!', ','])
 }
 
-fn no_header(first: &Record) -> String {
-    format!("no header of known names: the first row is {}", start(first))
+/// That the first row was taken for data, and what to write where it is a header.
+fn no_header(path: &Path, first: &Record, roles: &[Option<Role>]) -> String {
+    let mut found = format!("no header of known names: the first row is {}", start(first));
+    if first.cells.iter().all(|cell| looks_like_name(cell) && !cell.contains(['=', ':'])) {
+        let told =
+            roles.iter().flatten().zip(&first.cells).map(|(role, name)| format!("{}={}", role.name(), name.trim()));
+        let file = path.file_name().unwrap_or_default().display();
+        found += &format!(" (were it a header: `{file}:{}`)", told.collect::<Vec<_>>().join(","));
+    }
+    found
 }
 
 /// The first cells of a row, shortened, for messages.

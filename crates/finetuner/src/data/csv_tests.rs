@@ -113,10 +113,12 @@ fn without_a_header_the_number_of_columns_decides() {
 
 #[test]
 fn the_decision_shows_the_first_row_where_no_header_is_known() {
-    let decision = data("prompt,completion\na,b\n").unwrap().decision;
+    let decision = data("left,right\na,b\n").unwrap().decision;
     let expected = "read as pairs; two columns (if the second is a label, give the kind `labelled`), no header of known names: \
-                    the first row is `prompt`, `completion`; columns separated by comma";
+                    the first row is `left`, `right` (were it a header: `rows.csv:anchor=left,positive=right`); columns separated by comma";
     assert!(decision.ends_with(expected), "{decision}");
+    let decision = data("How are you?,Fine.\na,b\n").unwrap().decision;
+    assert!(decision.ends_with("the first row is `How are you?`, `Fine.`; columns separated by comma"), "{decision}");
 }
 
 #[test]

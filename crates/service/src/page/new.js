@@ -25,7 +25,8 @@ export function newRun(main, { signal, go }) {
 
   // 1: the file
 
-  function showDrop(trouble) {
+  /** Asks for a file, and where one is there that could not be read (`trouble` says why), for what its columns are. */
+  function showDrop(trouble, unread) {
     const input = h("input", {
       type: "file", id: "file", class: "unseen",
       accept: ".csv,.tsv,.jsonl,.ndjson,.json,.parquet,.txt,.zip",
@@ -44,13 +45,36 @@ export function newRun(main, { signal, go }) {
       drop.classList.remove("over");
       if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
     });
-    put(data, h("h2", { id: "data-title" }, step(1), "Your data"), drop, trouble,
+    put(data, h("h2", { id: "data-title" }, step(1), "Your data"), drop, trouble, unread && columns(unread),
       h("details", {}, h("summary", {}, "What should the file look like?"), h("dl", { class: "kinds" },
         [["anchor,positive", "A question and its answer, a title and its text: for search."],
           ["text,label", "Items and the group they belong to: for sorting and for finding alike ones."],
           ["sentence1,sentence2,score", "Two texts and how similar they are."],
           ["image,label", "Names of pictures that lie beside the table, all in one zip."]].map(([head, text]) =>
           [h("dt", {}, h("code", {}, head)), h("dd", {}, text)]))));
+  }
+
+  function columns(file) {
+    const input = h("input", { id: "columns", value: file.columns, placeholder: "anchor=name,positive=description", autocomplete: "off", spellcheck: "false", "aria-describedby": "columns-help" });
+    return h("form", { onsubmit: (event) => {
+      event.preventDefault();
+      state.files.train_data = { ...file, columns: input.value.trim() };
+      lookAt(file.name);
+    } },
+      h("label", { for: "columns" }, `Which column of ${file.name} is what?`), input,
+      h("p", { class: "soft", id: "columns-help" }, prose("By the names in its first row: `text=description`, `text=description,label=shelf`, `anchor=question,positive=answer`.")),
+      h("p", {}, h("button", {}, "Look again")));
+  }
+
+  /** Looks at the files that are there; where they cannot be used, `name` is to blame. */
+  async function lookAt(name) {
+    try {
+      await inspect();
+    } catch (error) {
+      if (signal.aborted) return;
+      seen.hidden = choose.hidden = true;
+      showDrop(problem({ title: `${name} cannot be used`, message: error.message }), state.files.train_data);
+    }
   }
 
   async function take(file) {
@@ -63,10 +87,18 @@ export function newRun(main, { signal, go }) {
         bar.value = done;
       }, signal);
       state.files = { train_data: there };
-      await inspect();
     } catch (error) {
       if (!signal.aborted) showDrop(problem({ title: `${file.name} cannot be used`, message: error.message }));
+      return;
     }
+    await lookAt(file.name);
+  }
+
+  /** The files as a request names them; queries have the columns of the data. */
+  function named() {
+    const { columns } = state.files.train_data;
+    const name = (field, file) => (columns && field !== "index_data" ? `${file.id}:${columns}` : file.id);
+    return Object.fromEntries(Object.entries(state.files).map(([field, file]) => [field, name(field, file)]));
   }
 
   async function inspect() {
@@ -74,8 +106,7 @@ export function newRun(main, { signal, go }) {
     put(data, h("h2", { id: "data-title" }, step(1), "Your data"),
       h("p", { class: "busy" }, h("span", { class: "spinner" }), ` Looking at ${names.join(", ")} …`));
     say("Looking at the file");
-    const ids = Object.fromEntries(Object.entries(state.files).map(([field, file]) => [field, file.id]));
-    state.inspection = await post("/v1/inspections", ids, { signal });
+    state.inspection = await post("/v1/inspections", named(), { signal });
     const { goals, models, efforts } = state.inspection.suggestion;
     [state.goal, state.model, state.effort] = [goals[0], models[0], efforts[0]];
     showFiles();
@@ -93,6 +124,7 @@ export function newRun(main, { signal, go }) {
           seen.hidden = choose.hidden = true;
           showDrop();
         } }, "Take another file")),
+      h("details", { open: Boolean(file.columns) }, h("summary", {}, "Its columns mean something else"), columns(file)),
       h("details", { open: Boolean(state.files.query_data) }, h("summary", {}, "I have separate data to measure with"),
         h("p", { class: "soft" }, "Without it some rows of the file are kept aside. Queries are a file of the same columns; what they search may be one of its own."),
         further("query_data", "Queries"), further("index_data", "What they search")));
@@ -229,8 +261,7 @@ export function newRun(main, { signal, go }) {
   }
 
   function spec(fields) {
-    const ids = Object.fromEntries(Object.entries(state.files).map(([field, file]) => [field, file.id]));
-    const spec = { ...chosen(), ...ids };
+    const spec = { ...chosen(), ...named() };
     for (const [name, text] of Object.entries(state.expert)) {
       if (text.trim() === "") continue;
       const type = fields.find((field) => field.name === name).type;

@@ -121,6 +121,25 @@ try {
   assert(complaints.splice(0).every((one) => one.includes("422")), "a broken file is more than a 422");
   await look("broken-file");
 
+  // Of columns that have names of their own it can be said what they are.
+  const products = "sku,name,about it,price\n1,shoe,black sneakers,9\n2,hat,warm and woollen,5\n3,coat,against rain,30\n4,sock,long,2\n";
+  await page.locator("#file").setInputFiles({ name: "products.csv", mimeType: "text/csv", buffer: Buffer.from(products) });
+  await page.getByLabel("Which column of products.csv is what?").fill("anchor=name,positive=abot it");
+  await page.getByRole("button", { name: "Look again" }).click();
+  await page.getByRole("alert").getByText("did you mean about it?").waitFor();
+  await look("columns");
+  assert.equal(await page.locator("#columns").inputValue(), "anchor=name,positive=abot it");
+  await page.locator("#columns").fill("anchor=name,positive=about it");
+  await page.keyboard.press("Enter");
+  await page.locator("#kind").getByText("Pairs that belong together").waitFor();
+  await page.getByRole("cell", { name: "warm and woollen" }).waitFor();
+  await page.locator("#columns").fill("text=about it,label=price");
+  await page.keyboard.press("Enter");
+  await page.locator("#kind").getByText("Items with labels").waitFor();
+  await page.getByRole("button", { name: "Take another file" }).click();
+  assert(complaints.splice(0).every((one) => one.includes("422")), "columns that do not fit are more than a 422");
+  said("columns that are told");
+
   // A table: what it was taken for, what was noticed, its first rows.
   await page.locator("#file").setInputFiles(await table(server.folder));
   await page.locator("#kind").getByText("Pairs that belong together").waitFor();
