@@ -109,9 +109,13 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>, columns: &Column
         first.cells.iter().enumerate().map(|(at, name)| columns.role(name, below(at))).collect();
     columns.check(path, first.line, &first.cells.iter().collect::<Vec<_>>())?;
     let known: Vec<Role> = named.iter().flatten().copied().collect();
-    let header = columns::kind_of(&known).filter(|_| columns.told() || first.cells.iter().all(looks_like_name));
-    if columns.told() && header.is_none() {
-        let problem = format!("cannot decide the kind by what was said of the columns: {}", columns::ADVICE);
+    // A row with a known name in it is a header, and no data.
+    let is_header = !known.is_empty() && (columns.told() || first.cells.iter().all(looks_like_name));
+    let header = columns::kind_of(&known).filter(|_| is_header);
+    if is_header && header.is_none() {
+        let names = first.cells.iter().zip(&named).filter(|(_, role)| role.is_some());
+        let names = names.map(|(name, _)| format!("`{}`", name.trim())).collect::<Vec<_>>().join(", ");
+        let problem = format!("cannot decide the kind by {names} alone: {}", columns::ADVICE);
         return Err(Error::data(path, first.line, problem));
     }
 

@@ -138,6 +138,8 @@ fn a_wrong_number_of_columns_is_named_with_its_line() {
     fails("anchor,positive\na,b\nc,d,e\n", None, expected);
     fails("anchor,positive\n\"a\nmore\",b\nc\n", None, "rows.csv:4: expected 2 columns as on line 1, got 1");
     fails("a,b\n", Some(Kind::Scored), "rows.csv:1: expected 3 columns for scored, got 2");
+    fails("id,left,right\n1,a,b\n", None, "rows.csv:1: cannot decide the kind by `id` alone: name the columns");
+    fails("what,Category\na,b\n", Some(Kind::Labelled), "rows.csv:1: cannot decide the kind by `Category` alone");
     fails("a,b,c,d\n", None, "rows.csv:1: cannot decide the kind of 4 columns that start with `a`, `b`, `c`, `d`");
 }
 

@@ -154,7 +154,7 @@ fn what_is_told_of_columns_has_to_fit() {
         ("p.csv", "anchr=name,positive=about it", None, "p.csv: a column cannot be `anchr`, did you mean `anchor`?"),
         ("p.csv", "text=name,", None, "p.csv: expected its columns as in `anchor=name,positive=description`, got ``"),
         ("p.csv", "text=name,label=", None, "got `label=`"),
-        ("p.csv", "id=sku,label=name", None, "p.csv:1: cannot decide the kind by what was said of the columns"),
+        ("p.csv", "id=sku,label=name", None, "p.csv:1: cannot decide the kind by `sku`, `name` alone"),
         ("p.csv", "text=name", Some(Kind::Pairs), "p.csv:2: pairs need `anchor`, got `name`"),
         ("p.csv", "text=name,item=about it", None, "columns `name` and `about it` both mean `text`; rename one"),
         ("p.npy", "text=name", None, "has no columns"),
