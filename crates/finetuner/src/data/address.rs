@@ -1,4 +1,4 @@
-//! Where data lies: a file, perhaps with the meaning of its columns, one split of a BEIR folder, a folder of pictures, or tar shards.
+//! Where data lies: a file (and what its columns are), one split of a BEIR folder, a folder of pictures, or tar shards.
 
 use std::path::{Path, PathBuf};
 
@@ -43,22 +43,23 @@ impl Address {
             }
             return Ok(Address::Beir { folder: path.to_owned(), split: None });
         }
-        if let Some((before, split)) = path.to_str().and_then(|text| text.rsplit_once(':'))
+        if let Some((before, part)) = path.to_str().and_then(|text| text.rsplit_once(':'))
             && !path.exists()
         {
-            let folder = PathBuf::from(before);
-            if folder.is_dir() {
-                return Ok(Address::Beir { folder, split: Some(split.to_owned()).filter(|split| !split.is_empty()) });
+            let place = PathBuf::from(before);
+            if place.is_dir() {
+                let split = Some(part.to_owned()).filter(|split| !split.is_empty());
+                return Ok(Address::Beir { folder: place, split });
             }
-            if folder.is_file() && split.contains('=') {
-                return Ok(Address::File { path: folder, columns: Some(split.to_owned()) });
+            if place.is_file() && part.contains('=') {
+                return Ok(Address::File { path: place, columns: Some(part.to_owned()) });
             }
-            if folder.is_file() {
+            if place.is_file() {
                 let problem = format!(
-                    "is a file; a split (`:{split}`) belongs to a BEIR folder, as in `scifact:test`, and the columns of a \
+                    "is a file; a split (`:{part}`) belongs to a BEIR folder, as in `scifact:test`, and the columns of a \
                      file are told as in `products.csv:text=description`"
                 );
-                return Err(Error::data(folder, None, problem));
+                return Err(Error::data(place, None, problem));
             }
         }
         if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tar")) {

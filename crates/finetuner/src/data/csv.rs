@@ -105,15 +105,15 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>, columns: &Column
     let count = first.cells.len();
     let second = Records::new(text, delimiter).nth(1);
     let below = |at: usize| second.as_ref().and_then(|second| second.cells.get(at)).unwrap_or_default();
-    let named: Vec<Option<Role>> =
-        first.cells.iter().enumerate().map(|(at, name)| columns.role(name, below(at))).collect();
-    columns.check(path, first.line, &first.cells.iter().collect::<Vec<_>>())?;
+    let top: Vec<&str> = first.cells.iter().collect();
+    let named: Vec<Option<Role>> = top.iter().enumerate().map(|(at, name)| columns.role(name, below(at))).collect();
+    columns.check(path, first.line, &top)?;
     let known: Vec<Role> = named.iter().flatten().copied().collect();
     // A row with a known name in it is a header, and no data.
-    let is_header = !known.is_empty() && (columns.told() || first.cells.iter().all(looks_like_name));
+    let is_header = !known.is_empty() && (columns.told() || top.iter().copied().all(looks_like_name));
     let header = columns::kind_of(&known).filter(|_| is_header);
     if is_header && header.is_none() {
-        let names = first.cells.iter().zip(&named).filter(|(_, role)| role.is_some());
+        let names = top.iter().zip(&named).filter(|(_, role)| role.is_some());
         let names = names.map(|(name, _)| format!("`{}`", name.trim())).collect::<Vec<_>>().join(", ");
         let problem = format!("cannot decide the kind by {names} alone: {}", columns::ADVICE);
         return Err(Error::data(path, first.line, problem));
@@ -121,12 +121,12 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>, columns: &Column
 
     let (kind, roles, why) = match (kind, header) {
         (kind, Some(by_name)) => {
-            if let Some(problem) = columns::twins(&first.cells.iter().collect::<Vec<_>>(), &named) {
+            if let Some(problem) = columns::twins(&top, &named) {
                 return Err(Error::data(path, first.line, problem));
             }
             let why =
                 if kind.is_some() { "kind as asked for, columns from the header" } else { "kind from the header" };
-            (kind.unwrap_or(by_name), named, format!("{why} ({})", first.cells.iter().collect::<Vec<_>>().join(", ")))
+            (kind.unwrap_or(by_name), named, format!("{why} ({})", top.join(", ")))
         }
         (Some(kind), None) => {
             let roles = by_place(path, &first, kind)?;
@@ -157,7 +157,7 @@ pub(super) fn read(path: &Path, text: &str, kind: Option<Kind>, columns: &Column
     };
 
     let names: Vec<String> = match header {
-        Some(_) => first.cells.iter().map(|cell| cell.trim().to_owned()).collect(),
+        Some(_) => top.iter().map(|cell| cell.trim().to_owned()).collect(),
         None => (1..=count).map(|column| column.to_string()).collect(),
     };
     check_quotes(path, text, delimiter)?;

@@ -32,24 +32,20 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn bad_utf8_is_named_with_its_line() {
-    let error = |name, bytes: &[u8]| error(name, bytes, None);
-    assert_eq!(
-        error("rows.csv", b"a,b\nc,d\ne\xFF,f\n"),
-        "rows.csv:3: expected UTF-8, got the byte 0xFF; save the file as UTF-8"
-    );
-    assert_eq!(
-        error("cut.txt", b"a\n\xE2\x82"),
-        "cut.txt:2: expected UTF-8, got the byte 0xE2; save the file as UTF-8"
-    );
-    assert_eq!(error("wide.csv", b"\xFF\xFEa\0"), "wide.csv:1: expected UTF-8, got UTF-16; save the file as UTF-8");
-    assert_eq!(
-        error("table.csv", b"PK\x03\x04\x14\0"),
-        "table.csv:1: expected UTF-8, got a ZIP archive or a spreadsheet; unpack it, or export the table as CSV"
-    );
-    assert_eq!(
-        error("rows.jsonl.gz", b"\x1F\x8B\x08\0"),
-        "rows.jsonl.gz:1: expected UTF-8, got a file packed by gzip; unpack it"
-    );
+    let cases: [(&str, &[u8], &str); 5] = [
+        ("rows.csv", b"a,b\nc,d\ne\xFF,f\n", "rows.csv:3: expected UTF-8, got the byte 0xFF; save the file as UTF-8"),
+        ("cut.txt", b"a\n\xE2\x82", "cut.txt:2: expected UTF-8, got the byte 0xE2; save the file as UTF-8"),
+        ("wide.csv", b"\xFF\xFEa\0", "wide.csv:1: expected UTF-8, got UTF-16; save the file as UTF-8"),
+        (
+            "table.csv",
+            b"PK\x03\x04\x14\0",
+            "table.csv:1: expected UTF-8, got a ZIP archive or a spreadsheet; unpack it, or export the table as CSV",
+        ),
+        ("rows.jsonl.gz", b"\x1F\x8B\x08\0", "rows.jsonl.gz:1: expected UTF-8, got a file packed by gzip; unpack it"),
+    ];
+    for (name, bytes, expected) in cases {
+        assert_eq!(error(name, bytes, None), expected);
+    }
 }
 
 #[test]

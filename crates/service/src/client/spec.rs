@@ -48,7 +48,8 @@ impl Client {
         Ok(fields)
     }
 
-    /// The id of what lies at a path, and the split or the columns of it that are meant; `brought` knows the ids of what is there already.
+    /// The id of what lies at a path, and the split or the columns of it that are meant; `brought` knows the ids of what is
+    /// there already.
     fn upload_data(
         &self,
         path: &Path,
