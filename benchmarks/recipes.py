@@ -8,14 +8,16 @@ are the example's. Every finished run is a line of the results; runs that are th
 `--only` picks recipes, `--table` only prints. Both sides learn from the same batches in the same order.
 Times are of training alone and compare where nothing else runs.
 
-With `--steps 6` both sides take the first six steps without dropout, the one thing they draw differently, and the means
-of their losses are compared instead.
+Dropout is the one thing that both sides draw differently: `--without-dropout` trains without it (give it results of its own),
+and with `--steps 6` both sides take the first six steps without it, and the means of their losses are compared instead.
 """
 
 import argparse
+import collections
 import csv
 import json
 import os
+import pathlib
 import shutil
 import statistics
 import subprocess
@@ -24,6 +26,8 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+sys.path.insert(0, f"{HERE}/peers")
+from scifact import lines, qrels  # noqa: E402
 
 LINEAR = ["--optimizer", "AdamW", "--optimizer-options", "weight_decay=0", "--learning-rate", "2e-5", "--epochs", "1",
           "--scheduler", "linear", "--warmup", "0.1", "--keep", "last"]  # fmt: skip
@@ -51,7 +55,9 @@ RECIPES = {
     "banking77-arcface": ("banking77", ["--loss", "ArcFaceLoss", *CENTRES], ["--loss", "ArcFaceLoss"]),
     "banking77-proxy-anchor": ("banking77", ["--loss", "ProxyAnchorLoss", *CENTRES], ["--loss", "ProxyAnchorLoss"]),
     "scifact": ("scifact", ["--loss", "MultipleNegativesRankingLoss"], []),
+    "scifact-known": ("scifact-known", ["--loss", "MultipleNegativesRankingLoss"], []),
     "scifact-mined": ("scifact-mined", ["--loss", "MultipleNegativesRankingLoss"], []),
+    "scifact-margins": ("scifact-margins", ["--loss", "MarginMSELoss"], ["--margins"]),
     "scifact-gist": ("scifact", ["--loss", "GISTEmbedLoss", "--guide", "MODEL"], ["--guide", "MODEL"]),
     "scifact-matryoshka": ("scifact", ["--loss", "MatryoshkaLoss", "--loss-options", MATRYOSHKA], ["--matryoshka"]),
 }
@@ -66,14 +72,23 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--results", required=True)
+    parser.add_argument("--cross-encoder", help="of scifact-margins, as peers/cross_encoder.py makes one of scifact-mined's pairs")
     parser.add_argument("--threads", default="2")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--only", default=",".join(RECIPES))
     parser.add_argument("--sides", default="ours,peer")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--steps", type=int, default=0, help="compare the losses of so many steps without dropout")
+    parser.add_argument("--without-dropout", action="store_true")
     given = parser.parse_args()
 
+    with tempfile.TemporaryDirectory() as folder:
+        if given.steps or given.without_dropout:
+            given.model = without_dropout(given.model, folder)
+        compare(given)
+
+
+def compare(given):
     done = read(given.results)
     if given.steps:
         for recipe in [recipe for recipe in given.only.split(",") if recipe not in BY_CHANCE]:
@@ -93,16 +108,20 @@ def main():
     table(done)
 
 
+def without_dropout(model, folder):
+    copy = f"{folder}/model"
+    shutil.copytree(model, copy)
+    with open(f"{copy}/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    with open(f"{copy}/config.json", "w", encoding="utf-8") as file:
+        json.dump({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, file)
+    return copy
+
+
 def first_losses(recipe, seed, given):
-    """Prints the mean loss of the first steps of both sides, without dropout."""
+    """Prints the mean loss of the first steps of both sides."""
     with tempfile.TemporaryDirectory() as folder:
-        model = f"{folder}/model"
-        shutil.copytree(given.model, model)
-        with open(f"{model}/config.json", encoding="utf-8") as file:
-            config = json.load(file)
-        with open(f"{model}/config.json", "w", encoding="utf-8") as file:
-            json.dump({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, file)
-        command, _ = fit(recipe, seed, given, model, folder)
+        command, _ = fit(recipe, seed, given, folder)
         losses = []
         with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
             for event in map(json.loads, running.stdout):
@@ -113,14 +132,14 @@ def first_losses(recipe, seed, given):
             running.kill()
         if len(losses) < given.steps:
             sys.exit(f"{' '.join(command)}\nended after {len(losses)} steps")
-        there = run([*peer_command(recipe, seed, given, model), "--steps", str(given.steps), "--evaluate", "never"])
+    there = run([*peer_command(recipe, seed, given), "--steps", str(given.steps), "--evaluate", "never"])
     ours_mean, peer_mean = statistics.mean(losses), json.loads(there.splitlines()[-1])["train_loss"]
     print(f"{recipe}, seed {seed}: {ours_mean:.9f}, peer {peer_mean:.9f}, apart {abs(ours_mean / peer_mean - 1):.1e}", flush=True)
 
 
 def ours(recipe, seed, given):
     with tempfile.TemporaryDirectory() as folder:
-        command, target = fit(recipe, seed, given, given.model, folder)
+        command, target = fit(recipe, seed, given, folder)
         run(command)
         with open(f"{folder}/run/report.json", encoding="utf-8") as file:
             report = json.load(file)
@@ -132,7 +151,7 @@ def ours(recipe, seed, given):
             **{name: found[key] for key, name in keys.items() if found.get(key) is not None}}  # fmt: skip
 
 
-def fit(recipe, seed, given, model, folder):
+def fit(recipe, seed, given, folder):
     """Our command, which trains into `folder`, and what the tuned model is measured on."""
     task, loss, _ = RECIPES[recipe]
     scifact, stsb = f"{given.data}/retrieval/scifact", f"{given.data}/pairs/stsb"
@@ -141,7 +160,9 @@ def fit(recipe, seed, given, model, folder):
     # Training data that has to be made first is made for its own task only.
     train_data, settings, target = {
         "scifact": (lambda: f"{scifact}:train", SCIFACT, [f"{scifact}:test"]),
+        "scifact-known": (lambda: known_as_negatives(pathlib.Path(scifact), folder), SCIFACT, [f"{scifact}:test"]),
         "scifact-mined": (lambda: mined(given), SCIFACT, [f"{scifact}:test"]),
+        "scifact-margins": (lambda: margins(given, folder), SCIFACT, [f"{scifact}:test"]),
         "stsb": (lambda: f"{stsb}/stsb-en-train.csv", STSB, stsb_test),
         "simcse": (lambda: first_lines(given, folder), STSB, stsb_test),
         "banking77": (lambda: f"{banking77}/train.csv", BANKING77,
@@ -149,34 +170,55 @@ def fit(recipe, seed, given, model, folder):
         "packages": (lambda: f"{packages}/train.csv", PACKAGES,
                      [f"{packages}/test.csv", "--index-data", f"{packages}/index.csv"]),
     }[task]  # fmt: skip
-    loss = [model if word == "MODEL" else word for word in loss]
-    command = [given.binary, "fit", "--threads", given.threads, "--model", model, "--seed", seed, "--output", f"{folder}/run",
+    loss = [given.model if word == "MODEL" else word for word in loss]
+    command = [given.binary, "fit", "--threads", given.threads, "--model", given.model, "--seed", seed, "--output", f"{folder}/run",
                "--train-data", train_data(), *settings, *loss]  # fmt: skip
     return command, target
 
 
 def peer(recipe, seed, given):
-    found = json.loads(run([*peer_command(recipe, seed, given, given.model), "--evaluate", "after"]).splitlines()[-1])
+    found = json.loads(run([*peer_command(recipe, seed, given), "--evaluate", "after"]).splitlines()[-1])
     return {"seconds": found["train_seconds"], "peak_bytes": found["train_peak_bytes"], **found["finetuned"]}
 
 
-def peer_command(recipe, seed, given, model):
+def peer_command(recipe, seed, given):
     task, _, flags = RECIPES[recipe]
     program, data = {
         "scifact": ("scifact.py", "retrieval/scifact"),
+        "scifact-known": ("scifact.py", "retrieval/scifact"),
         "scifact-mined": ("scifact.py", "retrieval/scifact"),
+        "scifact-margins": ("scifact.py", "retrieval/scifact"),
         "stsb": ("stsb.py", "pairs/stsb"),
         "simcse": ("stsb.py", "pairs/stsb"),
         "banking77": ("banking77.py", "text-classes/banking77"),
         "packages": ("packages.py", f"{ROOT}/examples/packages"),
     }[task]
-    flags = [model if word == "MODEL" else word for word in flags]
+    flags = [given.model if word == "MODEL" else word for word in flags]
     if task == "scifact-mined":
         flags += ["--negatives", mined(given)]
+    if task == "scifact-margins":
+        with tempfile.TemporaryDirectory() as folder:
+            flags += ["--negatives", margins(given, folder)]
     if task == "simcse":
         flags += ["--texts", f"{given.data}/unlabelled/wiki_sentences.txt"]
-    return [given.peers, f"{HERE}/peers/{program}", "--model", model, "--data", os.path.join(given.data, data), "--threads",
+    return [given.peers, f"{HERE}/peers/{program}", "--model", given.model, "--data", os.path.join(given.data, data), "--threads",
             given.threads, "--seed", seed, *flags]  # fmt: skip
+
+
+def known_as_negatives(scifact, folder):
+    """SciFact's training pairs with known matches among the negatives, as sentence-transformers takes them: each time a text
+    comes again it is another text to us, by zero-width spaces that tokenizers leave out."""
+    corpus = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in lines(scifact / "corpus.jsonl")}
+    queries = {row["_id"]: row["text"] for row in lines(scifact / "queries.jsonl")}
+    times = collections.Counter()
+    with open(f"{folder}/pairs.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["anchor", "positive"])
+        for query, document, _ in qrels(scifact, "train"):
+            texts = [queries[query], corpus[document]]
+            times.update(texts)
+            writer.writerow([text + "\u200b" * (times[text] - 1) for text in texts])
+    return f"{folder}/pairs.csv"
 
 
 def mined(given):
@@ -189,6 +231,21 @@ def mined(given):
         os.replace(f"{path}.tmp.csv", path)
         with open(path, newline="", encoding="utf-8") as file:
             print("mined:", next(csv.reader(file)), file=sys.stderr)
+    return path
+
+
+def margins(given, folder):
+    """A related and a less related document for each of SciFact's training queries, and a cross-encoder's margin between
+    them, the same file for both sides."""
+    path = f"{os.path.splitext(given.results)[0]}.margins.csv"
+    if not os.path.exists(path):
+        scifact = pathlib.Path(given.data) / "retrieval" / "scifact"
+        asked = {query for query, _, _ in qrels(scifact, "train")}
+        with open(f"{folder}/queries.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in lines(scifact / "queries.jsonl") if row["_id"] in asked)
+        run([given.binary, "synthesize", "--model", given.model, "--cross-encoder", given.cross_encoder, "--query-data",
+             f"{folder}/queries.jsonl", "--corpus-data", str(scifact), "--output", f"{path}.tmp.csv", "--num-relations", "2"])  # fmt: skip
+        os.replace(f"{path}.tmp.csv", path)
     return path
 
 

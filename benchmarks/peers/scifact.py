@@ -21,6 +21,7 @@ OPTIONS = dict(
     save=dict(help="keep the tuned model in this folder"),
     evaluate=measure.EVALUATE,
     negatives=dict(type=Path, help="train on this CSV of anchor, positive and negatives instead"),
+    margins=dict(action="store_true", help="MarginMSELoss, of the column `margin` in that CSV"),
     guide=dict(help="GISTEmbedLoss with this model as the guide"),
     matryoshka=dict(action="store_true", help="MatryoshkaLoss over 384, 256, 128 and 64 dimensions"),
 )
@@ -83,8 +84,11 @@ def main():
     if given.negatives:
         with open(given.negatives, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "margin"}
     loss = losses.MultipleNegativesRankingLoss(model, scale=20.0)
+    if given.margins:
+        columns["label"] = [float(row["margin"]) for row in rows]
+        loss = losses.MarginMSELoss(model)
     if given.guide:
         loss = losses.GISTEmbedLoss(model, SentenceTransformer(given.guide, device="cpu"))
     if given.matryoshka:

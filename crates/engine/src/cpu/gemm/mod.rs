@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 pub(super) use self::pack::interleave;
 pub(crate) use self::pack::{Matrix, Part, Source};
-use self::pack::{pack, prefetch};
+use self::pack::{pack, prefetch_line};
 pub(crate) use self::scratch::{Scratch, Spare};
 pub(crate) use self::short::Bf16;
 use crate::isa::{InstructionSet, instruction_set};
@@ -210,44 +210,68 @@ pub(crate) struct Destination<'a, T> {
     accumulate: bool,
 }
 
+/// The panel that comes from afar while another one is used, but not yet into the cache that holds that one: so many elements of it
+/// for each along the inner extent, because asked for at once they keep the processor waiting.
+#[derive(Clone, Copy)]
+struct Ahead<'a, E> {
+    panel: &'a [E],
+    step: usize,
+}
+
 #[inline(always)]
 fn multiply<T: Scalar, E, const ROWS: usize, const COLUMNS: usize>(
     left: &[E],
     right: &[E],
     to: Destination<'_, T>,
-    tile: impl Fn(&[E], &[E]) -> [[T; COLUMNS]; ROWS],
+    tile: impl Fn(&[E], &[E], Ahead<'_, E>) -> [[T; COLUMNS]; ROWS],
 ) {
     let Destination { out, columns, stride, inner, alpha, accumulate } = to;
     let rows = out.len().div_ceil(stride);
+    let mut edge = [[T::default(); COLUMNS]; ROWS];
     for (panel, right_panel) in right.chunks_exact(COLUMNS * inner).enumerate() {
         let from = panel * COLUMNS;
         let width = COLUMNS.min(columns - from);
-        // The next panel comes from afar while this one is used, but not yet into the cache that holds this one.
-        let next = right.get((panel + 1) * COLUMNS * inner..(panel + 2) * COLUMNS * inner).unwrap_or_default();
-        let mut next = next.chunks((COLUMNS * inner).div_ceil(rows.div_ceil(ROWS)));
+        let next = right.get((panel + 1) * COLUMNS * inner..).unwrap_or_default();
+        let step = COLUMNS.div_ceil(rows.div_ceil(ROWS));
         for (block, left_panel) in left.chunks_exact(ROWS * inner).enumerate() {
-            prefetch::<_, true>(next.next().unwrap_or_default());
-            let sums = tile(left_panel, right_panel);
+            let panel = next.get(block * step * inner..).unwrap_or(right_panel);
+            let sums = tile(left_panel, right_panel, Ahead { panel, step });
             let height = ROWS.min(rows - block * ROWS);
             let out = &mut out[block * ROWS * stride + from..];
             if height == ROWS && width == COLUMNS {
-                // Extents that the compiler knows: the sums go from registers to memory.
-                for row in 0..ROWS {
-                    store(&mut out[row * stride..][..COLUMNS], &sums[row], alpha, accumulate);
-                }
+                write(out, stride, sums, alpha, accumulate);
             } else {
-                for (row, sums) in sums.iter().enumerate().take(height) {
-                    store(&mut out[row * stride..][..width], &sums[..width], alpha, accumulate);
+                write(edge.as_flattened_mut(), COLUMNS, sums, alpha, false);
+                for (row, sums) in edge.iter().enumerate().take(height) {
+                    for (out, &sum) in out[row * stride..][..width].iter_mut().zip(sums) {
+                        *out = if accumulate { *out + sum } else { sum };
+                    }
                 }
             }
         }
     }
 }
 
+/// Writes a whole tile, or adds it. All places in it are known to the compiler, which makes vectors of the sums only then.
 #[inline(always)]
-fn store<T: Scalar>(out: &mut [T], sums: &[T], alpha: T, accumulate: bool) {
-    for (out, &sum) in out.iter_mut().zip(sums) {
-        *out = if accumulate { *out + alpha * sum } else { alpha * sum };
+fn write<T: Scalar, const ROWS: usize, const COLUMNS: usize>(
+    out: &mut [T],
+    stride: usize,
+    sums: [[T; COLUMNS]; ROWS],
+    alpha: T,
+    accumulate: bool,
+) {
+    for row in 0..ROWS {
+        let Some(out) = out[row * stride..].first_chunk_mut::<COLUMNS>() else { return };
+        if accumulate {
+            for column in 0..COLUMNS {
+                out[column] = out[column] + alpha * sums[row][column];
+            }
+        } else {
+            for column in 0..COLUMNS {
+                out[column] = alpha * sums[row][column];
+            }
+        }
     }
 }
 
@@ -256,10 +280,14 @@ fn store<T: Scalar>(out: &mut [T], sums: &[T], alpha: T, accumulate: bool) {
 fn tile<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: bool>(
     left: &[T],
     right: &[T],
+    ahead: Ahead<'_, T>,
 ) -> [[T; COLUMNS]; ROWS] {
     let mut sums = [[T::default(); COLUMNS]; ROWS];
     let ((left, _), (right, _)) = (left.as_chunks::<ROWS>(), right.as_chunks::<COLUMNS>());
+    let mut next = ahead.panel.as_ptr();
     for (left, right) in left.iter().zip(right) {
+        prefetch_line::<_, true>(next);
+        next = next.wrapping_add(ahead.step);
         for row in 0..ROWS {
             for column in 0..COLUMNS {
                 let sum = sums[row][column];

@@ -166,13 +166,19 @@ pub(in crate::cpu) fn interleave<T: Copy, const WIDTH: usize>(sources: [&[T]; WI
 /// Asks for memory that is read soon: into the first-level cache, or the second where the first has other use until then.
 #[inline(always)]
 pub(super) fn prefetch<T, const SECOND_LEVEL: bool>(data: &[T]) {
+    data.chunks(64 / size_of::<T>()).for_each(|line| prefetch_line::<T, SECOND_LEVEL>(line.as_ptr()));
+}
+
+/// The same for the line that an address is in, whatever is there.
+#[inline(always)]
+pub(super) fn prefetch_line<T, const SECOND_LEVEL: bool>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    for line in data.chunks(64 / size_of::<T>()) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        let line = line.as_ptr().cast();
+        let line = address.cast();
         // SAFETY: a prefetch reads nothing; every x86-64 processor has it.
         unsafe { if SECOND_LEVEL { _mm_prefetch::<_MM_HINT_T1>(line) } else { _mm_prefetch::<_MM_HINT_T0>(line) } }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = data;
+    let _ = address;
 }

@@ -2,7 +2,7 @@
 //! AVX-512 BF16. Operands stay f32 in memory and are rounded, to the nearest, ties to even, while they are packed; two
 //! neighbours along the inner extent share one element, as `vdpbf16ps` wants them.
 
-use super::pack::{Part, Source, interleave};
+use super::pack::{Part, Source, interleave, prefetch};
 use super::{Destination, Format, Scratch, multiply};
 use crate::isa::has_bf16;
 
@@ -34,13 +34,17 @@ impl Format for Bf16 {
         if has_bf16() {
             #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
             fn avx512(left: &[u32], right: &[u32], to: Destination<'_, f32>) {
-                // SAFETY: this function has the features of the tile.
-                multiply(left, right, to, |left, right| unsafe { hardware::tile(left, right) });
+                let inner = to.inner;
+                multiply(left, right, to, |left, right, ahead| {
+                    prefetch::<_, true>(ahead.panel.get(..ahead.step * inner).unwrap_or(ahead.panel));
+                    // SAFETY: this function has the features of the tile.
+                    unsafe { hardware::tile(left, right) }
+                });
             }
             // SAFETY: `has_bf16` has checked that this processor has the enabled features.
             return unsafe { avx512(left, right, to) };
         }
-        multiply(left, right, to, tile);
+        multiply(left, right, to, |left, right, _| tile(left, right));
     }
 }
 
