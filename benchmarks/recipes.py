@@ -4,8 +4,9 @@
     python3 benchmarks/recipes.py --peers .venv/bin/python --model MINILM --data DATA --results recipes.jsonl
 
 DATA holds retrieval/scifact, text-classes/banking77, pairs/stsb and unlabelled/wiki_sentences.txt; the pairs of `packages`
-are the example's. Every finished run is a line of the results; runs that are there already are not repeated, so that the program may be stopped and go on.
-`--only` picks recipes, `--table` only prints. Both sides learn from the same batches in the same order.
+are the example's. Every finished run is a line of the results; runs that are there already are not repeated, so that the program
+may be stopped and go on. `--only` picks recipes, `--table` only prints; `scifact-margins` is run where `--cross-encoder` names
+one, as `peers/cross_encoder.py` makes it of the pairs of `scifact-mined`. Both sides learn from the same batches in the same order.
 Times are of training alone and compare where nothing else runs.
 
 Dropout is the one thing that both sides draw differently: `--without-dropout` trains without it (give it results of its own),
@@ -72,15 +73,17 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--results", required=True)
-    parser.add_argument("--cross-encoder", help="of scifact-margins, as peers/cross_encoder.py makes one of scifact-mined's pairs")
+    parser.add_argument("--cross-encoder")
     parser.add_argument("--threads", default="2")
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--only", default=",".join(RECIPES))
+    parser.add_argument("--only")
     parser.add_argument("--sides", default="ours,peer")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--steps", type=int, default=0, help="compare the losses of so many steps without dropout")
     parser.add_argument("--without-dropout", action="store_true")
     given = parser.parse_args()
+    recipes = [recipe for recipe in RECIPES if given.cross_encoder or recipe != "scifact-margins"]
+    given.only = given.only.split(",") if given.only else recipes
 
     with tempfile.TemporaryDirectory() as folder:
         if given.steps or given.without_dropout:
@@ -91,13 +94,13 @@ def main():
 def compare(given):
     done = read(given.results)
     if given.steps:
-        for recipe in [recipe for recipe in given.only.split(",") if recipe not in BY_CHANCE]:
+        for recipe in [recipe for recipe in given.only if recipe not in BY_CHANCE]:
             for seed in given.seeds.split(","):
                 first_losses(recipe, seed, given)
         return
     if not given.table:
         for seed in given.seeds.split(","):
-            for recipe in given.only.split(","):
+            for recipe in given.only:
                 for side in given.sides.split(","):
                     if not any((run["recipe"], run["side"], run["seed"]) == (recipe, side, seed) for run in done):
                         result = {"ours": ours, "peer": peer}[side](recipe, seed, given)
@@ -243,8 +246,10 @@ def margins(given, folder):
         asked = {query for query, _, _ in qrels(scifact, "train")}
         with open(f"{folder}/queries.jsonl", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in lines(scifact / "queries.jsonl") if row["_id"] in asked)
-        run([given.binary, "synthesize", "--model", given.model, "--cross-encoder", given.cross_encoder, "--query-data",
-             f"{folder}/queries.jsonl", "--corpus-data", str(scifact), "--output", f"{path}.tmp.csv", "--num-relations", "2"])  # fmt: skip
+        if not given.cross_encoder:
+            sys.exit("scifact-margins wants `--cross-encoder`")
+        run([given.binary, "synthesize", "--model", given.model, "--cross-encoder", given.cross_encoder, "--num-relations", "2",
+             "--query-data", f"{folder}/queries.jsonl", "--corpus-data", str(scifact), "--output", f"{path}.tmp.csv"])  # fmt: skip
         os.replace(f"{path}.tmp.csv", path)
     return path
 
@@ -252,9 +257,9 @@ def margins(given, folder):
 def first_lines(given, folder, count=10000):
     """The texts that both sides learn from without labels."""
     with open(f"{given.data}/unlabelled/wiki_sentences.txt", encoding="utf-8") as file:
-        lines = [line for _, line in zip(range(count), file)]
+        texts = [text for _, text in zip(range(count), file)]
     with open(f"{folder}/texts.txt", "w", encoding="utf-8") as file:
-        file.writelines(lines)
+        file.writelines(texts)
     return f"{folder}/texts.txt"
 
 

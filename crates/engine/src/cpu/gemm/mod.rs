@@ -262,7 +262,7 @@ fn write<T: Scalar, const ROWS: usize, const COLUMNS: usize>(
     accumulate: bool,
 ) {
     for row in 0..ROWS {
-        let Some(out) = out[row * stride..].first_chunk_mut::<COLUMNS>() else { return };
+        let out = &mut out[row * stride..][..COLUMNS];
         if accumulate {
             for column in 0..COLUMNS {
                 out[column] = out[column] + alpha * sums[row][column];
