@@ -28,7 +28,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 sys.path.insert(0, f"{HERE}/peers")
-from scifact import lines, qrels  # noqa: E402
+from scifact import qrels, texts  # noqa: E402
 
 LINEAR = ["--optimizer", "AdamW", "--optimizer-options", "weight_decay=0", "--learning-rate", "2e-5", "--epochs", "1",
           "--scheduler", "linear", "--warmup", "0.1", "--keep", "last"]  # fmt: skip
@@ -165,7 +165,7 @@ def fit(recipe, seed, given, folder):
         "scifact": (lambda: f"{scifact}:train", SCIFACT, [f"{scifact}:test"]),
         "scifact-known": (lambda: known_as_negatives(pathlib.Path(scifact), folder), SCIFACT, [f"{scifact}:test"]),
         "scifact-mined": (lambda: mined(given), SCIFACT, [f"{scifact}:test"]),
-        "scifact-margins": (lambda: margins(given, folder), SCIFACT, [f"{scifact}:test"]),
+        "scifact-margins": (lambda: margins(given), SCIFACT, [f"{scifact}:test"]),
         "stsb": (lambda: f"{stsb}/stsb-en-train.csv", STSB, stsb_test),
         "simcse": (lambda: first_lines(given, folder), STSB, stsb_test),
         "banking77": (lambda: f"{banking77}/train.csv", BANKING77,
@@ -188,20 +188,16 @@ def peer_command(recipe, seed, given):
     task, _, flags = RECIPES[recipe]
     program, data = {
         "scifact": ("scifact.py", "retrieval/scifact"),
-        "scifact-known": ("scifact.py", "retrieval/scifact"),
-        "scifact-mined": ("scifact.py", "retrieval/scifact"),
-        "scifact-margins": ("scifact.py", "retrieval/scifact"),
         "stsb": ("stsb.py", "pairs/stsb"),
         "simcse": ("stsb.py", "pairs/stsb"),
         "banking77": ("banking77.py", "text-classes/banking77"),
         "packages": ("packages.py", f"{ROOT}/examples/packages"),
-    }[task]
+    }[task.split("-")[0]]
     flags = [given.model if word == "MODEL" else word for word in flags]
     if task == "scifact-mined":
         flags += ["--negatives", mined(given)]
     if task == "scifact-margins":
-        with tempfile.TemporaryDirectory() as folder:
-            flags += ["--negatives", margins(given, folder)]
+        flags += ["--negatives", margins(given)]
     if task == "simcse":
         flags += ["--texts", f"{given.data}/unlabelled/wiki_sentences.txt"]
     return [given.peers, f"{HERE}/peers/{program}", "--model", given.model, "--data", os.path.join(given.data, data), "--threads",
@@ -211,16 +207,15 @@ def peer_command(recipe, seed, given):
 def known_as_negatives(scifact, folder):
     """SciFact's training pairs with known matches among the negatives, as sentence-transformers takes them: each time a text
     comes again it is another text to us, by zero-width spaces that tokenizers leave out."""
-    corpus = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in lines(scifact / "corpus.jsonl")}
-    queries = {row["_id"]: row["text"] for row in lines(scifact / "queries.jsonl")}
+    corpus, queries = texts(scifact)
     times = collections.Counter()
     with open(f"{folder}/pairs.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["anchor", "positive"])
         for query, document, _ in qrels(scifact, "train"):
-            texts = [queries[query], corpus[document]]
-            times.update(texts)
-            writer.writerow([text + "\u200b" * (times[text] - 1) for text in texts])
+            pair = [queries[query], corpus[document]]
+            times.update(pair)
+            writer.writerow([text + "\u200b" * (times[text] - 1) for text in pair])
     return f"{folder}/pairs.csv"
 
 
@@ -237,19 +232,21 @@ def mined(given):
     return path
 
 
-def margins(given, folder):
+def margins(given):
     """A related and a less related document for each of SciFact's training queries, and a cross-encoder's margin between
     them, the same file for both sides."""
     path = f"{os.path.splitext(given.results)[0]}.margins.csv"
     if not os.path.exists(path):
         scifact = pathlib.Path(given.data) / "retrieval" / "scifact"
-        asked = {query for query, _, _ in qrels(scifact, "train")}
-        with open(f"{folder}/queries.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in lines(scifact / "queries.jsonl") if row["_id"] in asked)
+        _, queries = texts(scifact)
+        asked = dict.fromkeys(query for query, _, _ in qrels(scifact, "train"))
         if not given.cross_encoder:
             sys.exit("scifact-margins wants `--cross-encoder`")
-        run([given.binary, "synthesize", "--model", given.model, "--cross-encoder", given.cross_encoder, "--num-relations", "2",
-             "--query-data", f"{folder}/queries.jsonl", "--corpus-data", str(scifact), "--output", f"{path}.tmp.csv"])  # fmt: skip
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
+            file.writelines(json.dumps({"text": queries[query]}) + "\n" for query in asked)
+            file.flush()
+            run([given.binary, "synthesize", "--model", given.model, "--cross-encoder", given.cross_encoder, "--num-relations",
+                 "2", "--query-data", file.name, "--corpus-data", str(scifact), "--output", f"{path}.tmp.csv"])  # fmt: skip
         os.replace(f"{path}.tmp.csv", path)
     return path
 
@@ -257,9 +254,9 @@ def margins(given, folder):
 def first_lines(given, folder, count=10000):
     """The texts that both sides learn from without labels."""
     with open(f"{given.data}/unlabelled/wiki_sentences.txt", encoding="utf-8") as file:
-        texts = [text for _, text in zip(range(count), file)]
+        first = [line for _, line in zip(range(count), file)]
     with open(f"{folder}/texts.txt", "w", encoding="utf-8") as file:
-        file.writelines(texts)
+        file.writelines(first)
     return f"{folder}/texts.txt"
 
 

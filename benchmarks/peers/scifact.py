@@ -39,6 +39,12 @@ def qrels(folder, split):
     return [(query, document, int(score)) for query, document, score in rows if int(score) > 0]
 
 
+def texts(folder):
+    """The text of each document and of each query."""
+    corpus = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in lines(folder / "corpus.jsonl")}
+    return corpus, {row["_id"]: row["text"] for row in lines(folder / "queries.jsonl")}
+
+
 def main():
     given = measure.arguments(__doc__.splitlines()[0], **OPTIONS)
     import numpy
@@ -48,8 +54,7 @@ def main():
     from sentence_transformers.sentence_transformer import losses
     from training import train as train_on
 
-    corpus = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in lines(given.data / "corpus.jsonl")}
-    queries = {row["_id"]: row["text"] for row in lines(given.data / "queries.jsonl")}
+    corpus, queries = texts(given.data)
     train, test = qrels(given.data, "train"), qrels(given.data, "test")
     numbers = {name: number for number, name in enumerate(corpus)}
     asked = list(dict.fromkeys(query for query, _, _ in test))

@@ -228,14 +228,14 @@ fn multiply<T: Scalar, E, const ROWS: usize, const COLUMNS: usize>(
     let Destination { out, columns, stride, inner, alpha, accumulate } = to;
     let rows = out.len().div_ceil(stride);
     let mut edge = [[T::default(); COLUMNS]; ROWS];
+    let step = COLUMNS.div_ceil(rows.div_ceil(ROWS));
     for (panel, right_panel) in right.chunks_exact(COLUMNS * inner).enumerate() {
         let from = panel * COLUMNS;
         let width = COLUMNS.min(columns - from);
         let next = right.get((panel + 1) * COLUMNS * inner..).unwrap_or_default();
-        let step = COLUMNS.div_ceil(rows.div_ceil(ROWS));
         for (block, left_panel) in left.chunks_exact(ROWS * inner).enumerate() {
-            let panel = next.get(block * step * inner..).unwrap_or(right_panel);
-            let sums = tile(left_panel, right_panel, Ahead { panel, step });
+            let ahead = Ahead { panel: next.get(block * step * inner..).unwrap_or(right_panel), step };
+            let sums = tile(left_panel, right_panel, ahead);
             let height = ROWS.min(rows - block * ROWS);
             let out = &mut out[block * ROWS * stride + from..];
             if height == ROWS && width == COLUMNS {
