@@ -9,8 +9,9 @@ may be stopped and go on. `--only` picks recipes, `--table` only prints; `scifac
 one, as `peers/cross_encoder.py` makes it of the pairs of `scifact-mined`. Both sides learn from the same batches in the same order.
 Times are of training alone and compare where nothing else runs.
 
-Dropout is the one thing that both sides draw differently: `--without-dropout` trains without it (give it results of its own),
-and with `--steps 6` both sides take the first six steps without it, and the means of their losses are compared instead.
+Both sides draw dropout and class vectors by chance: `--same-chance` lets the peer draw what Finetuner draws, `--without-dropout`
+trains without it (give either results of its own). Beside one of them, `--steps 6` takes the first six steps alone and compares the
+means of their losses.
 """
 
 import argparse
@@ -62,8 +63,8 @@ RECIPES = {
     "scifact-gist": ("scifact", ["--loss", "GISTEmbedLoss", "--guide", "MODEL"], ["--guide", "MODEL"]),
     "scifact-matryoshka": ("scifact", ["--loss", "MatryoshkaLoss", "--loss-options", MATRYOSHKA], ["--matryoshka"]),
 }
-# Class vectors begin at random on either side, and two views of a text differ by dropout alone.
-BY_CHANCE = ("banking77-arcface", "banking77-proxy-anchor", "simcse")
+# Class vectors begin at random on either side.
+BY_CHANCE = ("banking77-arcface", "banking77-proxy-anchor")
 
 
 def main():
@@ -79,14 +80,18 @@ def main():
     parser.add_argument("--only")
     parser.add_argument("--sides", default="ours,peer")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--steps", type=int, default=0, help="compare the losses of so many steps without dropout")
-    parser.add_argument("--without-dropout", action="store_true")
+    parser.add_argument("--steps", type=int, default=0, help="compare the losses of so many steps")
+    chance = parser.add_mutually_exclusive_group()
+    chance.add_argument("--without-dropout", action="store_true")
+    chance.add_argument("--same-chance", action="store_true")
     given = parser.parse_args()
+    if given.steps and not (given.without_dropout or given.same_chance):
+        parser.error("--steps compares nothing where both sides draw their own dropout; give --same-chance or --without-dropout")
     recipes = [recipe for recipe in RECIPES if given.cross_encoder or recipe != "scifact-margins"]
     given.only = given.only.split(",") if given.only else recipes
 
     with tempfile.TemporaryDirectory() as folder:
-        if given.steps or given.without_dropout:
+        if given.without_dropout:
             given.model = without_dropout(given.model, folder)
         compare(given)
 
@@ -94,7 +99,7 @@ def main():
 def compare(given):
     done = read(given.results)
     if given.steps:
-        for recipe in [recipe for recipe in given.only if recipe not in BY_CHANCE]:
+        for recipe in [recipe for recipe in given.only if given.same_chance or recipe not in BY_CHANCE]:
             for seed in given.seeds.split(","):
                 first_losses(recipe, seed, given)
         return
@@ -151,6 +156,7 @@ def ours(recipe, seed, given):
     found = measured.get("metrics", measured)
     keys = {"mrr": "mrr@20", "map": "map@20", "recall": "recall@20", "ndcg_at_10": "ndcg@10", "spearman": "spearman"}
     return {"seconds": report["timing"]["train_seconds"], "peak_bytes": report["memory"]["peak_bytes"],
+            "train_loss": report["training"]["train_loss"],
             **{name: found[key] for key, name in keys.items() if found.get(key) is not None}}  # fmt: skip
 
 
@@ -181,7 +187,8 @@ def fit(recipe, seed, given, folder):
 
 def peer(recipe, seed, given):
     found = json.loads(run([*peer_command(recipe, seed, given), "--evaluate", "after"]).splitlines()[-1])
-    return {"seconds": found["train_seconds"], "peak_bytes": found["train_peak_bytes"], **found["finetuned"]}
+    return {"seconds": found["train_seconds"], "peak_bytes": found["train_peak_bytes"], "train_loss": found["train_loss"],
+            **found["finetuned"]}  # fmt: skip
 
 
 def peer_command(recipe, seed, given):
@@ -194,6 +201,8 @@ def peer_command(recipe, seed, given):
         "packages": ("packages.py", f"{ROOT}/examples/packages"),
     }[task.split("-")[0]]
     flags = [given.model if word == "MODEL" else word for word in flags]
+    if given.same_chance:
+        flags += ["--same-chance"]
     if task == "scifact-mined":
         flags += ["--negatives", mined(given)]
     if task == "scifact-margins":

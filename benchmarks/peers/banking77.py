@@ -23,6 +23,7 @@ OPTIONS = dict(
     precision=dict(choices=("f32", "bf16"), default="f32", help="bf16: autocast"),
     texts=dict(type=int, default=0, help="encode only so many texts of each part and skip the metrics; 0: all"),
     save=dict(help="keep the tuned model in this folder"),
+    same_chance=measure.SAME_CHANCE,
     evaluate=measure.EVALUATE,
 )
 BATCH, PER_CLASS = 128, 4
@@ -41,11 +42,12 @@ def main():
     from pytorch_metric_learning.miners import TripletMarginMiner
     from sentence_transformers import SentenceTransformer
 
+    from chance import Dropout, class_vectors
     from metrics import metrics, rank
 
     torch.manual_seed(given.seed)
     train, test = rows(given.data / "train.csv"), rows(given.data / "test.csv")
-    names = {name: number for number, name in enumerate(sorted({name for _, name in train}))}
+    names = {name: number for number, name in enumerate(dict.fromkeys(name for _, name in train))}
     labels = numpy.array([names[name] for _, name in train])
     members = [{int(row): 1 for row in numpy.flatnonzero(labels == number)} for number in range(len(names))]
     relevant = [members[names[name]] for _, name in test]
@@ -68,6 +70,9 @@ def main():
     options = dict(margin=0.05) if triplets else {}
     if classes:
         options = dict(num_classes=len(names), embedding_size=model.get_embedding_dimension())
+        if given.same_chance:
+            vectors = torch.from_numpy(class_vectors(given.seed, len(names), options["embedding_size"]))
+            options["weight_init_func"] = lambda weight: weight.data.copy_(vectors if weight.shape == vectors.shape else vectors.T)
     loss_function = getattr(losses, given.loss)(**options)
     miner = TripletMarginMiner(margin=0.3, type_of_triplets="hard") if triplets else lambda embeddings, target: None
     optimisers = [torch.optim.Adam(model.parameters(), lr=2e-5)]
@@ -78,6 +83,8 @@ def main():
         batches = drawn.m_per_class(labels.tolist(), BATCH, PER_CLASS, given.seed)
     if given.steps:
         batches = batches[: given.steps]
+    if given.same_chance:
+        Dropout(model, given.seed, columns=1)
     model.train()
     with measure.Clock() as clock:
         total = 0.0

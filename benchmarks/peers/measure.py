@@ -11,7 +11,8 @@ import sys
 import time
 
 
-# Of programs that measure a model before and after training.
+# Of programs that train a model and measure it before and after.
+SAME_CHANCE = dict(action="store_true", help="the dropout masks and class vectors that Finetuner draws with that seed")
 EVALUATE = dict(choices=("both", "after", "never"), default="both", help="when to measure (both)")
 
 

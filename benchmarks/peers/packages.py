@@ -20,6 +20,7 @@ OPTIONS = dict(
     precision=dict(choices=("f32", "bf16"), default="f32"),
     documents=dict(type=int, default=0, help="encode only so many documents and skip the metrics; 0: all"),
     save=dict(help="keep the tuned model in this folder"),
+    same_chance=measure.SAME_CHANCE,
     evaluate=measure.EVALUATE,
 )
 
@@ -57,6 +58,7 @@ def main():
     trained = in_batch_negatives(
         model, [(row["anchor"], row["positive"]) for row in train], batch_size=64, learning_rate=5e-5,
         warmup=given.warmup, seed=given.seed, steps=given.steps, precision=given.precision, save=given.save,
+        same_chance=given.same_chance,
     )  # fmt: skip
     _, after = (None, None) if given.evaluate == "never" else evaluate()
     measure.report(

@@ -19,6 +19,7 @@ OPTIONS = dict(
     precision=dict(choices=("f32", "bf16"), default="f32"),
     documents=dict(type=int, default=0, help="encode only so many documents and skip the metrics; 0: all"),
     save=dict(help="keep the tuned model in this folder"),
+    same_chance=measure.SAME_CHANCE,
     evaluate=measure.EVALUATE,
     negatives=dict(type=Path, help="train on this CSV of anchor, positive and negatives instead"),
     margins=dict(action="store_true", help="MarginMSELoss, of the column `margin` in that CSV"),
@@ -66,12 +67,12 @@ def main():
 
     model = SentenceTransformer(given.model, device="cpu")
     model.max_seq_length = 256
-    texts = list(corpus.values())[: given.documents or None]
+    documents = list(corpus.values())[: given.documents or None]
 
     def evaluate():
         model.eval()
         with measure.Clock() as clock:
-            index = model.encode(texts, batch_size=32)
+            index = model.encode(documents, batch_size=32)
         if given.documents:
             return clock.seconds, None
         asking = model.encode([queries[query] for query in asked], batch_size=32)
@@ -100,11 +101,11 @@ def main():
         loss = losses.MatryoshkaLoss(model, loss, [384, 256, 128, 64])
     trained = train_on(
         model, columns, loss, batch_size=32, learning_rate=2e-5, warmup=0.1, seed=given.seed, steps=given.steps,
-        precision=given.precision, save=given.save,
+        precision=given.precision, save=given.save, same_chance=given.same_chance,
     )  # fmt: skip
     _, after = (None, None) if given.evaluate == "never" else evaluate()
     measure.report(
-        benchmark="scifact", seed=given.seed, precision=given.precision, **trained, documents=len(texts),
+        benchmark="scifact", seed=given.seed, precision=given.precision, **trained, documents=len(documents),
         encode_seconds=encode_seconds, encode_peak_bytes=encode_peak, pretrained=before, finetuned=after,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ OPTIONS = dict(
     texts=dict(type=Path, help="learn from these texts alone, two dropout views each"),
     limit=dict(type=int, default=10000, help="so many of the texts"),
     save=dict(help="keep the tuned model in this folder"),
+    same_chance=measure.SAME_CHANCE,
     evaluate=measure.EVALUATE,
 )
 
@@ -57,7 +58,7 @@ def main():
         loss = getattr(losses, given.loss)(model)
     trained = train(
         model, columns, loss, batch_size=batch_size, learning_rate=2e-5, warmup=0.1, seed=given.seed, steps=given.steps,
-        save=given.save,
+        save=given.save, same_chance=given.same_chance,
     )  # fmt: skip
     measure.report(
         benchmark="stsb", loss="SimCSE" if given.texts else given.loss, seed=given.seed, **trained, pretrained=before,

@@ -7,6 +7,7 @@ import tempfile
 from contextlib import redirect_stdout
 
 import batches
+from chance import Dropout
 from measure import Clock, peak_bytes
 
 
@@ -18,7 +19,9 @@ def in_batch_negatives(model, pairs, **options):
     return train(model, columns, MultipleNegativesRankingLoss(model, scale=20.0), **options)
 
 
-def train(model, columns, loss, *, batch_size, learning_rate, warmup, seed, steps=0, precision="f32", save=None):
+def train(
+    model, columns, loss, *, batch_size, learning_rate, warmup, seed, steps=0, precision="f32", save=None, same_chance=False
+):  # fmt: skip
     """Trains on columns of texts (and `score`) with a loss, the first `steps` of the epoch or all; returns what it measured."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -30,6 +33,8 @@ def train(model, columns, loss, *, batch_size, learning_rate, warmup, seed, step
                 control.should_training_stop = True
 
     data = Dataset.from_dict(columns)
+    if same_chance:
+        Dropout(model, seed, sum(name not in ("score", "label") for name in columns))
     with tempfile.TemporaryDirectory() as folder:
         trainer = SentenceTransformerTrainer(
             model=model,

@@ -1,6 +1,6 @@
 //! Patches of a feature map as the rows of a matrix that is never held: products pack them block by block.
 
-use super::gemm::{Scalar, Scratch, interleave};
+use super::gemm::{Scalar, Scratch, Turn, interleave};
 use crate::map::Map;
 
 /// For every position of a grid, the channels of the positions of a map that lie at fixed offsets from it, its taps;
@@ -114,6 +114,7 @@ impl<T: Scalar> Patches<'_, T> {
         first: usize,
         inner: usize,
         panels: &mut [T],
+        turn: impl Turn<T>,
     ) {
         let neighbours = self.neighbours();
         let run = neighbours * self.channels;
@@ -128,7 +129,7 @@ impl<T: Scalar> Patches<'_, T> {
                 let mut buffers = buffers.as_mut_slice().chunks_exact_mut(len);
                 let lines = corners
                     .map(|corner| self.line(corner, neighbours, first + done, buffers.next().unwrap_or_default()));
-                interleave(lines, &mut rows[done..done + len]);
+                interleave(lines, &mut rows[done..done + len], turn);
                 done += len;
             }
             if position + WIDTH > to {

@@ -45,7 +45,7 @@ export function newRun(main, { signal, go }) {
       drop.classList.remove("over");
       if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
     });
-    put(data, h("h2", { id: "data-title" }, step(1), "Your data"), drop, trouble, unread && columns(unread),
+    put(data, h("h2", { id: "data-title" }, step(1), "Your data"), drop, trouble, unread && columns(unread, look),
       h("details", {}, h("summary", {}, "What should the file look like?"), h("dl", { class: "kinds" },
         [["anchor,positive", "A question and its answer, a title and its text: for search."],
           ["text,label", "Items and the group they belong to: for sorting and for finding alike ones."],
@@ -54,16 +54,22 @@ export function newRun(main, { signal, go }) {
           [h("dt", {}, h("code", {}, head)), h("dd", {}, text)]))));
   }
 
-  function columns(file) {
-    const input = h("input", { id: "columns", value: file.columns, placeholder: "anchor=name,positive=description", autocomplete: "off", spellcheck: "false", "aria-describedby": "columns-help" });
+  /** Asks what the columns of a file are; `use` takes the file that says so. */
+  function columns(file, use) {
+    const id = `columns-${file.id}`;
+    const input = h("input", { id, value: file.columns, placeholder: "anchor=name,positive=description", autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-help` });
     return h("form", { onsubmit: (event) => {
       event.preventDefault();
-      state.files.train_data = { ...file, columns: input.value.trim() };
-      lookAt(file.name);
+      use({ ...file, columns: input.value.trim() });
     } },
-      h("label", { for: "columns" }, `Which column of ${file.name} is what?`), input,
-      h("p", { class: "soft", id: "columns-help" }, prose("By the names in its first row: `text=description`, `text=description,label=shelf`, `anchor=question,positive=answer`.")),
+      h("label", { for: id }, `Which column of ${file.name} is what?`), input,
+      h("p", { class: "soft", id: `${id}-help` }, prose("By the names in its first row: `text=description`, `text=description,label=shelf`, `anchor=question,positive=answer`.")),
       h("p", {}, h("button", {}, "Look again")));
+  }
+
+  function look(file) {
+    state.files.train_data = file;
+    return lookAt(file.name);
   }
 
   /** Looks at the files that are there; where they cannot be used, `name` is to blame. */
@@ -94,11 +100,15 @@ export function newRun(main, { signal, go }) {
     await lookAt(file.name);
   }
 
-  /** The files as a request names them; queries have the columns of the data. */
+  /** What was said of a file's columns; queries have those of the data unless something else is said of them. */
+  function columnsOf(field, file) {
+    return file.columns ?? (field === "query_data" ? state.files.train_data.columns : undefined);
+  }
+
+  /** The files as a request names them. */
   function named() {
-    const { columns } = state.files.train_data;
-    const name = (field, file) => (columns && field !== "index_data" ? `${file.id}:${columns}` : file.id);
-    return Object.fromEntries(Object.entries(state.files).map(([field, file]) => [field, name(field, file)]));
+    const name = ([field, file]) => [field, columnsOf(field, file) ? `${file.id}:${columnsOf(field, file)}` : file.id];
+    return Object.fromEntries(Object.entries(state.files).map(name));
   }
 
   async function inspect() {
@@ -116,7 +126,8 @@ export function newRun(main, { signal, go }) {
     say(`${state.files.train_data.name} was taken for: ${KINDS[state.inspection.kind]}. ${findingsSentence(state.inspection.findings)}`);
   }
 
-  function showFiles() {
+  /** The files that are there; of one that could not be read, why. */
+  function showFiles(unread) {
     const file = state.files.train_data;
     put(data, h("h2", { id: "data-title" }, step(1), "Your data"),
       h("p", { class: "file" }, h("strong", {}, file.name), h("span", { class: "soft" }, ` ${bytes(file.bytes)} `),
@@ -124,33 +135,51 @@ export function newRun(main, { signal, go }) {
           seen.hidden = choose.hidden = true;
           showDrop();
         } }, "Take another file")),
-      h("details", { open: Boolean(file.columns) }, h("summary", {}, "Its columns mean something else"), columns(file)),
-      h("details", { open: Boolean(state.files.query_data) }, h("summary", {}, "I have separate data to measure with"),
-        h("p", { class: "soft" }, "Without it some rows of the file are kept aside. Queries are a file of the same columns; what they search may be one of its own."),
-        further("query_data", "Queries"), further("index_data", "What they search")));
+      h("details", { open: Boolean(file.columns) }, h("summary", {}, "Its columns mean something else"), columns(file, look)),
+      h("details", { open: Boolean(unread || state.files.query_data || state.files.index_data) }, h("summary", {}, "I have separate data to measure with"),
+        h("p", { class: "soft" }, "Without it some rows of the file are kept aside. Queries are a file of the same columns; what they search may be one of its own, with other columns."),
+        further("query_data", "Queries", unread), further("index_data", "What they search", unread)));
   }
 
-  function further(field, label) {
-    const there = state.files[field];
-    const trouble = h("div", {});
-    const input = h("input", { type: "file", id: field, onchange: async () => {
-      const file = input.files[0];
-      if (!file) return;
-      input.disabled = true;
-      const before = { ...state.files };
-      try {
-        state.files = { ...state.files, [field]: await upload(file, () => {}, signal) };
-        await inspect();
-      } catch (error) {
-        state.files = before;
-        showFiles();
-        data.append(problem({ title: `${file.name} cannot be used`, message: error.message }));
-      }
-    } });
-    return h("p", {}, h("label", { for: field }, label), there ? h("span", {}, h("strong", {}, there.name), " ", h("button", { type: "button", class: "quiet", onclick: async () => {
+  /** A file to measure with, or where one can be brought. */
+  function further(field, label, unread) {
+    const file = unread?.field === field ? unread.file : state.files[field];
+    if (!file) {
+      const input = h("input", { type: "file", id: field, onchange: async () => {
+        const brought = input.files[0];
+        if (!brought) return;
+        input.disabled = true;
+        try {
+          await measureWith(field, await upload(brought, () => {}, signal));
+        } catch (error) {
+          showFiles();
+          data.append(problem({ title: `${brought.name} cannot be used`, message: error.message }));
+        }
+      } });
+      return h("p", {}, h("label", { for: field }, label), input);
+    }
+    const leave = async () => {
       delete state.files[field];
-      await inspect().catch((error) => put(trouble, problem(error)));
-    } }, "Leave it out")) : input, trouble);
+      await inspect().catch((error) => showFiles({ field, file, error }));
+    };
+    return h("div", {},
+      h("p", {}, label, " ", h("strong", {}, file.name), " ", h("button", { type: "button", class: "quiet", onclick: leave }, "Leave it out")),
+      file === unread?.file && problem({ title: `${file.name} cannot be used`, message: unread.error.message }),
+      h("details", { open: Boolean(unread || columnsOf(field, file)) }, h("summary", {}, "Its columns mean something else"),
+        columns({ ...file, columns: columnsOf(field, file) }, (told) => measureWith(field, told))));
+  }
+
+  /** Measures with a file; where it cannot be used, asks for what its columns are before anything goes on. */
+  async function measureWith(field, file) {
+    state.files[field] = file;
+    try {
+      await inspect();
+    } catch (error) {
+      if (signal.aborted) return;
+      delete state.files[field];
+      seen.hidden = choose.hidden = true;
+      showFiles({ field, file, error });
+    }
   }
 
   // 2: what it was taken for

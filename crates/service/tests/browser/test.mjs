@@ -128,14 +128,30 @@ try {
   await page.getByRole("button", { name: "Look again" }).click();
   await page.getByRole("alert").getByText("did you mean about it?").waitFor();
   await look("columns");
-  assert.equal(await page.locator("#columns").inputValue(), "anchor=name,positive=abot it");
-  await page.locator("#columns").fill("anchor=name,positive=about it");
+  const told = page.getByLabel("Which column of products.csv is what?");
+  assert.equal(await told.inputValue(), "anchor=name,positive=abot it");
+  await told.fill("anchor=name,positive=about it");
   await page.keyboard.press("Enter");
   await page.locator("#kind").getByText("Pairs that belong together").waitFor();
   await page.getByRole("cell", { name: "warm and woollen" }).waitFor();
-  await page.locator("#columns").fill("text=about it,label=price");
+  await told.fill("text=about it,label=price");
   await page.keyboard.press("Enter");
   await page.locator("#kind").getByText("Items with labels").waitFor();
+
+  // Queries have the columns of the data; what they search may have its own, and until they are told nothing can start.
+  await page.getByText("I have separate data to measure with").click();
+  await page.getByLabel("Queries").setInputFiles({ name: "asked.csv", mimeType: "text/csv", buffer: Buffer.from(products) });
+  await page.getByText("asked.csv").waitFor();
+  assert.equal(await page.getByLabel("Which column of asked.csv is what?").inputValue(), "text=about it,label=price");
+  const stock = "what it is,shelf\nblack sneakers for rain,9\nwarm gloves,5\na long coat,30\nwoollen socks,2\n";
+  await page.getByLabel("What they search").setInputFiles({ name: "stock.csv", mimeType: "text/csv", buffer: Buffer.from(stock) });
+  await page.getByRole("alert").getByText("stock.csv cannot be used").waitFor();
+  assert(await page.locator("#kind").isHidden(), "a run can start beside a file that was not read");
+  await look("columns-of-index");
+  await page.getByLabel("Which column of stock.csv is what?").fill("text=what it is,label=shelf");
+  await page.keyboard.press("Enter");
+  await page.locator("#kind").waitFor();
+  assert.equal(await page.getByLabel("Which column of stock.csv is what?").inputValue(), "text=what it is,label=shelf");
   await page.getByRole("button", { name: "Take another file" }).click();
   assert(complaints.splice(0).every((one) => one.includes("422")), "columns that do not fit are more than a 422");
   said("columns that are told");

@@ -10,16 +10,24 @@
 mod pack;
 mod scratch;
 mod short;
+mod tile;
 
 use std::ops::{Add, Mul, Range};
 
 use rayon::prelude::*;
 
-pub(super) use self::pack::interleave;
+#[cfg(target_arch = "x86_64")]
+use self::pack::turn_avx2;
 pub(crate) use self::pack::{Matrix, Part, Source};
-use self::pack::{pack, prefetch_line};
+pub(super) use self::pack::{Turn, interleave};
+use self::pack::{pack, turn_plain};
 pub(crate) use self::scratch::{Scratch, Spare};
 pub(crate) use self::short::Bf16;
+#[cfg(not(target_arch = "aarch64"))]
+use self::tile::tile;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use self::tile::vectors;
+use self::tile::{Destination, multiply};
 use crate::isa::{InstructionSet, instruction_set};
 
 /// The inner extent that a tile of the result stays in registers for; a panel of it fits the first-level cache. An interpreter has
@@ -43,10 +51,11 @@ pub(crate) enum Threads {
 }
 
 /// A number that operands and results are made of: f32 or f64.
-pub(crate) trait Scalar: Format<Number = Self> + Spare + Mul<Output = Self> + Add<Output = Self> {
-    /// `self factor + addend`, rounded once.
-    fn multiply_add(self, factor: Self, addend: Self) -> Self;
-}
+pub(crate) trait Scalar: Format<Number = Self> + Spare + Mul<Output = Self> + Add<Output = Self> {}
+
+impl Scalar for f32 {}
+
+impl Scalar for f64 {}
 
 /// What operands are packed as: their own numbers, or shorter ones. Sums are numbers of the result in any case.
 pub(crate) trait Format: 'static {
@@ -69,13 +78,6 @@ pub(crate) trait Format: 'static {
 /// Tiles of the plain instruction set: 16 registers of four f32 on x86-64, 32 on 64-bit ARM.
 const PLAIN: (usize, usize) = if cfg!(target_arch = "aarch64") { (12, 8) } else { (4, 8) };
 
-impl Scalar for f32 {
-    #[inline(always)]
-    fn multiply_add(self, factor: f32, addend: f32) -> f32 {
-        self.mul_add(factor, addend)
-    }
-}
-
 impl Format for f32 {
     type Number = f32;
     type Element = f32;
@@ -94,14 +96,19 @@ impl Format for f32 {
     }
 
     fn multiply(left: &[f32], right: &[f32], to: Destination<'_, f32>) {
-        multiply_for_isa::<f32, { PLAIN.0 }, { PLAIN.1 }, 6, 16, 12, 32>(left, right, to);
-    }
-}
-
-impl Scalar for f64 {
-    #[inline(always)]
-    fn multiply_add(self, factor: f64, addend: f64) -> f64 {
-        self.mul_add(factor, addend)
+        match instruction_set() {
+            // SAFETY: `instruction_set` has checked that this processor has the instructions.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => unsafe { vectors::f32_avx512(left, right, to) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => unsafe { vectors::f32_avx2(left, right, to) },
+            // SAFETY: every 64-bit ARM has the instructions.
+            #[cfg(target_arch = "aarch64")]
+            _ => unsafe { vectors::f32_neon(left, right, to) },
+            #[cfg(not(target_arch = "aarch64"))]
+            _ => multiply(left, right, to, tile::<f32, { PLAIN.0 }, { PLAIN.1 }>),
+        }
     }
 }
 
@@ -123,7 +130,19 @@ impl Format for f64 {
     }
 
     fn multiply(left: &[f64], right: &[f64], to: Destination<'_, f64>) {
-        multiply_for_isa::<f64, { PLAIN.0 }, { PLAIN.1 / 2 }, 6, 8, 12, 16>(left, right, to);
+        match instruction_set() {
+            // SAFETY: `instruction_set` has checked that this processor has the instructions.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => unsafe { vectors::f64_avx512(left, right, to) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => unsafe { vectors::f64_avx2(left, right, to) },
+            // SAFETY: every 64-bit ARM has the instructions.
+            #[cfg(target_arch = "aarch64")]
+            _ => unsafe { vectors::f64_neon(left, right, to) },
+            #[cfg(not(target_arch = "aarch64"))]
+            _ => multiply(left, right, to, tile::<f64, { PLAIN.0 }, { PLAIN.1 / 2 }>),
+        }
     }
 }
 
@@ -143,11 +162,11 @@ fn pack_for_isa<T: Scalar, const PLAIN: usize, const AVX2: usize, const AVX512: 
     {
         #[target_feature(enable = "avx2,fma")]
         fn avx2<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T]) {
-            pack::<T, WIDTH>(part, panels);
+            pack::<T, WIDTH>(part, panels, |square| turn_avx2(square));
         }
         #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
         fn avx512<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T]) {
-            pack::<T, WIDTH>(part, panels);
+            pack::<T, WIDTH>(part, panels, |square| turn_avx2(square));
         }
         match instruction_set() {
             // SAFETY: `instruction_set` has checked that this processor has the enabled features.
@@ -157,146 +176,7 @@ fn pack_for_isa<T: Scalar, const PLAIN: usize, const AVX2: usize, const AVX512: 
             InstructionSet::Plain => {}
         }
     }
-    pack::<T, PLAIN>(part, panels);
-}
-
-fn multiply_for_isa<
-    T: Scalar,
-    const PLAIN_ROWS: usize,
-    const PLAIN_COLUMNS: usize,
-    const AVX2_ROWS: usize,
-    const AVX2_COLUMNS: usize,
-    const AVX512_ROWS: usize,
-    const AVX512_COLUMNS: usize,
->(
-    left: &[T],
-    right: &[T],
-    to: Destination<'_, T>,
-) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2<T: Scalar, const ROWS: usize, const COLUMNS: usize>(left: &[T], right: &[T], to: Destination<'_, T>) {
-            multiply(left, right, to, tile::<T, ROWS, COLUMNS, true>);
-        }
-        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-        fn avx512<T: Scalar, const ROWS: usize, const COLUMNS: usize>(left: &[T], right: &[T], to: Destination<'_, T>) {
-            multiply(left, right, to, tile::<T, ROWS, COLUMNS, true>);
-        }
-        match instruction_set() {
-            // SAFETY: `instruction_set` has checked that this processor has the enabled features.
-            InstructionSet::Avx512 => return unsafe { avx512::<T, AVX512_ROWS, AVX512_COLUMNS>(left, right, to) },
-            // SAFETY: as above.
-            InstructionSet::Avx2 => return unsafe { avx2::<T, AVX2_ROWS, AVX2_COLUMNS>(left, right, to) },
-            InstructionSet::Plain => {}
-        }
-    }
-    // Where the baseline has no fused multiply-add, asking for one would call a function per number.
-    if cfg!(target_arch = "aarch64") {
-        multiply(left, right, to, tile::<T, PLAIN_ROWS, PLAIN_COLUMNS, true>);
-    } else {
-        multiply(left, right, to, tile::<T, PLAIN_ROWS, PLAIN_COLUMNS, false>);
-    }
-}
-
-/// Where a packed product goes: rows of `columns` numbers, `stride` apart, each a sum over `inner` elements of two panels,
-/// times `alpha`.
-pub(crate) struct Destination<'a, T> {
-    out: &'a mut [T],
-    columns: usize,
-    stride: usize,
-    inner: usize,
-    alpha: T,
-    accumulate: bool,
-}
-
-/// The panel that comes from afar while another one is used, but not yet into the cache that holds that one: so many elements of it
-/// for each along the inner extent, because asked for at once they keep the processor waiting.
-#[derive(Clone, Copy)]
-struct Ahead<'a, E> {
-    panel: &'a [E],
-    step: usize,
-}
-
-#[inline(always)]
-fn multiply<T: Scalar, E, const ROWS: usize, const COLUMNS: usize>(
-    left: &[E],
-    right: &[E],
-    to: Destination<'_, T>,
-    tile: impl Fn(&[E], &[E], Ahead<'_, E>) -> [[T; COLUMNS]; ROWS],
-) {
-    let Destination { out, columns, stride, inner, alpha, accumulate } = to;
-    let rows = out.len().div_ceil(stride);
-    let mut edge = [[T::default(); COLUMNS]; ROWS];
-    let step = COLUMNS.div_ceil(rows.div_ceil(ROWS));
-    for (panel, right_panel) in right.chunks_exact(COLUMNS * inner).enumerate() {
-        let from = panel * COLUMNS;
-        let width = COLUMNS.min(columns - from);
-        let next = right.get((panel + 1) * COLUMNS * inner..).unwrap_or_default();
-        for (block, left_panel) in left.chunks_exact(ROWS * inner).enumerate() {
-            let ahead = Ahead { panel: next.get(block * step * inner..).unwrap_or(right_panel), step };
-            let sums = tile(left_panel, right_panel, ahead);
-            let height = ROWS.min(rows - block * ROWS);
-            let out = &mut out[block * ROWS * stride + from..];
-            if height == ROWS && width == COLUMNS {
-                write(out, stride, sums, alpha, accumulate);
-            } else {
-                write(edge.as_flattened_mut(), COLUMNS, sums, alpha, false);
-                for (row, sums) in edge.iter().enumerate().take(height) {
-                    for (out, &sum) in out[row * stride..][..width].iter_mut().zip(sums) {
-                        *out = if accumulate { *out + sum } else { sum };
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Writes a whole tile, or adds it. All places in it are known to the compiler, which makes vectors of the sums only then.
-#[inline(always)]
-fn write<T: Scalar, const ROWS: usize, const COLUMNS: usize>(
-    out: &mut [T],
-    stride: usize,
-    sums: [[T; COLUMNS]; ROWS],
-    alpha: T,
-    accumulate: bool,
-) {
-    for row in 0..ROWS {
-        let out = &mut out[row * stride..][..COLUMNS];
-        if accumulate {
-            for column in 0..COLUMNS {
-                out[column] = out[column] + alpha * sums[row][column];
-            }
-        } else {
-            for column in 0..COLUMNS {
-                out[column] = alpha * sums[row][column];
-            }
-        }
-    }
-}
-
-/// The sums of a tile; the compiler keeps them in registers.
-#[inline(always)]
-fn tile<T: Scalar, const ROWS: usize, const COLUMNS: usize, const FUSED: bool>(
-    left: &[T],
-    right: &[T],
-    ahead: Ahead<'_, T>,
-) -> [[T; COLUMNS]; ROWS] {
-    let mut sums = [[T::default(); COLUMNS]; ROWS];
-    let ((left, _), (right, _)) = (left.as_chunks::<ROWS>(), right.as_chunks::<COLUMNS>());
-    let mut next = ahead.panel.as_ptr();
-    for (left, right) in left.iter().zip(right) {
-        prefetch_line::<_, true>(next);
-        next = next.wrapping_add(ahead.step);
-        for row in 0..ROWS {
-            for column in 0..COLUMNS {
-                let sum = sums[row][column];
-                sums[row][column] =
-                    if FUSED { left[row].multiply_add(right[column], sum) } else { left[row] * right[column] + sum };
-            }
-        }
-    }
-    sums
+    pack::<T, PLAIN>(part, panels, turn_plain);
 }
 
 /// Rows of a right operand, packed for [`Packed::multiply`].

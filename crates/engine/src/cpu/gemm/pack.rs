@@ -91,11 +91,11 @@ pub(crate) struct Part<'a, T> {
 
 /// Fills panels of `WIDTH` rows side by side, one column below the other; rows that the last panel lacks are zero.
 #[inline(always)]
-pub(super) fn pack<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T]) {
+pub(super) fn pack<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T], turn: impl Turn<T>) {
     let Part { source, from, to, first, inner } = part;
     match source {
-        Source::Matrix(matrix) => pack_matrix::<T, WIDTH>(matrix.transposed(), from, to, first, inner, panels),
-        Source::Patches(patches) => patches.pack_positions::<WIDTH>(from, to, first, inner, panels),
+        Source::Matrix(matrix) => pack_matrix::<T, WIDTH>(matrix.transposed(), from, to, first, inner, panels, turn),
+        Source::Patches(patches) => patches.pack_positions::<WIDTH>(from, to, first, inner, panels, turn),
         Source::PatchesTransposed(patches) => patches.pack_taps::<WIDTH>(from, to, first, inner, panels),
     }
 }
@@ -109,6 +109,7 @@ fn pack_matrix<T: Scalar, const WIDTH: usize>(
     first: usize,
     inner: usize,
     panels: &mut [T],
+    turn: impl Turn<T>,
 ) {
     let whole = (to - from) / WIDTH;
     panels[whole * WIDTH * inner..].fill(T::default());
@@ -138,21 +139,83 @@ fn pack_matrix<T: Scalar, const WIDTH: usize>(
             }
             continue;
         }
-        interleave(std::array::from_fn::<_, WIDTH, _>(column), rows);
+        interleave(std::array::from_fn::<_, WIDTH, _>(column), rows, turn);
     }
 }
 
-/// Lays `WIDTH` rows side by side.
+/// Side of the squares that are turned in registers.
+const SIDE: usize = 8;
+
+/// Exchanges rows and columns of a square.
+pub(in crate::cpu) trait Turn<T>: Fn([&[T; SIDE]; SIDE]) -> [[T; SIDE]; SIDE] + Copy {}
+
+impl<T, F: Fn([&[T; SIDE]; SIDE]) -> [[T; SIDE]; SIDE] + Copy> Turn<T> for F {}
+
+/// Number by number.
 #[inline(always)]
-pub(in crate::cpu) fn interleave<T: Copy, const WIDTH: usize>(sources: [&[T]; WIDTH], rows: &mut [[T; WIDTH]]) {
-    // Squares of eight rows at a time, which the compiler turns in registers.
-    let (squares, rest) = rows.as_chunks_mut::<8>();
-    let done = 8 * squares.len();
+pub(super) fn turn_plain<T: Copy + Default>(square: [&[T; SIDE]; SIDE]) -> [[T; SIDE]; SIDE] {
+    let mut turned = [[T::default(); SIDE]; SIDE];
+    for (row, column) in (0..SIDE).flat_map(|row| (0..SIDE).map(move |column| (row, column))) {
+        turned[row][column] = square[column][row];
+    }
+    turned
+}
+
+/// By vectors of eight numbers, of those that are so short; left to itself the compiler moves one at a time, or scatters them.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn turn_avx2<T: super::Spare>(square: [&[T; SIDE]; SIDE]) -> [[T; SIDE]; SIDE] {
+    use std::arch::x86_64::*;
+
+    if size_of::<T>() != size_of::<f32>() {
+        return turn_plain(square);
+    }
+    // SAFETY: a row is eight numbers of 32 bits, whatever they mean: a vector.
+    let rows = square.map(|row| unsafe { _mm256_loadu_ps(row.as_ptr().cast()) });
+    // Pairs of neighbouring rows, then of those pairs, then of halves.
+    let pairs: [__m256; SIDE] = std::array::from_fn(|i| match i % 2 {
+        0 => _mm256_unpacklo_ps(rows[i], rows[i + 1]),
+        _ => _mm256_unpackhi_ps(rows[i - 1], rows[i]),
+    });
+    let fours: [__m256; SIDE] = std::array::from_fn(|i| {
+        let (low, high) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+        match i % 2 {
+            0 => _mm256_shuffle_ps::<0b01_00_01_00>(low, high),
+            _ => _mm256_shuffle_ps::<0b11_10_11_10>(low, high),
+        }
+    });
+    let turned: [__m256; SIDE] = std::array::from_fn(|i| match i / 4 {
+        0 => _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]),
+        _ => _mm256_permute2f128_ps::<0x31>(fours[i - 4], fours[i]),
+    });
+    // SAFETY: as above, of all eight.
+    unsafe { std::mem::transmute_copy::<[__m256; SIDE], [[T; SIDE]; SIDE]>(&turned) }
+}
+
+/// Lays `WIDTH` rows side by side, `turn` a square at a time.
+#[inline(always)]
+pub(in crate::cpu) fn interleave<T: Copy, const WIDTH: usize>(
+    sources: [&[T]; WIDTH],
+    rows: &mut [[T; WIDTH]],
+    turn: impl Turn<T>,
+) {
+    let (squares, rest) = rows.as_chunks_mut::<SIDE>();
+    let done = SIDE * squares.len();
+    let source = |offset: usize, index: usize| &sources[offset].as_chunks::<SIDE>().0[index];
     for (index, square) in squares.iter_mut().enumerate() {
-        for (offset, source) in sources.iter().enumerate() {
-            let values = &source[8 * index..8 * index + 8];
-            for row in 0..8 {
-                square[row][offset] = values[row];
+        for first in 0..WIDTH / SIDE {
+            let turned = turn(std::array::from_fn(|offset| source(SIDE * first + offset, index)));
+            for row in 0..SIDE {
+                square[row][SIDE * first..][..SIDE].copy_from_slice(&turned[row]);
+            }
+        }
+        if !WIDTH.is_multiple_of(SIDE) {
+            // Of a narrower rest the last source again, in columns that nobody takes.
+            let first = WIDTH / SIDE * SIDE;
+            let turned = turn(std::array::from_fn(|offset| source((first + offset).min(WIDTH - 1), index)));
+            for row in 0..SIDE {
+                square[row][first..].copy_from_slice(&turned[row][..WIDTH % SIDE]);
             }
         }
     }

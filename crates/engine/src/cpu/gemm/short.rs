@@ -2,8 +2,13 @@
 //! AVX-512 BF16. Operands stay f32 in memory and are rounded, to the nearest, ties to even, while they are packed; two
 //! neighbours along the inner extent share one element, as `vdpbf16ps` wants them.
 
-use super::pack::{Part, Source, interleave, prefetch};
+#[cfg(target_arch = "x86_64")]
+use super::pack::turn_avx2;
+use super::pack::{Part, Source, Turn, interleave, turn_plain};
+#[cfg(target_arch = "x86_64")]
+use super::tile::vectors;
 use super::{Destination, Format, Scratch, multiply};
+#[cfg(target_arch = "x86_64")]
 use crate::isa::has_bf16;
 
 /// f32 operands, rounded to bf16 when packed. Processors without the instruction make the sums one by one.
@@ -32,17 +37,8 @@ impl Format for Bf16 {
     fn multiply(left: &[u32], right: &[u32], to: Destination<'_, f32>) {
         #[cfg(target_arch = "x86_64")]
         if has_bf16() {
-            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-            fn avx512(left: &[u32], right: &[u32], to: Destination<'_, f32>) {
-                let inner = to.inner;
-                multiply(left, right, to, |left, right, ahead| {
-                    prefetch::<_, true>(ahead.panel.get(..ahead.step * inner).unwrap_or(ahead.panel));
-                    // SAFETY: this function has the features of the tile.
-                    unsafe { hardware::tile(left, right) }
-                });
-            }
-            // SAFETY: `has_bf16` has checked that this processor has the enabled features.
-            return unsafe { avx512(left, right, to) };
+            // SAFETY: `has_bf16` has checked that this processor has the instructions.
+            return unsafe { vectors::bf16_avx512(left, right, to) };
         }
         multiply(left, right, to, |left, right, _| tile(left, right));
     }
@@ -53,12 +49,18 @@ fn pack<const WIDTH: usize>(part: Part<'_, f32>, panels: &mut [u32]) {
     if has_bf16() {
         #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
         fn avx512<const WIDTH: usize>(part: Part<'_, f32>, panels: &mut [u32]) {
-            pack_with::<WIDTH>(part, panels, hardware::neighbours, hardware::pairs);
+            pack_with::<WIDTH>(
+                part,
+                panels,
+                |from, to| hardware::neighbours(from, to),
+                |low, high, to| hardware::pairs(low, high, to),
+                |square| turn_avx2(square),
+            );
         }
         // SAFETY: `has_bf16` has checked that this processor has the enabled features.
         return unsafe { avx512::<WIDTH>(part, panels) };
     }
-    pack_with::<WIDTH>(part, panels, neighbours, pairs);
+    pack_with::<WIDTH>(part, panels, neighbours, pairs, turn_plain);
 }
 
 /// Fills panels of `WIDTH` rows side by side, a pair of columns below the other. What the last panel lacks is zero, as is
@@ -69,6 +71,7 @@ fn pack_with<const WIDTH: usize>(
     panels: &mut [u32],
     neighbours: impl Fn(&[f32], &mut [u32]),
     pairs: impl Fn(&[f32], &[f32], &mut [u32]),
+    turn: impl Turn<u32>,
 ) {
     let Part { source, from, to, first, inner } = part;
     let Source::Matrix(matrix) = source else { unreachable!("convolutions are f32 products") };
@@ -89,7 +92,7 @@ fn pack_with<const WIDTH: usize>(
             }
             let (to, _) = panel.as_chunks_mut::<WIDTH>();
             if width == WIDTH {
-                interleave(std::array::from_fn(|offset| &rounded[offset * elements..][..elements]), to);
+                interleave(std::array::from_fn(|offset| &rounded[offset * elements..][..elements]), to, turn);
             } else {
                 for (index, to) in to.iter_mut().enumerate() {
                     (0..width).for_each(|offset| to[offset] = rounded[offset * elements + index]);
@@ -152,39 +155,14 @@ fn tile(left: &[u32], right: &[u32]) -> [[f32; COLUMNS]; ROWS] {
 mod hardware {
     use std::arch::x86_64::*;
 
-    use super::{COLUMNS, ROWS};
-
-    /// The sums of a tile, in 24 of the 32 registers.
-    ///
-    /// # Safety
-    /// The processor has AVX-512 F and BF16.
-    #[inline(always)]
-    pub(super) unsafe fn tile(left: &[u32], right: &[u32]) -> [[f32; COLUMNS]; ROWS] {
-        // SAFETY: the caller has the features; both loads read the 32 elements of one line; the arrays have one layout.
-        unsafe {
-            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-            for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
-                let right: [__m512bh; 2] = [
-                    std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(right.as_ptr().cast())),
-                    std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(right[16..].as_ptr().cast())),
-                ];
-                for row in 0..ROWS {
-                    let left: __m512bh = std::mem::transmute(_mm512_set1_epi32(left[row].cast_signed()));
-                    sums[row][0] = _mm512_dpbf16_ps(sums[row][0], left, right[0]);
-                    sums[row][1] = _mm512_dpbf16_ps(sums[row][1], left, right[1]);
-                }
-            }
-            std::mem::transmute(sums)
-        }
-    }
-
     /// [`super::neighbours`], sixteen pairs an instruction.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn neighbours(from: &[f32], to: &mut [u32]) {
         let (whole, rest) = from.as_chunks::<32>();
         let (lines, last) = to.split_at_mut(whole.len() * 16);
         for (to, from) in lines.as_chunks_mut::<16>().0.iter_mut().zip(whole) {
-            // SAFETY: called only from functions that have AVX-512 BF16; 32 numbers are read, 16 elements written.
+            // SAFETY: 32 numbers are read, 16 elements written.
             unsafe {
                 let (low, high) = (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from[16..].as_ptr()));
                 let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
@@ -195,12 +173,13 @@ mod hardware {
     }
 
     /// [`super::pairs`], sixteen pairs at once.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn pairs(low: &[f32], high: &[f32], to: &mut [u32]) {
         let (lows, highs) = (low.as_chunks::<16>(), high.as_chunks::<16>());
         let (lines, last) = to.as_chunks_mut::<16>();
         for ((to, low), high) in lines.iter_mut().zip(lows.0).zip(highs.0) {
-            // SAFETY: called only from functions that have AVX-512 BF16; 16 numbers of each are read, 16 elements written.
+            // SAFETY: 16 numbers of each are read, 16 elements written.
             unsafe {
                 let round = |x: &[f32; 16]| {
                     _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(
@@ -220,6 +199,7 @@ mod hardware {
 mod tests {
     #![allow(clippy::print_stderr, reason = "why a test was left out")]
 
+    use super::super::tile::Ahead;
     use super::*;
 
     /// Whether there is anything to compare; says so if not.
@@ -228,22 +208,6 @@ mod tests {
             eprintln!("skipped: this processor has no AVX-512 BF16");
         }
         has_bf16()
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn hardware_tile(left: &[u32], right: &[u32]) -> [[f32; COLUMNS]; ROWS] {
-        // SAFETY: this function has the features of the tile.
-        unsafe { hardware::tile(left, right) }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn hardware_neighbours(from: &[f32], to: &mut [u32]) {
-        hardware::neighbours(from, to);
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn hardware_pairs(low: &[f32], high: &[f32], to: &mut [u32]) {
-        hardware::pairs(low, high, to);
     }
 
     fn pack(count: usize, seed: usize, number: impl Fn(usize) -> f32) -> Vec<u32> {
@@ -255,7 +219,8 @@ mod tests {
     fn compare(inner: usize, number: impl Fn(usize) -> f32 + Copy, factor: f64) {
         let (left, right) = (pack(inner * ROWS, 1, number), pack(inner * COLUMNS, 2, number));
         // SAFETY: the tests run this only where the processor has AVX-512 BF16.
-        let (got, expected) = (unsafe { hardware_tile(&left, &right) }, tile(&left, &right));
+        let (got, expected) =
+            (unsafe { vectors::bf16_tile_avx512(&left, &right, Ahead::nothing()) }, tile(&left, &right));
         let magnitudes = |x: &[u32]| x.iter().map(|x| x & 0x7fff_7fff).collect::<Vec<_>>();
         let most = tile(&magnitudes(&left), &magnitudes(&right));
         for (row, column) in (0..ROWS).flat_map(|row| (0..COLUMNS).map(move |column| (row, column))) {
@@ -302,18 +267,18 @@ mod tests {
             let from = &numbers[..count];
             let (mut got, mut expected) = (vec![1; count.div_ceil(2)], vec![2; count.div_ceil(2)]);
             // SAFETY: `instruction` has checked that this processor has the enabled features.
-            unsafe { hardware_neighbours(from, &mut got) };
+            unsafe { hardware::neighbours(from, &mut got) };
             neighbours(from, &mut expected);
             assert_eq!(got, expected, "{count} neighbours");
             let (high, mut got, mut expected) = (&numbers[numbers.len() - count..], vec![1; count], vec![2; count]);
             // SAFETY: as above.
-            unsafe { hardware_pairs(from, high, &mut got) };
+            unsafe { hardware::pairs(from, high, &mut got) };
             pairs(from, high, &mut expected);
             assert_eq!(got, expected, "{count} pairs");
         }
         let (mut got, tiny) = ([1; 16], [-f32::from_bits(0x7f_0000); 32]);
         // SAFETY: as above.
-        unsafe { hardware_neighbours(&tiny, &mut got) };
+        unsafe { hardware::neighbours(&tiny, &mut got) };
         assert_eq!(got, [0x8000_8000; 16]);
     }
 }

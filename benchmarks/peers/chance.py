@@ -1,0 +1,109 @@
+"""What Finetuner draws with a seed beside its batches, so that nothing of a peer's run is left to chance: class vectors, and
+the dropout of models of BERT's shape in sentence-transformers.
+
+A translation of crates/engine/src/random.rs and of the streams that crates/finetuner/src gives to masks
+(encoder/layers.rs) and class vectors (objective/mod.rs).
+"""
+
+import numpy
+
+GOLDEN = numpy.uint64(0x9E3779B97F4A7C15)
+SPAN = 16
+
+
+def mix(words):
+    words = (words ^ (words >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
+    return words ^ (words >> numpy.uint64(31))
+
+
+def part(key, index):
+    """Streams of parts of a stream; arrays of both."""
+    return mix(key ^ mix(numpy.array(index, dtype=numpy.uint64, ndmin=1) + GOLDEN))
+
+
+def run_key(seed):
+    return mix(numpy.array([seed ^ 0x5851F42D4C957F2D], dtype=numpy.uint64))
+
+
+def kept(keys, columns, probability):
+    """`[..., columns]` of 1 or 0: what of rows survives whose streams are `keys`."""
+    first, second = (keys & numpy.uint64(0xFFFFFFFF)).astype(numpy.uint32), (keys >> numpy.uint64(32)).astype(numpy.uint32)
+    spans = -(-columns // SPAN)
+    counters = (numpy.arange(spans)[:, None] * SPAN + numpy.arange(SPAN // 2)).astype(numpy.uint32)
+    words = (counters + first[..., None, None]) * numpy.uint32(0x7FEB352D)
+    words = (words ^ (words >> numpy.uint32(15)) ^ second[..., None, None]) * numpy.uint32(0x846CA68B)
+    threshold = numpy.uint32(round(float(numpy.float32(probability)) * 65536) << 16)
+    both = numpy.stack([words << numpy.uint32(16), words], axis=-2) >= threshold
+    return both.reshape(*keys.shape, spans * SPAN)[..., :columns].astype(numpy.float32)
+
+
+def class_vectors(seed, classes, dimension):
+    """The first values of a loss's normal class vectors: `[classes, dimension]`."""
+    key = part(part(run_key(seed), int.from_bytes(b"loss\0\0\0\0", "little")), 0)
+    counters = numpy.arange(2 * classes * dimension, dtype=numpy.uint64).reshape(classes, dimension, 2)
+    uniform = (mix(key + counters * GOLDEN) >> numpy.uint64(11)) * 2.0**-53
+    normal = numpy.sqrt(-2 * numpy.log(1 - uniform[..., 0])) * numpy.cos(2 * numpy.pi * uniform[..., 1])
+    return normal.astype(numpy.float32)
+
+
+class Dropout:
+    """Puts the masks of a run into a model, which embeds so many columns of texts a step, one after the other."""
+
+    def __init__(self, model, seed, columns):
+        import torch
+        from transformers.models.bert import modeling_bert
+
+        self.seed, self.columns, self.embedded, self.row = seed, columns, 0, 0
+        bert = model[0].auto_model
+        if bert.config.model_type != "bert":
+            raise ValueError(f"expected a model of type bert, got {bert.config.model_type}")
+        bert.set_attn_implementation("eager")
+        modeling_bert.eager_attention_forward = self.attention
+        model.register_forward_hook(self.end_column)
+
+        outer = self
+
+        class Drop(torch.nn.Module):
+            def __init__(self, probability, site):
+                super().__init__()
+                self.probability, self.site = probability, site
+
+            def forward(self, x):
+                return x * outer.mask(x.shape, self.site, self.probability) if self.training else x
+
+        bert.embeddings.dropout = Drop(bert.config.hidden_dropout_prob, 0)
+        for index, layer in enumerate(bert.encoder.layer):
+            layer.attention.output.dropout = Drop(bert.config.hidden_dropout_prob, 3 * index + 2)
+            layer.output.dropout = Drop(bert.config.hidden_dropout_prob, 3 * index + 3)
+
+    def end_column(self, model, inputs, _):
+        if model.training:
+            self.embedded += 1
+            self.row = 0 if self.embedded % self.columns == 0 else self.row + len(inputs[0]["input_ids"])
+
+    def mask(self, shape, site, probability, heads=None):
+        """What rows `[texts, positions, columns]`, or every head's, are multiplied with."""
+        import torch
+
+        key = part(part(run_key(self.seed), self.embedded // self.columns), site)
+        if heads is not None:
+            key = part(key, numpy.arange(heads))
+        texts, positions, columns = shape
+        rows = part(key[None, :], self.row + numpy.arange(texts)[:, None])
+        keys = part(rows[..., None], numpy.arange(positions))
+        found = kept(keys if heads is not None else keys[:, 0], columns, probability)
+        return torch.from_numpy(found * numpy.float32(1 / (1 - numpy.float32(probability))))
+
+    def attention(self, module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
+        import torch
+
+        scores = query @ key.transpose(2, 3) * (query.size(-1) ** -0.5 if scaling is None else scaling)
+        if attention_mask is not None:
+            scores = scores + attention_mask
+        probabilities = torch.softmax(scores, dim=-1)
+        if dropout > 0:
+            texts, heads, queries, keys = probabilities.shape
+            shape = (texts, queries, keys)
+            probabilities = probabilities * self.mask(shape, 3 * module.layer_idx + 1, dropout, heads)
+        return (probabilities @ value).transpose(1, 2).contiguous(), probabilities
