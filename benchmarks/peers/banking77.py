@@ -71,7 +71,10 @@ def main():
     if classes:
         options = dict(num_classes=len(names), embedding_size=model.get_embedding_dimension())
         if given.same_chance:
-            vectors = torch.from_numpy(class_vectors(given.seed, len(names), options["embedding_size"]))
+            vectors = torch.from_numpy(class_vectors(
+                given.seed, len(names), options["embedding_size"],
+                deviation=(2 / len(names)) ** 0.5 if given.loss == "ProxyAnchorLoss" else 1.0,
+            ))  # fmt: skip
             options["weight_init_func"] = lambda weight: weight.data.copy_(vectors if weight.shape == vectors.shape else vectors.T)
     loss_function = getattr(losses, given.loss)(**options)
     miner = TripletMarginMiner(margin=0.3, type_of_triplets="hard") if triplets else lambda embeddings, target: None

@@ -33,18 +33,19 @@ def kept(keys, columns, probability):
     counters = (numpy.arange(spans)[:, None] * SPAN + numpy.arange(SPAN // 2)).astype(numpy.uint32)
     words = (counters + first[..., None, None]) * numpy.uint32(0x7FEB352D)
     words = (words ^ (words >> numpy.uint32(15)) ^ second[..., None, None]) * numpy.uint32(0x846CA68B)
+    words ^= words >> numpy.uint32(16)
     threshold = numpy.uint32(round(float(numpy.float32(probability)) * 65536) << 16)
     both = numpy.stack([words << numpy.uint32(16), words], axis=-2) >= threshold
     return both.reshape(*keys.shape, spans * SPAN)[..., :columns].astype(numpy.float32)
 
 
-def class_vectors(seed, classes, dimension):
+def class_vectors(seed, classes, dimension, deviation):
     """The first values of a loss's normal class vectors: `[classes, dimension]`."""
     key = part(part(run_key(seed), int.from_bytes(b"loss\0\0\0\0", "little")), 0)
     counters = numpy.arange(2 * classes * dimension, dtype=numpy.uint64).reshape(classes, dimension, 2)
     uniform = (mix(key + counters * GOLDEN) >> numpy.uint64(11)) * 2.0**-53
     normal = numpy.sqrt(-2 * numpy.log(1 - uniform[..., 0])) * numpy.cos(2 * numpy.pi * uniform[..., 1])
-    return normal.astype(numpy.float32)
+    return (deviation * normal).astype(numpy.float32)
 
 
 class Dropout:
@@ -107,3 +108,28 @@ class Dropout:
             shape = (texts, queries, keys)
             probabilities = probabilities * self.mask(shape, 3 * module.layer_idx + 1, dropout, heads)
         return (probabilities @ value).transpose(1, 2).contiguous(), probabilities
+
+
+def independence(seed=1, steps=8, sites=3, texts=64, positions=40, columns=384, probability=0.1):
+    """How many standard errors masks are from independent ones: name, distance."""
+    dropped = numpy.stack([
+        [1 - kept(part(part(part(part(run_key(seed), step), site)[None, :], numpy.arange(texts)[:, None])[..., None],
+                       numpy.arange(positions))[:, 0], columns, probability) for site in range(sites)]
+        for step in range(steps)
+    ])  # fmt: skip
+    share = round(probability * 65536) / 65536
+    off = (dropped - share) / (share * (1 - share)) ** 0.5
+    yield "share", off.mean() * off.size**0.5
+    sums = off.reshape(-1, columns).sum(axis=1)
+    yield "spread of what rows lose", (sums.var() / columns - 1) * (sums.size / 2) ** 0.5
+    yield "spread of what columns lose", (off.reshape(-1, columns).sum(axis=0).var() / sums.size - 1) * (columns / 2) ** 0.5
+    for axis, name in enumerate(("steps", "sites", "texts", "positions", "columns")):
+        pairs = numpy.delete(off, 0, axis) * numpy.delete(off, -1, axis)
+        yield f"neighbouring {name}", pairs.mean() * pairs.size**0.5
+    pairs = numpy.cov(off.reshape(-1, columns).T)[numpy.triu_indices(columns, 1)] * sums.size**0.5
+    yield "spread of all pairs of columns", (pairs.var() - 1) * (pairs.size / 2) ** 0.5
+
+
+if __name__ == "__main__":
+    for name, distance in independence():
+        print(f"{name}: {distance:+.1f}")

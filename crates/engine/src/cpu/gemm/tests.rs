@@ -141,3 +141,39 @@ fn tasks_cover_all_rows_and_every_thread_gets_as_much() {
         assert!(cut(&mut [0u8; 0], &ranges, 3).iter().all(|part| part.is_empty()));
     }
 }
+
+/// Rows of every panel's width side by side, by every way of turning squares that this processor has.
+#[test]
+fn rows_lie_side_by_side_whatever_the_width() {
+    fn check<T: Spare + PartialEq + std::fmt::Debug + From<u16>, const WIDTH: usize>(turn: impl Turn<T>) {
+        for len in [0, 1, 8, 19, 32] {
+            let sources: Vec<Vec<T>> =
+                (0..WIDTH).map(|row| (0..len).map(|i| T::from((100 * row + i) as u16)).collect()).collect();
+            let mut rows = vec![[T::default(); WIDTH]; len];
+            interleave(std::array::from_fn(|row| &sources[row][..]), &mut rows, turn);
+            for (i, row) in (0..len).flat_map(|i| (0..WIDTH).map(move |row| (i, row))) {
+                assert_eq!(rows[i][row], sources[row][i], "number {i} of row {row} of {WIDTH}");
+            }
+        }
+    }
+    fn widths<T: Spare + PartialEq + std::fmt::Debug + From<u16>>(turn: impl Turn<T>) {
+        check::<T, 4>(turn);
+        check::<T, 6>(turn);
+        check::<T, 8>(turn);
+        check::<T, 12>(turn);
+        check::<T, 16>(turn);
+        check::<T, 32>(turn);
+    }
+    widths::<f32>(turn_plain);
+    widths::<f64>(turn_plain);
+    widths::<u32>(turn_plain);
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: this processor has the instructions.
+        widths::<f32>(|square| unsafe { turn_avx2(square) });
+        // SAFETY: as above.
+        widths::<f64>(|square| unsafe { turn_avx2(square) });
+        // SAFETY: as above.
+        widths::<u32>(|square| unsafe { turn_avx2(square) });
+    }
+}

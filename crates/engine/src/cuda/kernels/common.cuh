@@ -112,8 +112,9 @@ __device__ __forceinline__ u64 row_key(u64 key, uint2 row) { return key_part(key
 
 // Random bits of the elements `counter` and `counter + 8` of a row, where `counter` has no bit of 8.
 __device__ __forceinline__ u32 draws(u64 key, u32 counter) {
-    const u32 x = (counter + (u32)key) * 0x7feb352du;
-    return (x ^ (x >> 15) ^ (u32)(key >> 32)) * 0x846ca68bu;
+    u32 x = (counter + (u32)key) * 0x7feb352du;
+    x = (x ^ (x >> 15) ^ (u32)(key >> 32)) * 0x846ca68bu;
+    return x ^ (x >> 16);
 }
 
 // Whether the first and the second of the two survive dropout.
