@@ -143,7 +143,8 @@ export function newRun(main, { signal, go }) {
 
   /** A file to measure with, or where one can be brought. */
   function further(field, label, unread) {
-    const file = unread?.field === field ? unread.file : state.files[field];
+    const file = state.files[field];
+    const trouble = unread?.field === field && problem({ title: `${file.name} cannot be used`, message: unread.error.message });
     if (!file) {
       const input = h("input", { type: "file", id: field, onchange: async () => {
         const brought = input.files[0];
@@ -160,25 +161,30 @@ export function newRun(main, { signal, go }) {
     }
     const leave = async () => {
       delete state.files[field];
-      await inspect().catch((error) => showFiles({ field, file, error }));
+      try {
+        await inspect();
+      } catch (error) {
+        seen.hidden = choose.hidden = true;
+        showFiles();
+        data.append(problem(error));
+      }
     };
     return h("div", {},
       h("p", {}, label, " ", h("strong", {}, file.name), " ", h("button", { type: "button", class: "quiet", onclick: leave }, "Leave it out")),
-      file === unread?.file && problem({ title: `${file.name} cannot be used`, message: unread.error.message }),
-      h("details", { open: Boolean(unread || columnsOf(field, file)) }, h("summary", {}, "Its columns mean something else"),
+      trouble,
+      h("details", { open: Boolean(trouble || columnsOf(field, file)) }, h("summary", {}, "Its columns mean something else"),
         columns({ ...file, columns: columnsOf(field, file) }, (told) => measureWith(field, told))));
   }
 
-  /** Measures with a file; where it cannot be used, asks for what its columns are before anything goes on. */
+  /** Measures with a file. Where it cannot be used nothing goes on before its columns are told, or the file that it belongs to is brought. */
   async function measureWith(field, file) {
     state.files[field] = file;
     try {
       await inspect();
     } catch (error) {
       if (signal.aborted) return;
-      delete state.files[field];
       seen.hidden = choose.hidden = true;
-      showFiles({ field, file, error });
+      showFiles({ field, error });
     }
   }
 

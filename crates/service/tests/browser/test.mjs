@@ -138,12 +138,13 @@ try {
   await page.keyboard.press("Enter");
   await page.locator("#kind").getByText("Items with labels").waitFor();
 
-  // Queries have the columns of the data; what they search may have its own, and until they are told nothing can start.
+  // Queries have the columns of the data, and wait for what they search; that may have its own columns, and until they are told
+  // nothing can start.
   await page.getByText("I have separate data to measure with").click();
   await page.getByLabel("Queries").setInputFiles({ name: "asked.csv", mimeType: "text/csv", buffer: Buffer.from(products) });
-  await page.getByText("asked.csv").waitFor();
+  await page.getByRole("alert").getByText("no query has a relevant document").waitFor();
   assert.equal(await page.getByLabel("Which column of asked.csv is what?").inputValue(), "text=about it,label=price");
-  const stock = "what it is,shelf\nblack sneakers for rain,9\nwarm gloves,5\na long coat,30\nwoollen socks,2\n";
+  const stock = "ref,what it is,shelf\na,black sneakers for rain,9\nb,warm gloves,5\nc,a long coat,30\nd,woollen socks,2\n";
   await page.getByLabel("What they search").setInputFiles({ name: "stock.csv", mimeType: "text/csv", buffer: Buffer.from(stock) });
   await page.getByRole("alert").getByText("stock.csv cannot be used").waitFor();
   assert(await page.locator("#kind").isHidden(), "a run can start beside a file that was not read");
