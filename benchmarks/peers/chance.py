@@ -26,6 +26,11 @@ def run_key(seed):
     return mix(numpy.array([seed ^ 0x5851F42D4C957F2D], dtype=numpy.uint64))
 
 
+def row_keys(key, texts, positions):
+    """The stream of every row of texts, which are numbered: `[..., texts, positions]`."""
+    return part(part(key[..., None], texts)[..., None], numpy.arange(positions))
+
+
 def kept(keys, columns, probability):
     """`[..., columns]` of 1 or 0: what of rows survives whose streams are `keys`."""
     first, second = (keys & numpy.uint64(0xFFFFFFFF)).astype(numpy.uint32), (keys >> numpy.uint64(32)).astype(numpy.uint32)
@@ -91,9 +96,8 @@ class Dropout:
         if heads is not None:
             key = part(key, numpy.arange(heads))
         texts, positions, columns = shape
-        rows = part(key[None, :], self.row + numpy.arange(texts)[:, None])
-        keys = part(rows[..., None], numpy.arange(positions))
-        found = kept(keys if heads is not None else keys[:, 0], columns, probability)
+        keys = row_keys(key, self.row + numpy.arange(texts), positions)
+        found = kept(keys[0] if heads is None else keys.swapaxes(0, 1), columns, probability)
         return torch.from_numpy(found * numpy.float32(1 / (1 - numpy.float32(probability))))
 
     def attention(self, module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
@@ -113,8 +117,8 @@ class Dropout:
 def independence(seed=1, steps=8, sites=3, texts=64, positions=40, columns=384, probability=0.1):
     """How many standard errors masks are from independent ones: name, distance."""
     dropped = numpy.stack([
-        [1 - kept(part(part(part(part(run_key(seed), step), site)[None, :], numpy.arange(texts)[:, None])[..., None],
-                       numpy.arange(positions))[:, 0], columns, probability) for site in range(sites)]
+        [1 - kept(row_keys(part(part(run_key(seed), step), site), numpy.arange(texts), positions)[0], columns, probability)
+         for site in range(sites)]
         for step in range(steps)
     ])  # fmt: skip
     share = round(probability * 65536) / 65536

@@ -78,73 +78,47 @@ pub(crate) trait Format: 'static {
 /// Tiles of the plain instruction set: 16 registers of four f32 on x86-64, 32 on 64-bit ARM.
 const PLAIN: (usize, usize) = if cfg!(target_arch = "aarch64") { (12, 8) } else { (4, 8) };
 
-impl Format for f32 {
-    type Number = f32;
-    type Element = f32;
-    const GROUP: usize = 1;
+/// Numbers that are packed as they are: columns of a plain tile, of one of AVX2 (6 rows), of AVX-512 (12), and their products.
+macro_rules! packed_as_they_are {
+    ($number:ident, $plain:expr, $avx2:literal by $by_avx2:ident, $avx512:literal by $by_avx512:ident, $by_neon:ident) => {
+        impl Format for $number {
+            type Number = $number;
+            type Element = $number;
+            const GROUP: usize = 1;
 
-    fn tile() -> (usize, usize) {
-        choose(PLAIN, (6, 16), (12, 32))
-    }
+            fn tile() -> (usize, usize) {
+                choose((PLAIN.0, $plain), (6, $avx2), (12, $avx512))
+            }
 
-    fn pack_left(part: Part<'_, f32>, panels: &mut [f32]) {
-        pack_for_isa::<f32, { PLAIN.0 }, 6, 12>(part, panels);
-    }
+            fn pack_left(part: Part<'_, $number>, panels: &mut [$number]) {
+                pack_for_isa::<$number, { PLAIN.0 }, 6, 12>(part, panels);
+            }
 
-    fn pack_right(part: Part<'_, f32>, panels: &mut [f32]) {
-        pack_for_isa::<f32, { PLAIN.1 }, 16, 32>(part, panels);
-    }
+            fn pack_right(part: Part<'_, $number>, panels: &mut [$number]) {
+                pack_for_isa::<$number, { $plain }, $avx2, $avx512>(part, panels);
+            }
 
-    fn multiply(left: &[f32], right: &[f32], to: Destination<'_, f32>) {
-        match instruction_set() {
-            // SAFETY: `instruction_set` has checked that this processor has the instructions.
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => unsafe { vectors::f32_avx512(left, right, to) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => unsafe { vectors::f32_avx2(left, right, to) },
-            // SAFETY: every 64-bit ARM has the instructions.
-            #[cfg(target_arch = "aarch64")]
-            _ => unsafe { vectors::f32_neon(left, right, to) },
-            #[cfg(not(target_arch = "aarch64"))]
-            _ => multiply(left, right, to, tile::<f32, { PLAIN.0 }, { PLAIN.1 }>),
+            fn multiply(left: &[$number], right: &[$number], to: Destination<'_, $number>) {
+                match instruction_set() {
+                    // SAFETY: `instruction_set` has checked that this processor has the instructions.
+                    #[cfg(target_arch = "x86_64")]
+                    InstructionSet::Avx512 => unsafe { vectors::$by_avx512(left, right, to) },
+                    // SAFETY: as above.
+                    #[cfg(target_arch = "x86_64")]
+                    InstructionSet::Avx2 => unsafe { vectors::$by_avx2(left, right, to) },
+                    // SAFETY: every 64-bit ARM has the instructions.
+                    #[cfg(target_arch = "aarch64")]
+                    _ => unsafe { vectors::$by_neon(left, right, to) },
+                    #[cfg(not(target_arch = "aarch64"))]
+                    _ => multiply(left, right, to, tile::<$number, { PLAIN.0 }, { $plain }>),
+                }
+            }
         }
-    }
+    };
 }
 
-impl Format for f64 {
-    type Number = f64;
-    type Element = f64;
-    const GROUP: usize = 1;
-
-    fn tile() -> (usize, usize) {
-        choose((PLAIN.0, PLAIN.1 / 2), (6, 8), (12, 16))
-    }
-
-    fn pack_left(part: Part<'_, f64>, panels: &mut [f64]) {
-        pack_for_isa::<f64, { PLAIN.0 }, 6, 12>(part, panels);
-    }
-
-    fn pack_right(part: Part<'_, f64>, panels: &mut [f64]) {
-        pack_for_isa::<f64, { PLAIN.1 / 2 }, 8, 16>(part, panels);
-    }
-
-    fn multiply(left: &[f64], right: &[f64], to: Destination<'_, f64>) {
-        match instruction_set() {
-            // SAFETY: `instruction_set` has checked that this processor has the instructions.
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => unsafe { vectors::f64_avx512(left, right, to) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => unsafe { vectors::f64_avx2(left, right, to) },
-            // SAFETY: every 64-bit ARM has the instructions.
-            #[cfg(target_arch = "aarch64")]
-            _ => unsafe { vectors::f64_neon(left, right, to) },
-            #[cfg(not(target_arch = "aarch64"))]
-            _ => multiply(left, right, to, tile::<f64, { PLAIN.0 }, { PLAIN.1 / 2 }>),
-        }
-    }
-}
+packed_as_they_are!(f32, PLAIN.1, 16 by f32_avx2, 32 by f32_avx512, f32_neon);
+packed_as_they_are!(f64, PLAIN.1 / 2, 8 by f64_avx2, 16 by f64_avx512, f64_neon);
 
 fn choose<C>(plain: C, avx2: C, avx512: C) -> C {
     match instruction_set() {
