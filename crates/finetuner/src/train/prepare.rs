@@ -12,6 +12,7 @@ use super::callbacks::Callbacks;
 use super::course::Course;
 use super::data::{Data, TrainingSet, training_order, validation_batches};
 use super::guide::Guide;
+use super::held_out::HeldOut;
 use super::inspection::Inspection;
 use super::interpolate::Interpolation;
 use super::learner::Learner;
@@ -21,6 +22,7 @@ use super::report::Skipped;
 use super::watch::Watch;
 use super::{adapt, check, views};
 use crate::artifact::{AdapterRecord, Output, PoolingMode};
+use crate::data::Order;
 use crate::encoder::source::{self, ModelSource};
 use crate::encoder::{EncoderOptions, Model, ModelOptions};
 use crate::error::{Error, Result};
@@ -108,22 +110,8 @@ impl<'a> Prepared<'a> {
         check::tell(&spec, &data, (&model, &inspection.pictures), recorder)?;
 
         let budget = Arc::new(Budget::new(&spec, &model.encoder, device));
-        let (mut sets, mut validation) = (Vec::new(), Vec::new());
-        for (dataset, (set, objective)) in data.sets.into_iter().zip(&objectives).enumerate() {
-            let batcher = Batcher::new(Arc::new(set.train), objective, (&model, &budget), &spec);
-            let guide = guide.as_ref().filter(|_| objective.needs_guide());
-            let batcher = batcher.guided_by(guide).shared(rank);
-            let order = training_order(&set.spec, objective, &batcher, recorder)?;
-            sets.push((batcher, order));
-            if let Some(held_out) = set.validation {
-                let batches = validation_batches(&set.spec, objective, held_out, (&model, &budget, guide), recorder)?;
-                validation.extend(batches.into_iter().map(|mut held_out| {
-                    held_out.batch.dataset = dataset;
-                    held_out.batch.layout.layers = objective.draw_layers(Key::new(0));
-                    held_out
-                }));
-            }
-        }
+        let encoding = (&model, &budget, guide.as_ref());
+        let (sets, mut validation) = batches(&spec, data.sets, &objectives, encoding, rank, recorder)?;
         if let Some(guide) = &guide {
             validation.iter_mut().try_for_each(|held_out| guide.embed(device, &mut held_out.batch, None))?;
         }
@@ -149,6 +137,34 @@ impl<'a> Prepared<'a> {
             skipped: inspection.skipped(),
         })
     }
+}
+
+/// The batches of every data set, in the order of its sampler, and those held out.
+fn batches(
+    spec: &RunSpec,
+    sets: Vec<TrainingSet>,
+    objectives: &[Objective],
+    (model, budget, guide): (&Model, &Arc<Budget>, Option<&Guide>),
+    rank: Share,
+    recorder: &mut Recorder<'_>,
+) -> Result<(Vec<(Batcher, Order)>, Vec<HeldOut>)> {
+    let (mut to_learn, mut held_out) = (Vec::new(), Vec::new());
+    for (dataset, (set, objective)) in sets.into_iter().zip(objectives).enumerate() {
+        let guide = guide.filter(|_| objective.needs_guide());
+        let batcher = Batcher::new(Arc::new(set.train), objective, (model, budget), spec);
+        let batcher = batcher.guided_by(guide).shared(rank);
+        let order = training_order(&set.spec, objective, &batcher, recorder)?;
+        to_learn.push((batcher, order));
+        if let Some(validation) = set.validation {
+            let batches = validation_batches(&set.spec, objective, validation, (model, budget, guide), recorder)?;
+            held_out.extend(batches.into_iter().map(|mut held_out| {
+                held_out.batch.dataset = dataset;
+                held_out.batch.layout.layers = objective.draw_layers(Key::new(0));
+                held_out
+            }));
+        }
+    }
+    Ok((to_learn, held_out))
 }
 
 pub(crate) fn model_options(spec: &RunSpec, sources: Sources) -> Result<ModelOptions> {

@@ -9,13 +9,13 @@
 //! is a negative of every other, and take the same loss; each goes back through its own rows, and the gradients are summed.
 
 use engine::random::Key;
-use engine::{Device, Gradients, ParameterId, Tape, Tensor, Var};
+use engine::{Device, Gradients, LeafGradients, ParameterId, Tape, Tensor, Var};
 
 use super::batch::Batch;
 use super::ranks::{Ranks, Seen};
 use crate::encoder::{Encoder, Input};
 use crate::error::Result;
-use crate::objective::{Objective, Remembered};
+use crate::objective::{Computed, Objective, Remembered};
 
 /// What a batch says beside the gradients of the model's weights.
 #[derive(Debug)]
@@ -33,6 +33,21 @@ pub(crate) struct Found {
     pub(crate) observed: Vec<(ParameterId, Tensor)>,
     /// The same of the twin's.
     pub(crate) observed_by_twin: Vec<(ParameterId, Tensor)>,
+}
+
+impl Found {
+    /// What the objective says, after the gradients: the loss is read last, because a device computes on meanwhile.
+    fn by_objective(computed: Computed, mut leaves: LeafGradients, seen: Seen) -> Self {
+        Found {
+            own: computed.own_gradients(&mut leaves),
+            loss: f64::from(computed.loss.value().item()),
+            remembered: computed.into_remembered(),
+            seen,
+            operations: 0,
+            observed: Vec::new(),
+            observed_by_twin: Vec::new(),
+        }
+    }
 }
 
 /// What the rows of a batch go through.
@@ -71,13 +86,8 @@ pub(crate) fn gradients(
         let computed = objective.compute(&mut tape, &embeddings, &batch.layout)?;
         drop(embeddings);
         let observed = tape.take_observed();
-        let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
-        // Read last: a device computes on meanwhile.
-        let loss = f64::from(computed.loss.value().item());
-        let own = computed.own_gradients(&mut leaves);
-        let remembered = computed.into_remembered();
-        let seen = Seen::of(batch);
-        return Ok(Found { loss, seen, operations, own, remembered, observed, observed_by_twin: Vec::new() });
+        let leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
+        return Ok(Found { operations, observed, ..Found::by_objective(computed, leaves, Seen::of(batch)) });
     }
 
     // A rank's share that goes forward and backward at once is embedded once, too.
@@ -134,16 +144,7 @@ fn of_embeddings(
     let computed = objective.compute(&mut tape, &leaf, &batch.layout)?;
     let mut leaves = tape.backward(&computed.loss, Tensor::scalar(1.0), gradients)?;
     let upstream = leaves.take(&leaf);
-    let found = Found {
-        loss: f64::from(computed.loss.value().item()),
-        seen,
-        operations: 0,
-        own: computed.own_gradients(&mut leaves),
-        remembered: computed.into_remembered(),
-        observed: Vec::new(),
-        observed_by_twin: Vec::new(),
-    };
-    Ok((found, upstream))
+    Ok((Found::by_objective(computed, leaves, seen), upstream))
 }
 
 /// Adds the gradients of the weights, given those of the embeddings: from the tape that recorded them, else micro-batch after

@@ -79,7 +79,7 @@ export function newRun(main, { signal, go }) {
     } catch (error) {
       if (signal.aborted) return;
       seen.hidden = choose.hidden = true;
-      showDrop(problem({ title: `${name} cannot be used`, message: error.message }), state.files.train_data);
+      showDrop(unusable(name, error), state.files.train_data);
     }
   }
 
@@ -94,7 +94,7 @@ export function newRun(main, { signal, go }) {
       }, signal);
       state.files = { train_data: there };
     } catch (error) {
-      if (!signal.aborted) showDrop(problem({ title: `${file.name} cannot be used`, message: error.message }));
+      if (!signal.aborted) showDrop(unusable(file.name, error));
       return;
     }
     await lookAt(file.name);
@@ -144,7 +144,7 @@ export function newRun(main, { signal, go }) {
   /** A file to measure with, or where one can be brought. */
   function further(field, label, unread) {
     const file = state.files[field];
-    const trouble = unread?.field === field && problem({ title: `${file.name} cannot be used`, message: unread.error.message });
+    const trouble = unread?.field === field && unusable(file.name, unread.error);
     if (!file) {
       const input = h("input", { type: "file", id: field, onchange: async () => {
         const brought = input.files[0];
@@ -154,7 +154,7 @@ export function newRun(main, { signal, go }) {
           await measureWith(field, await upload(brought, () => {}, signal));
         } catch (error) {
           showFiles();
-          data.append(problem({ title: `${brought.name} cannot be used`, message: error.message }));
+          data.append(unusable(brought.name, error));
         }
       } });
       return h("p", {}, h("label", { for: field }, label), input);
@@ -328,6 +328,8 @@ function json(text) {
     return text;
   }
 }
+
+const unusable = (name, error) => problem({ title: `${name} cannot be used`, message: error.message });
 
 const step = (number) => h("span", { class: "step", "aria-hidden": "true" }, String(number));
 
