@@ -2,6 +2,7 @@
 
     python step.py --shape bert-base      12 layers of 768, 16 x 64 tokens
     python step.py --shape minilm-l6       6 layers of 384, 64 x 64 tokens
+    python step.py --shape multilingual-minilm   12 layers of 384 and 250,037 words, 64 x 16 tokens
     python step.py --shape clip-base-32   CLIP ViT-B/32, 64 pictures of 224 x 224 with texts of 16 tokens, padded to 77
 
 The objective is in-batch negatives (scale 20) between the mean-pooled first and second halves of the batch; of CLIP its own.
@@ -14,10 +15,14 @@ import time
 import measure
 
 SHAPES = {
-    "bert-base": dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, batch=16),
-    "minilm-l6": dict(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, batch=64),
-}
-LENGTH, WARM_UP = 64, 3
+    "bert-base": dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, batch=16,
+                      tokens=64),
+    "minilm-l6": dict(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, batch=64,
+                      tokens=64),
+    "multilingual-minilm": dict(hidden_size=384, num_hidden_layers=12, num_attention_heads=12, intermediate_size=1536,
+                                vocab_size=250_037, batch=64, tokens=16),
+}  # fmt: skip
+WARM_UP = 3
 
 
 def main():
@@ -58,9 +63,9 @@ def bert(name):
     from transformers import BertConfig, BertModel
 
     shape = dict(SHAPES[name])
-    batch = shape.pop("batch")
+    batch, tokens = shape.pop("batch"), shape.pop("tokens")
     model = BertModel(BertConfig(**shape), add_pooling_layer=False).train()
-    ids = torch.randint(1000, 30000, (batch, LENGTH))
+    ids = torch.randint(1000, 30000, (batch, tokens))
     mask = torch.ones_like(ids)
 
     def loss():
@@ -69,7 +74,7 @@ def bert(name):
         scores = 20 * pooled[: batch // 2] @ pooled[batch // 2 :].T
         return cross_entropy(scores, torch.arange(batch // 2))
 
-    return model, loss, {"batch": batch, "tokens": LENGTH}
+    return model, loss, {"batch": batch, "tokens": tokens}
 
 
 def clip(padded, batch=64, tokens=16):

@@ -43,6 +43,7 @@ pub mod packing;
 pub mod parameter;
 mod pool;
 pub mod random;
+mod support;
 pub mod tape;
 pub mod tensor;
 

@@ -35,6 +35,14 @@ impl Memory {
         Memory::Mapped(map)
     }
 
+    /// Zeros that take memory, in small pages, where they are written only.
+    fn vacant(len: usize) -> Self {
+        let Ok(map) = MmapMut::map_anon(len * size_of::<f32>()) else { return Memory::Heap(vec![0.0; len]) };
+        #[cfg(all(target_os = "linux", not(miri)))]
+        let _ = map.advise(memmap2::Advice::NoHugePage);
+        Memory::Mapped(map)
+    }
+
     fn as_slice(&self) -> &[f32] {
         match self {
             Memory::Heap(data) => data,
@@ -122,6 +130,17 @@ impl Buffer {
         drop(pool);
         drop(evicted);
         Buffer { data: Memory::zeros(room), len }
+    }
+
+    /// A buffer of zeros, most of which are to stay zeros: they take no memory.
+    pub(crate) fn vacant(len: usize) -> Self {
+        if len < SMALLEST_MAPPED {
+            let mut buffer = Buffer::stale(len);
+            buffer.as_mut_slice().fill(0.0);
+            return buffer;
+        }
+        POOL.lock().expect("no code panics while holding the pool").count_live(len);
+        Buffer { data: Memory::vacant(len), len }
     }
 
     pub(crate) fn from_vec(data: Vec<f32>) -> Self {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use crate::cuda;
 use crate::error::{Error, Result};
 use crate::pool::Buffer;
+use crate::support::Support;
 
 pub use crate::pool::release_free_buffers;
 
@@ -23,11 +24,13 @@ pub struct Tensor {
 struct Storage {
     host: OnceLock<Buffer>,
     cuda: cuda::Numbers,
+    /// The rows outside of which the numbers in the processor's memory are zero; none where nobody knows.
+    support: Option<Support>,
 }
 
 impl Storage {
     fn host(buffer: Buffer) -> Self {
-        Storage { host: OnceLock::from(buffer), cuda: cuda::Numbers::default() }
+        Storage { host: OnceLock::from(buffer), ..Storage::default() }
     }
 
     /// The numbers in the processor's memory, fetched from the device if they lie there only.
@@ -67,6 +70,36 @@ impl Tensor {
         tensor
     }
 
+    /// A tensor of this one's shape and of one value. Where rows of this one are known to be zeros, a copy of zeros takes no memory
+    /// for what nobody writes.
+    pub fn filled_like(&self, value: f32) -> Self {
+        match self.support() {
+            Some(_) if value.to_bits() == 0 => Tensor::vacant(&self.shape),
+            _ => Tensor::full(&self.shape, value),
+        }
+    }
+
+    /// Zeros that are known to be zeros: they take no memory before they are written.
+    pub(crate) fn vacant(shape: &[usize]) -> Self {
+        let mut storage = Storage::host(Buffer::vacant(shape.iter().product()));
+        let rows = shape[..shape.len().saturating_sub(1)].iter().product();
+        storage.support = Some(Support::none(rows));
+        Tensor { shape: shape.into(), storage: Arc::new(storage) }
+    }
+
+    /// The same numbers, and which rows of them are zeros is known: for moments that were saved.
+    #[must_use]
+    pub fn with_zeros_known(mut self) -> Self {
+        let support = Support::of(self.data(), self.columns());
+        *self.unique().1 = Some(support);
+        self
+    }
+
+    /// The rows outside of which all numbers are zero, where that is known.
+    pub(crate) fn support(&self) -> Option<&Support> {
+        self.storage.support.as_ref()
+    }
+
     /// A tensor of one element.
     pub fn scalar(value: f32) -> Self {
         Tensor::full(&[1], value)
@@ -79,7 +112,7 @@ impl Tensor {
 
     /// A tensor whose numbers a CUDA device has written.
     pub(crate) fn on_cuda(numbers: cuda::Numbers, shape: &[usize]) -> Self {
-        let storage = Storage { host: OnceLock::new(), cuda: numbers };
+        let storage = Storage { cuda: numbers, ..Storage::default() };
         Tensor { shape: shape.into(), storage: Arc::new(storage) }
     }
 
@@ -95,7 +128,7 @@ impl Tensor {
 
     /// Gives it the numbers that a CUDA device has written. It forgets all others and shares them no longer.
     pub(crate) fn set_cuda(&mut self, numbers: cuda::Numbers) {
-        self.storage = Arc::new(Storage { host: OnceLock::new(), cuda: numbers });
+        self.storage = Arc::new(Storage { cuda: numbers, ..Storage::default() });
     }
 
     /// Whether anything has been written yet.
@@ -135,16 +168,31 @@ impl Tensor {
 
     /// The elements for writing; copies first if another tensor shares them.
     pub fn data_mut(&mut self) -> &mut [f32] {
+        let (data, support) = self.unique();
+        *support = None;
+        data
+    }
+
+    /// The elements for writing where the rows of zeros are known, and the set that every row belongs to that is written.
+    pub(crate) fn rows_mut(&mut self) -> Option<(&mut [f32], &mut Support)> {
+        self.support()?;
+        let (data, support) = self.unique();
+        Some((data, support.as_mut()?))
+    }
+
+    /// The elements in the processor's memory and nowhere else, shared with no other tensor, and the rows that are not zeros.
+    fn unique(&mut self) -> (&mut [f32], &mut Option<Support>) {
         let len = self.len();
         if Arc::get_mut(&mut self.storage).is_none() {
             let mut copy = Buffer::stale(len);
             copy.as_mut_slice().copy_from_slice(self.data());
-            self.storage = Arc::new(Storage::host(copy));
+            self.storage = Arc::new(Storage { support: self.support().cloned(), ..Storage::host(copy) });
         }
         let storage = Arc::get_mut(&mut self.storage).expect("the storage was just made unique");
         storage.fetched(len);
         storage.cuda = cuda::Numbers::default();
-        storage.host.get_mut().expect("the numbers were just fetched").as_mut_slice()
+        let host = storage.host.get_mut().expect("the numbers were just fetched");
+        (host.as_mut_slice(), &mut storage.support)
     }
 
     /// The same elements under another shape.

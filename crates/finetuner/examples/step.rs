@@ -1,8 +1,8 @@
 //! Times one optimiser step: forward, loss, backward, AdamW. The peer is `benchmarks/peers/step.py`.
 //!
 //! ```text
-//! cargo run --release --example step -- bert-base|minilm-l6|clip-base-32 [threads=2] [steps=10] [tokens=64|16] [texts=16|64]
-//!     [device=cpu] [precision=auto]
+//! cargo run --release --example step -- bert-base|minilm-l6|multilingual-minilm|clip-base-32 [threads=2] [steps=10]
+//!     [tokens=64|16] [texts=16|64] [device=cpu] [precision=auto]
 //! ```
 //! Prints one JSON line. Weights are random, dropout is on, texts all have equally many tokens; the loss is that of
 //! in-batch negatives between the first and the second half of the batch. CLIP has a picture of 224 x 224 for each text, and its
@@ -27,9 +27,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shape = arguments.first().map_or("minilm-l6", String::as_str);
     let given = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(&format!("{name}=")));
     let option = |name: &str, default: usize| given(name).map_or(Ok(default), str::parse);
-    let bert = |hidden: u32, layers: u32| {
+    let bert = |words: u32, hidden: u32, layers: u32| {
         json!({
-            "model_type": "bert", "vocab_size": 30522, "hidden_size": hidden, "num_hidden_layers": layers,
+            "model_type": "bert", "vocab_size": words, "hidden_size": hidden, "num_hidden_layers": layers,
             "num_attention_heads": 12, "intermediate_size": 4 * hidden, "max_position_embeddings": 512,
             "type_vocab_size": 2, "hidden_act": "gelu",
         })
@@ -44,10 +44,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                           "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu"},
     });
     let (config, loss, tokens, texts) = match shape {
-        "bert-base" => (bert(768, 12), "MultipleNegativesRankingLoss", 64, 16),
-        "minilm-l6" => (bert(384, 6), "MultipleNegativesRankingLoss", 64, 64),
+        "bert-base" => (bert(30_522, 768, 12), "MultipleNegativesRankingLoss", 64, 16),
+        "minilm-l6" => (bert(30_522, 384, 6), "MultipleNegativesRankingLoss", 64, 64),
+        "multilingual-minilm" => (bert(250_037, 384, 12), "MultipleNegativesRankingLoss", 16, 64),
         "clip-base-32" => (clip, "ClipLoss", 16, 64),
-        other => return Err(format!("expected `bert-base`, `minilm-l6` or `clip-base-32`, got `{other}`").into()),
+        other => return Err(format!("expected one of the shapes in this program's head, got `{other}`").into()),
     };
     let (steps, tokens, texts) =
         (option("steps", 10)?, option("tokens", tokens)? as u32, option("texts", texts)? as u32);

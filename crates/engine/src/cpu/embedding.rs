@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::rows::{TASK_ROWS, add};
+use crate::support::Support;
 use crate::tensor::Tensor;
 
 /// [`crate::Device::embedding_sum`].
@@ -19,13 +20,26 @@ pub(crate) fn sum(tables: &[(&Tensor, &[u32])], columns: usize, y: &mut [f32]) {
 }
 
 /// [`crate::Device::embedding_backward`], by one thread in the order of the rows: 0.5 ms for 4096 rows of 384 columns,
-/// a thousandth of a step.
-pub(crate) fn backward(ids: &[u32], dy: &[f32], columns: usize, out: &mut [f32], accumulate: bool) {
+/// a thousandth of a step. Where the rows of zeros are known, no others are cleared.
+pub(crate) fn backward(ids: &[u32], dy: &Tensor, out: &mut Tensor, accumulate: bool) {
+    let (columns, entries) = (dy.columns(), out.rows());
+    let add_to = |out: &mut [f32]| {
+        for (id, dy) in ids.iter().zip(dy.data().chunks_exact(columns)) {
+            add(&mut out[*id as usize * columns..][..columns], dy);
+        }
+    };
+    if let Some((out, support)) = out.rows_mut() {
+        if !accumulate {
+            support.within(0..entries).for_each(|row| out[row * columns..][..columns].fill(0.0));
+            *support = Support::none(entries);
+        }
+        add_to(out);
+        ids.iter().for_each(|id| support.insert(*id as usize));
+        return;
+    }
+    let out = out.data_mut();
     if !accumulate {
         out.par_chunks_mut(1 << 16).for_each(|part| part.fill(0.0));
     }
-    for (id, dy) in ids.iter().zip(dy.chunks_exact(columns)) {
-        let entry = *id as usize;
-        add(&mut out[entry * columns..(entry + 1) * columns], dy);
-    }
+    add_to(out);
 }

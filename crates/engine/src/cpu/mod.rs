@@ -188,8 +188,7 @@ impl Device for Cpu {
     }
 
     fn embedding_backward(&self, ids: &[u32], dy: &Tensor, out: &mut Tensor, accumulate: bool) {
-        let columns = dy.columns();
-        embedding::backward(ids, dy.data(), columns, out.data_mut(), accumulate);
+        embedding::backward(ids, dy, out, accumulate);
     }
 
     fn add_norm(
@@ -329,7 +328,20 @@ impl Device for Cpu {
 
     fn sum_of_squares(&self, tensors: &[&Tensor]) -> f64 {
         let of = |x: &&Tensor| -> f64 {
-            let parts: Vec<f64> = x.data().par_chunks(TASK).map(rows::sum_of_squares).collect();
+            let (data, columns) = (x.data(), x.columns());
+            let parts = data.par_chunks(TASK);
+            // Rows of whole lanes: those left out would have added zeros.
+            let Some(support) = x.support().filter(|_| columns > 0 && columns.is_multiple_of(rows::SQUARES)) else {
+                let parts: Vec<f64> = parts.map(|part| rows::sum_of_squares(&[part])).collect();
+                return parts.into_iter().sum();
+            };
+            let of_rows = |(task, part): (usize, &[f32])| {
+                let (from, to) = (task * TASK, task * TASK + part.len());
+                let rows = support.within(from / columns..to.div_ceil(columns));
+                let rows = rows.map(|row| &data[(row * columns).max(from)..((row + 1) * columns).min(to)]);
+                rows::sum_of_squares(&rows.collect::<Vec<_>>())
+            };
+            let parts: Vec<f64> = parts.enumerate().map(of_rows).collect();
             parts.into_iter().sum()
         };
         tensors.iter().map(of).sum()
@@ -344,6 +356,9 @@ impl Device for Cpu {
         gradient: &Tensor,
         state: &mut [Tensor],
     ) {
+        if update::update_rows(rule, learning_rate, gradient_scale, weight, gradient, state) {
+            return;
+        }
         let mut state: Vec<&mut [f32]> = state.iter_mut().map(Tensor::data_mut).collect();
         update::update(rule, learning_rate, gradient_scale, weight.data_mut(), gradient.data(), &mut state);
     }

@@ -3,6 +3,9 @@
 
 pub(crate) const LANES: usize = 16;
 
+/// Lanes of a sum of squares.
+pub(crate) const SQUARES: usize = 8;
+
 /// Rows that one parallel task works on. Fixed, so that partial sums are the same on any number of threads.
 pub(crate) const TASK_ROWS: usize = 64;
 
@@ -108,16 +111,18 @@ kernel! {
 }
 
 kernel! {
-    /// The sum of squares in f64.
-    pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
-        let mut lanes = [0.0f64; 8];
-        let chunks = x.chunks_exact(8);
-        for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
-            *lane = f64::from(value) * f64::from(value);
-        }
-        for chunk in chunks {
-            for i in 0..8 {
-                lanes[i] += f64::from(chunk[i]) * f64::from(chunk[i]);
+    /// The sum of the squares of all parts in f64.
+    pub(crate) fn sum_of_squares(parts: &[&[f32]]) -> f64 {
+        let mut lanes = [0.0f64; SQUARES];
+        for part in parts {
+            let chunks = part.chunks_exact(SQUARES);
+            for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
+                *lane += f64::from(value) * f64::from(value);
+            }
+            for chunk in chunks {
+                for i in 0..SQUARES {
+                    lanes[i] += f64::from(chunk[i]) * f64::from(chunk[i]);
+                }
             }
         }
         lanes.into_iter().sum()

@@ -2,7 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::rows::scale;
 use crate::device::{UpdateKind, UpdateRule};
+use crate::tensor::Tensor;
 
 /// Elements per parallel task: all four streams of a task stay in the second-level cache.
 const TASK: usize = 16_384;
@@ -20,6 +22,25 @@ struct AdamFactors {
     /// `1 / sqrt(1 - beta2^step)`
     second_correction: f32,
     gradient_scale: f32,
+}
+
+impl AdamFactors {
+    fn new(rule: &UpdateRule, (beta1, beta2, eps): (f32, f32, f32), learning_rate: f32, gradient_scale: f32) -> Self {
+        let (shrink, l2) = decay(rule, learning_rate);
+        let step_size = (f64::from(learning_rate) / correction(beta1, rule.step)) as f32;
+        let second_correction = (1.0 / correction(beta2, rule.step).sqrt()) as f32;
+        AdamFactors { beta1, beta2, eps, shrink, l2, step_size, second_correction, gradient_scale }
+    }
+}
+
+/// What a weight is multiplied by first, and what of it is added to its gradient.
+fn decay(rule: &UpdateRule, learning_rate: f32) -> (f32, f32) {
+    if rule.decoupled { (1.0 - learning_rate * rule.weight_decay, 0.0) } else { (1.0, rule.weight_decay) }
+}
+
+/// `1 - beta^step`
+fn correction(beta: f32, step: u64) -> f64 {
+    1.0 - f64::from(beta).powf(step as f64)
 }
 
 kernel! {
@@ -77,25 +98,15 @@ pub(crate) fn update(
     gradient: &[f32],
     state: &mut [&mut [f32]],
 ) {
-    let UpdateRule { kind, weight_decay, decoupled, step } = *rule;
-    let (shrink, l2) = if decoupled { (1.0 - learning_rate * weight_decay, 0.0) } else { (1.0, weight_decay) };
+    let UpdateRule { kind, step, .. } = *rule;
+    let (shrink, l2) = decay(rule, learning_rate);
     let rate = f64::from(learning_rate);
-    // 1 - beta^step
-    let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+    let correction = |beta: f32| correction(beta, step);
     let task = Step { weight, gradient, gradient_scale, shrink, l2 };
     match kind {
         UpdateKind::Adam { beta1, beta2, eps, amsgrad: false } => {
             let [first, second] = state else { panic!("Adam keeps two moments (bug)") };
-            let factors = AdamFactors {
-                beta1,
-                beta2,
-                eps,
-                shrink,
-                l2,
-                step_size: (rate / correction(beta1)) as f32,
-                second_correction: (1.0 / correction(beta2).sqrt()) as f32,
-                gradient_scale,
-            };
+            let factors = AdamFactors::new(rule, (beta1, beta2, eps), learning_rate, gradient_scale);
             task.weight
                 .par_chunks_mut(TASK)
                 .zip(gradient.par_chunks(TASK))
@@ -209,6 +220,47 @@ pub(crate) fn update(
             *before = g;
         }),
     }
+}
+
+/// [`update`] by Adam where all rows but some are known to be zeros, of the gradient and of its moments: those have no part in it
+/// but for a decay of the weights. Gives whether this was so.
+pub(crate) fn update_rows(
+    rule: &UpdateRule,
+    learning_rate: f32,
+    gradient_scale: f32,
+    weight: &mut Tensor,
+    gradient: &Tensor,
+    state: &mut [Tensor],
+) -> bool {
+    let UpdateRule { kind, weight_decay, decoupled, .. } = *rule;
+    let UpdateKind::Adam { beta1, beta2, eps, amsgrad: false } = kind else { return false };
+    let (Some(of_gradient), [first, second]) = (gradient.support(), state) else { return false };
+    // Where nothing is divided by nothing, and no decay comes with the gradient.
+    if eps == 0.0 || !decoupled && weight_decay != 0.0 {
+        return false;
+    }
+    let (Some((first, rows)), Some((second, of_second))) = (first.rows_mut(), second.rows_mut()) else { return false };
+    rows.extend(of_gradient);
+    rows.extend(of_second);
+    of_second.extend(rows);
+    let factors = AdamFactors::new(rule, (beta1, beta2, eps), learning_rate, gradient_scale);
+    let columns = gradient.columns();
+    let task_rows = (TASK / columns).max(1);
+    let task = task_rows * columns;
+    let parts = weight.data_mut().par_chunks_mut(task).zip(gradient.data().par_chunks(task));
+    let parts = parts.zip(first.par_chunks_mut(task)).zip(second.par_chunks_mut(task));
+    parts.enumerate().for_each(|(task, (((w, g), m), v))| {
+        let rows_of = (w.chunks_exact_mut(columns).zip(g.chunks_exact(columns)))
+            .zip(m.chunks_exact_mut(columns).zip(v.chunks_exact_mut(columns)));
+        for (row, ((w, g), (m, v))) in (task * task_rows..).zip(rows_of) {
+            if rows.contains(row) {
+                adam(w, g, m, v, &factors);
+            } else if factors.shrink != 1.0 {
+                scale(w, factors.shrink);
+            }
+        }
+    });
+    true
 }
 
 /// The first and the second moment of a gradient, with their decays.

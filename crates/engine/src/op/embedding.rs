@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use super::{expect_columns, expect_indices};
 use crate::error::{Error, Result};
-use crate::tape::{Tape, Var};
+use crate::tape::{Source, Tape, Var};
+use crate::tensor::Tensor;
 
 impl Tape<'_> {
     /// The sum of one entry of each table per row: word, position and type embeddings in one pass.
@@ -37,6 +38,10 @@ impl Tape<'_> {
         Ok(self.record(&tracked, y, move |backward, dy| {
             for (source, shape, ids) in saved {
                 backward.write(source, &shape, |device, dtable, accumulate| {
+                    // Of a table's entries few are read: the others' gradients take no memory.
+                    if matches!(source, Source::Parameter(_)) && !dtable.is_written() {
+                        *dtable = Tensor::vacant(&shape);
+                    }
                     device.embedding_backward(&ids, &dy, dtable, accumulate);
                 });
             }

@@ -108,7 +108,7 @@ impl Optimizer {
             let rate = learning_rate * self.factors[index] * self.layer_decay.powi((top - self.depths[index]) as i32);
             if state.is_empty() {
                 let initial = rule.kind.initial_moments(rate as f32);
-                *state = initial.into_iter().map(|initial| Tensor::full(gradient.shape(), initial)).collect();
+                *state = initial.into_iter().map(|initial| gradient.filled_like(initial)).collect();
             }
             let rule = &rules[usize::from(self.exempt[index])];
             device.update(rule, rate as f32, scale as f32, &mut parameter.value, gradient, state);
@@ -136,7 +136,8 @@ impl Optimizer {
         if !fits {
             return Err(Error::model("checkpoint", "holds the state of another optimiser; start without `--resume`"));
         }
-        (self.steps, self.state) = (steps, state);
+        let known = |moments: Vec<Tensor>| moments.into_iter().map(Tensor::with_zeros_known).collect();
+        (self.steps, self.state) = (steps, state.into_iter().map(known).collect());
         Ok(())
     }
 

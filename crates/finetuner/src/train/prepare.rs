@@ -139,7 +139,10 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// The batches of every data set, in the order of its sampler, and those held out.
+/// The batches of every data set in the order of its sampler, and those held out.
+type Batches = (Vec<(Batcher, Order)>, Vec<HeldOut>);
+
+/// Makes the batches of all data sets.
 fn batches(
     spec: &RunSpec,
     sets: Vec<TrainingSet>,
@@ -147,7 +150,7 @@ fn batches(
     (model, budget, guide): (&Model, &Arc<Budget>, Option<&Guide>),
     rank: Share,
     recorder: &mut Recorder<'_>,
-) -> Result<(Vec<(Batcher, Order)>, Vec<HeldOut>)> {
+) -> Result<Batches> {
     let (mut to_learn, mut held_out) = (Vec::new(), Vec::new());
     for (dataset, (set, objective)) in sets.into_iter().zip(objectives).enumerate() {
         let guide = guide.filter(|_| objective.needs_guide());
