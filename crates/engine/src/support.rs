@@ -8,26 +8,38 @@
 use std::ops::Range;
 
 /// A set of rows, one bit each: outside of it all numbers are zero.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Support {
     words: Vec<u64>,
+    /// How long the rows are.
+    columns: usize,
 }
 
 impl Support {
     /// No row of so many.
-    pub(crate) fn none(rows: usize) -> Self {
-        Support { words: vec![0; rows.div_ceil(64)] }
+    pub(crate) fn none(rows: usize, columns: usize) -> Self {
+        Support { words: vec![0; rows.div_ceil(64)], columns }
     }
 
     /// The rows of a matrix that are not of zeros alone.
     pub(crate) fn of(data: &[f32], columns: usize) -> Self {
-        let mut support = Support::none(data.len() / columns.max(1));
+        let mut support = Support::none(data.len() / columns.max(1), columns);
         for (row, data) in data.chunks_exact(columns.max(1)).enumerate() {
             if data.iter().any(|number| number.to_bits() != 0) {
                 support.insert(row);
             }
         }
         support
+    }
+
+    /// How long the rows are that it speaks of.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Takes all rows out.
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
     }
 
     pub(crate) fn insert(&mut self, row: usize) {
@@ -153,6 +165,7 @@ mod tests {
         assert!(table.support().is_none());
         assert_eq!((copy.data()[17], table.data()[17]), (0.0, 2.0));
         assert_eq!(table.with_zeros_known().support(), copy.support());
+        assert!(copy.support().is_some() && copy.reshaped(&[400, 4]).unwrap().support().is_none());
         assert!(Tensor::zeros(&[2, 2]).filled_like(0.0).support().is_none());
         assert_eq!(copy.filled_like(0.5).data(), Tensor::full(&[200, 8], 0.5).data());
     }

@@ -70,8 +70,8 @@ impl Tensor {
         tensor
     }
 
-    /// A tensor of this one's shape and of one value. Where rows of this one are known to be zeros, a copy of zeros takes no memory
-    /// for what nobody writes.
+    /// A tensor of this one's shape and of one value. Where this one's rows of zeros are known, zeros take no memory before they are
+    /// written.
     pub fn filled_like(&self, value: f32) -> Self {
         match self.support() {
             Some(_) if value.to_bits() == 0 => Tensor::vacant(&self.shape),
@@ -83,7 +83,7 @@ impl Tensor {
     pub(crate) fn vacant(shape: &[usize]) -> Self {
         let mut storage = Storage::host(Buffer::vacant(shape.iter().product()));
         let rows = shape[..shape.len().saturating_sub(1)].iter().product();
-        storage.support = Some(Support::none(rows));
+        storage.support = Some(Support::none(rows, shape.last().copied().unwrap_or(1)));
         Tensor { shape: shape.into(), storage: Arc::new(storage) }
     }
 
@@ -95,9 +95,9 @@ impl Tensor {
         self
     }
 
-    /// The rows outside of which all numbers are zero, where that is known.
+    /// The rows outside of which all numbers are zero, where that is known; not under another shape.
     pub(crate) fn support(&self) -> Option<&Support> {
-        self.storage.support.as_ref()
+        self.storage.support.as_ref().filter(|support| support.columns() == self.columns())
     }
 
     /// A tensor of one element.

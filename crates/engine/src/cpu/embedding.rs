@@ -3,7 +3,6 @@
 use rayon::prelude::*;
 
 use super::rows::{TASK_ROWS, add};
-use crate::support::Support;
 use crate::tensor::Tensor;
 
 /// [`crate::Device::embedding_sum`].
@@ -31,7 +30,7 @@ pub(crate) fn backward(ids: &[u32], dy: &Tensor, out: &mut Tensor, accumulate: b
     if let Some((out, support)) = out.rows_mut() {
         if !accumulate {
             support.within(0..entries).for_each(|row| out[row * columns..][..columns].fill(0.0));
-            *support = Support::none(entries);
+            support.clear();
         }
         add_to(out);
         ids.iter().for_each(|id| support.insert(*id as usize));

@@ -23,35 +23,22 @@ pub(super) enum Role {
 }
 
 /// The names that stand for each role; case, spaces and dashes do not matter. Negatives and scores may be numbered.
-const NAMES: [(Role, &[&str]); 12] = [
-    (Role::Id, &["id", "_id"]),
-    (Role::Title, &["title"]),
-    (Role::Anchor, &["anchor", "query", "question", "prompt", "premise", "sentence1", "sentence_1", "text1", "text_1"]),
+const NAMES: [(Role, &str); 12] = [
+    (Role::Id, "id _id"),
+    (Role::Title, "title"),
+    (Role::Anchor, "anchor query question prompt premise sentence1 sentence_1 text1 text_1"),
     (
         Role::Positive,
-        &[
-            "positive",
-            "pos",
-            "document",
-            "passage",
-            "answer",
-            "completion",
-            "response",
-            "hypothesis",
-            "sentence2",
-            "sentence_2",
-            "text2",
-            "text_2",
-        ],
+        "positive pos document passage answer completion response hypothesis sentence2 sentence_2 text2 text_2",
     ),
-    (Role::Negative, &["negative", "neg"]),
-    (Role::Text, &["text", "item", "sentence", "caption", "captions"]),
-    (Role::Image, &["image", "picture", "photo", "img", "image_path", "image_file", "image_url", "images", "pictures"]),
-    (Role::Vector, &["vector", "vectors", "embedding", "embeddings"]),
-    (Role::Label, &["label", "category", "class"]),
-    (Role::Score, &["score", "scores", "similarity", "margin", "margins"]),
-    (Role::PositiveScore, &["positive_score", "pos_score", "pos_scores"]),
-    (Role::NegativeScore, &["negative_score", "neg_score", "neg_scores"]),
+    (Role::Negative, "negative neg"),
+    (Role::Text, "text item sentence caption captions"),
+    (Role::Image, "image picture photo img image_path image_file image_url images pictures"),
+    (Role::Vector, "vector vectors embedding embeddings"),
+    (Role::Label, "label category class"),
+    (Role::Score, "score scores similarity margin margins"),
+    (Role::PositiveScore, "positive_score pos_score pos_scores"),
+    (Role::NegativeScore, "negative_score neg_score neg_scores"),
 ];
 
 /// Names that stand for pictures where what stands below them looks like one.
@@ -68,7 +55,9 @@ impl Role {
     /// The role a column's name stands for.
     pub(super) fn of(name: &str) -> Option<Role> {
         let name = name.trim().to_lowercase().replace([' ', '-'], "_");
-        let known = |name: &str| NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(role, _)| *role);
+        let known = |name: &str| {
+            NAMES.iter().find(|(_, names)| names.split(' ').any(|known| known == name)).map(|(role, _)| *role)
+        };
         known(&name).or_else(|| {
             let stem = name.trim_end_matches(|digit: char| digit.is_ascii_digit()).trim_end_matches('_');
             known(stem).filter(|role| matches!(role, Role::Negative | Role::Score | Role::NegativeScore))
@@ -83,7 +72,7 @@ impl Role {
 
     /// The first of the role's names.
     pub(super) fn name(self) -> &'static str {
-        NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, names)| names[0])
+        NAMES.iter().find(|(role, _)| *role == self).and_then(|(_, names)| names.split(' ').next()).unwrap_or_default()
     }
 }
 
@@ -244,7 +233,7 @@ mod tests {
     fn the_page_on_data_lists_every_name() {
         let page = include_str!("../../../../docs/data.md");
         for (role, names) in NAMES {
-            let row = format!("\n| {} | `{}` |\n", role.name().trim_start_matches('_'), names.join("`, `"));
+            let row = format!("\n| {} | `{}` |\n", role.name().trim_start_matches('_'), names.replace(' ', "`, `"));
             assert!(page.contains(&row), "docs/data.md lacks{row}");
         }
     }
