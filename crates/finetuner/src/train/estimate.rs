@@ -21,7 +21,8 @@ const TIMED_TOKENS: usize = 1024;
 /// pass of about a thousand tokens.
 ///
 /// A training pass takes about three forward passes, or two where most weights are frozen, and one more where the
-/// gradient cache embeds first. Activations are those of the largest micro-batch; see [`Encoder::activation_bytes`].
+/// gradient cache embeds first. Activations are those of the largest micro-batch; see [`Encoder::activation_bytes`]. Gradients and
+/// moments are counted for every word, though on the processor those that no batch reads take no memory.
 ///
 /// # Errors
 /// As a forward pass of the model.
@@ -75,7 +76,7 @@ pub(crate) fn estimate(
     let activations = encoder.activation_bytes(device, (step_tokens as usize).min(most));
     let batch = learner.objective(*dataset).bytes(step_rows as usize, encoder.dimension());
     Ok(Some(format!(
-        "a step sees about {step_tokens:.0} tokens of {} examples; {steps} steps take about {}; memory about {}: \
+        "a step sees about {step_tokens:.0} tokens of {} examples; {steps} steps take about {}; memory up to about {}: \
          weights {}, gradients {}, {} {}, activations {}",
         first.len(),
         span(seconds),
