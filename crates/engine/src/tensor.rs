@@ -81,10 +81,11 @@ impl Tensor {
 
     /// Zeros that are known to be zeros: they take no memory before they are written.
     pub(crate) fn vacant(shape: &[usize]) -> Self {
-        let mut storage = Storage::host(Buffer::vacant(shape.iter().product()));
-        let rows = shape[..shape.len().saturating_sub(1)].iter().product();
-        storage.support = Some(Support::none(rows, shape.last().copied().unwrap_or(1)));
-        Tensor { shape: shape.into(), storage: Arc::new(storage) }
+        let buffer = Buffer::vacant(shape.iter().product());
+        let mut tensor = Tensor { shape: shape.into(), storage: Arc::new(Storage::host(buffer)) };
+        let none = Support::none(tensor.rows(), tensor.columns());
+        *tensor.unique().1 = Some(none);
+        tensor
     }
 
     /// The same numbers, and which rows of them are zeros is known: for moments that were saved.
