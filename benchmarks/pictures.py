@@ -236,7 +236,7 @@ def projected(folder, seed):
         for name, content in [("modules.json", modules), ("1_Pooling/config.json", pooling), ("2_Dense/config.json", dense)]:
             with open(f"{target}/{name}", "w", encoding="utf-8") as file:
                 json.dump(content, file)
-        weight = numpy.random.default_rng(int(seed)).normal(scale=wide**-0.5, size=(narrow, wide)).astype(numpy.float32)
+        weight = numpy.random.default_rng(int(seed)).normal(scale=(3 * wide) ** -0.5, size=(narrow, wide)).astype(numpy.float32)
         save_file({"linear.weight": weight, "linear.bias": numpy.zeros(narrow, numpy.float32)}, f"{target}/2_Dense/model.safetensors")
     return target
 

@@ -44,3 +44,6 @@ pub mod mine;
 pub mod train;
 
 pub use error::{Error, Result};
+
+// Files and the messages of ranks hold little-endian numbers, which are written as they lie in memory.
+const _: () = assert!(cfg!(target_endian = "little"));

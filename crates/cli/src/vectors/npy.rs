@@ -17,5 +17,5 @@ pub(super) fn write(vectors: &Vectors<'_>, out: &mut dyn Write) -> Result<()> {
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(header.len() as u16).to_le_bytes())?;
     out.write_all(header.as_bytes())?;
-    vectors.embeddings.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))
+    out.write_all(bytemuck::cast_slice(vectors.embeddings))
 }

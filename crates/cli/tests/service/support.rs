@@ -397,9 +397,10 @@ impl Answer {
 
 /// A request for a run of `mini`, short unless `fields` say otherwise.
 pub(crate) fn new_run(file: &str, name: &str, fields: Value) -> NewRun {
+    // The last of three layers learns: a checkpoint takes 21 MB and not 207.
     let mut spec: Map<String, Value> = json!({
         "model": "mini", "train_data": file, "kind": "labelled", "epochs": 1, "batch_size": 16, "threads": 1,
-        "learning_rate": 1e-4, "val_split": 0.2, "canary": false, "max_length": 8,
+        "learning_rate": 1e-4, "val_split": 0.2, "canary": false, "max_length": 8, "freeze": "embeddings,layers:0-1",
     })
     .as_object()
     .unwrap()

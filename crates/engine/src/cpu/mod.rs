@@ -356,11 +356,7 @@ impl Device for Cpu {
         gradient: &Tensor,
         state: &mut [Tensor],
     ) {
-        if update::update_rows(rule, learning_rate, gradient_scale, weight, gradient, state) {
-            return;
-        }
-        let mut state: Vec<&mut [f32]> = state.iter_mut().map(Tensor::data_mut).collect();
-        update::update(rule, learning_rate, gradient_scale, weight.data_mut(), gradient.data(), &mut state);
+        update::update(rule, learning_rate, gradient_scale, weight, gradient, state);
     }
 }
 

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::rows::scale;
 use crate::device::{UpdateKind, UpdateRule};
+use crate::support::Support;
 use crate::tensor::Tensor;
 
 /// Elements per parallel task: all four streams of a task stay in the second-level cache.
@@ -91,6 +92,26 @@ impl Step<'_> {
 
 /// [`crate::Device::update`].
 pub(crate) fn update(
+    rule: &UpdateRule,
+    learning_rate: f32,
+    gradient_scale: f32,
+    weight: &mut Tensor,
+    gradient: &Tensor,
+    state: &mut [Tensor],
+) {
+    if let (Some(rates), Some(support), [first, second]) =
+        (adam_that_keeps_zeros(rule), gradient.support(), &mut *state)
+        && let (Some(first), Some(second)) = (first.rows_mut(), second.rows_mut())
+    {
+        let factors = AdamFactors::new(rule, rates, learning_rate, gradient_scale);
+        return adam_rows(weight.data_mut(), (gradient.data(), support), first, second, &factors);
+    }
+    let mut state: Vec<&mut [f32]> = state.iter_mut().map(Tensor::data_mut).collect();
+    update_all(rule, learning_rate, gradient_scale, weight.data_mut(), gradient.data(), &mut state);
+}
+
+/// [`update`] of every number.
+fn update_all(
     rule: &UpdateRule,
     learning_rate: f32,
     gradient_scale: f32,
@@ -222,45 +243,47 @@ pub(crate) fn update(
     }
 }
 
-/// [`update`] by Adam where all rows but some are known to be zeros, of the gradient and of its moments: those have no part in it
-/// but for a decay of the weights. Gives whether this was so.
-pub(crate) fn update_rows(
-    rule: &UpdateRule,
-    learning_rate: f32,
-    gradient_scale: f32,
-    weight: &mut Tensor,
-    gradient: &Tensor,
-    state: &mut [Tensor],
-) -> bool {
-    let UpdateRule { kind, weight_decay, decoupled, .. } = *rule;
-    let UpdateKind::Adam { beta1, beta2, eps, amsgrad: false } = kind else { return false };
-    let (Some(of_gradient), [first, second]) = (gradient.support(), state) else { return false };
-    // Where nothing is divided by nothing, and no decay comes with the gradient.
-    if eps == 0.0 || !decoupled && weight_decay != 0.0 {
-        return false;
+/// The rates of Adam where a row of zeros, of the gradient and of both moments, stays one: where nothing is divided by nothing, and
+/// no decay comes with the gradient.
+fn adam_that_keeps_zeros(rule: &UpdateRule) -> Option<(f32, f32, f32)> {
+    match rule.kind {
+        UpdateKind::Adam { beta1, beta2, eps, amsgrad: false }
+            if eps != 0.0 && (rule.decoupled || rule.weight_decay == 0.0) =>
+        {
+            Some((beta1, beta2, eps))
+        }
+        _ => None,
     }
-    let (Some((first, rows)), Some((second, of_second))) = (first.rows_mut(), second.rows_mut()) else { return false };
+}
+
+/// [`adam`] of the rows that are not of zeros; of the others a decay of the weights alone. A moment comes with its rows, and both
+/// have those of the gradient, too, afterwards.
+fn adam_rows(
+    weight: &mut [f32],
+    (gradient, of_gradient): (&[f32], &Support),
+    (first, rows): (&mut [f32], &mut Support),
+    (second, of_second): (&mut [f32], &mut Support),
+    factors: &AdamFactors,
+) {
     rows.extend(of_gradient);
     rows.extend(of_second);
     of_second.extend(rows);
-    let factors = AdamFactors::new(rule, (beta1, beta2, eps), learning_rate, gradient_scale);
-    let columns = gradient.columns();
+    let columns = rows.columns();
     let task_rows = (TASK / columns).max(1);
     let task = task_rows * columns;
-    let parts = weight.data_mut().par_chunks_mut(task).zip(gradient.data().par_chunks(task));
+    let parts = weight.par_chunks_mut(task).zip(gradient.par_chunks(task));
     let parts = parts.zip(first.par_chunks_mut(task)).zip(second.par_chunks_mut(task));
     parts.enumerate().for_each(|(task, (((w, g), m), v))| {
         let rows_of = (w.chunks_exact_mut(columns).zip(g.chunks_exact(columns)))
             .zip(m.chunks_exact_mut(columns).zip(v.chunks_exact_mut(columns)));
         for (row, ((w, g), (m, v))) in (task * task_rows..).zip(rows_of) {
             if rows.contains(row) {
-                adam(w, g, m, v, &factors);
+                adam(w, g, m, v, factors);
             } else if factors.shrink != 1.0 {
                 scale(w, factors.shrink);
             }
         }
     });
-    true
 }
 
 /// The first and the second moment of a gradient, with their decays.

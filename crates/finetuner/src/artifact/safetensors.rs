@@ -102,16 +102,20 @@ impl SafetensorsFile {
     pub fn f32s(&self, name: &str) -> Result<Vec<f32>> {
         let (info, bytes) = self.find(name)?;
         Ok(match info.dtype.as_str() {
-            "F32" => elements(bytes, f32::from_le_bytes),
-            "F16" => elements(bytes, |pair| f16::from_le_bytes(pair).to_f32()),
-            "BF16" => elements(bytes, |pair| bf16::from_le_bytes(pair).to_f32()),
+            "F32" => bytemuck::pod_collect_to_vec(bytes),
+            "F16" => halves(bytes, |pair| f16::from_le_bytes(pair).to_f32()),
+            "BF16" => halves(bytes, |pair| bf16::from_le_bytes(pair).to_f32()),
             "I8" => {
                 let scales = self.f32s(&format!("{name}{SCALE}"))?;
                 if scales.len() != info.shape.first().copied().unwrap_or(1) {
                     return Err(self.refuse(name, &format!("has shape {:?} but {} scales", info.shape, scales.len())));
                 }
                 let rows = bytes.chunks_exact((bytes.len() / scales.len().max(1)).max(1));
-                rows.zip(scales).flat_map(|(row, scale)| row.iter().map(move |&x| f32::from(x as i8) * scale)).collect()
+                let mut values = Vec::with_capacity(bytes.len());
+                for (row, scale) in rows.zip(scales) {
+                    values.extend(row.iter().map(|&x| f32::from(x as i8) * scale));
+                }
+                values
             }
             other => return Err(self.refuse(name, &format!("has element type {other}, expected F32, F16 or BF16"))),
         })
@@ -124,7 +128,7 @@ impl SafetensorsFile {
     pub fn u64s(&self, name: &str) -> Result<Vec<u64>> {
         let (info, bytes) = self.find(name)?;
         match info.dtype.as_str() {
-            "U64" => Ok(elements(bytes, u64::from_le_bytes)),
+            "U64" => Ok(bytemuck::pod_collect_to_vec(bytes)),
             other => Err(self.refuse(name, &format!("has element type {other}, expected U64"))),
         }
     }
@@ -148,8 +152,9 @@ impl Bytes {
     }
 }
 
-fn elements<T, const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|&chunk| convert(chunk)).collect()
+/// Elements of two bytes.
+fn halves(bytes: &[u8], convert: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&chunk| convert(chunk)).collect()
 }
 
 type Header = (BTreeMap<String, TensorInfo>, BTreeMap<String, String>);
@@ -341,24 +346,10 @@ pub fn write(out: &mut dyn Write, metadata: &[(&str, &str)], tensors: &[NamedTen
     out.write_all(&header)?;
     for tensor in in_order {
         match tensor.values {
-            Values::F32(values) => write_elements(out, values, f32::to_le_bytes)?,
-            Values::I8(values) => write_elements(out, values, i8::to_le_bytes)?,
-            Values::U64(values) => write_elements(out, values, u64::to_le_bytes)?,
+            Values::F32(values) => out.write_all(bytemuck::cast_slice(values))?,
+            Values::I8(values) => out.write_all(bytemuck::cast_slice(values))?,
+            Values::U64(values) => out.write_all(bytemuck::cast_slice(values))?,
         }
-    }
-    Ok(())
-}
-
-fn write_elements<T: Copy, const N: usize>(
-    out: &mut dyn Write,
-    values: &[T],
-    convert: impl Fn(T) -> [u8; N],
-) -> std::io::Result<()> {
-    let mut buffer = Vec::with_capacity(8192 * N);
-    for chunk in values.chunks(8192) {
-        buffer.clear();
-        chunk.iter().for_each(|&value| buffer.extend_from_slice(&convert(value)));
-        out.write_all(&buffer)?;
     }
     Ok(())
 }

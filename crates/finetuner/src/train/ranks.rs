@@ -285,8 +285,7 @@ impl Ranks {
         let ids: Vec<ParameterId> = parameters.ids().collect();
         let place = |id: ParameterId| ids.iter().position(|known| *known == id).unwrap_or_default() as u32;
         let entry = |(id, tensor): &(ParameterId, Tensor)| {
-            let numbers = tensor.data().iter().flat_map(|number| number.to_le_bytes());
-            place(*id).to_le_bytes().into_iter().chain(numbers).collect::<Vec<u8>>()
+            [&place(*id).to_le_bytes(), bytemuck::cast_slice(tensor.data())].concat()
         };
         let all = self.mesh()?.gather(own.iter().flat_map(entry).collect())?;
         let mut observed = Vec::new();
