@@ -52,7 +52,7 @@ impl Array {
             return Err(refuse(format!("breaks off, or holds more than its {rows} rows of {width} numbers")));
         }
         let values = match size {
-            4 => numbers.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            4 => bytemuck::pod_collect_to_vec(numbers),
             _ => numbers.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
         };
         Ok(Array { values, width })
