@@ -11,7 +11,7 @@
   the same on both sides); R@1, R@5, mRR@20 of a tenth of the emoji that nothing was trained on
 
 Both sides learn from the same batches in the same order: what is left of chance between them is rounding and, for texts,
-dropout.
+dropout, which `--same-chance` makes the same, too.
 
 DATA holds images/omniglot, images/grocery, image-text/emoji and weights. Every finished run is a line of the results; runs that
 are there already are not repeated, so that the program may be stopped and go on. `--only` and `--seeds` pick runs, `--table`
@@ -54,6 +54,7 @@ def main():
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--only", default=",".join(TASKS))
     parser.add_argument("--sides", default="ours,peer")
+    parser.add_argument("--same-chance", action="store_true", help="the peer drops what Finetuner drops; results of its own")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
 
@@ -94,16 +95,17 @@ def ours(task, folder, vectors, seed, given):
              "--output", f"{vectors}/{name}.npy"])  # fmt: skip
     with open(f"{vectors}/run/report.json", encoding="utf-8") as file:
         report = json.load(file)
-    return {"seconds": report["timing"]["train_seconds"], "peak_bytes": report["memory"]["peak_bytes"]}
+    return {"seconds": report["timing"]["train_seconds"], "peak_bytes": report["memory"]["peak_bytes"],
+            "train_loss": report["training"]["train_loss"]}  # fmt: skip
 
 
 def peer(task, folder, vectors, seed, given):
     if task == "emoji":
         projected(folder, seed)
     line = run([given.peers, f"{HERE}/peers/pictures.py", "--task", task, "--folder", folder, "--seed", seed,
-                "--threads", given.threads, "--output", vectors]).splitlines()[-1]  # fmt: skip
+                "--threads", given.threads, "--output", vectors, *["--same-chance"] * given.same_chance]).splitlines()[-1]  # fmt: skip
     found = json.loads(line)
-    return {"seconds": found["train_seconds"], "peak_bytes": found["peak_bytes"]}
+    return {"seconds": found["train_seconds"], "peak_bytes": found["peak_bytes"], "train_loss": found["train_loss"]}
 
 
 def embedded(folder):

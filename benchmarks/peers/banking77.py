@@ -87,7 +87,7 @@ def main():
     if given.steps:
         batches = batches[: given.steps]
     if given.same_chance:
-        Dropout(model, given.seed, columns=1)
+        Dropout(model[0].auto_model, given.seed, columns=1)
     model.train()
     with measure.Clock() as clock:
         total = 0.0

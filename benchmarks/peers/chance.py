@@ -1,5 +1,5 @@
 """What Finetuner draws with a seed beside its batches, so that nothing of a peer's run is left to chance: class vectors, and
-the dropout of models of BERT's shape in sentence-transformers.
+the dropout of models of BERT's shape in transformers.
 
 A translation of crates/engine/src/random.rs and of the streams that crates/finetuner/src gives to masks
 (encoder/layers.rs) and class vectors (objective/mod.rs).
@@ -56,17 +56,17 @@ def class_vectors(seed, classes, dimension, deviation):
 class Dropout:
     """Puts the masks of a run into a model, which embeds so many columns of texts a step, one after the other."""
 
-    def __init__(self, model, seed, columns):
+    def __init__(self, bert, seed, columns):
         import torch
         from transformers.models.bert import modeling_bert
 
-        self.seed, self.columns, self.embedded, self.row = seed, columns, 0, 0
-        bert = model[0].auto_model
+        self.seed, self.columns, self.column, self.row, self.texts = seed, columns, -1, 0, 0
         if bert.config.model_type != "bert":
             raise ValueError(f"expected a model of type bert, got {bert.config.model_type}")
         bert.set_attn_implementation("eager")
         modeling_bert.eager_attention_forward = self.attention
-        model.register_forward_hook(self.end_column)
+        # Not of the model itself: sentence-transformers calls its `forward`.
+        bert.embeddings.register_forward_pre_hook(self.begin_column, with_kwargs=True)
 
         outer = self
 
@@ -83,16 +83,17 @@ class Dropout:
             layer.attention.output.dropout = Drop(bert.config.hidden_dropout_prob, 3 * index + 2)
             layer.output.dropout = Drop(bert.config.hidden_dropout_prob, 3 * index + 3)
 
-    def end_column(self, model, inputs, _):
-        if model.training:
-            self.embedded += 1
-            self.row = 0 if self.embedded % self.columns == 0 else self.row + len(inputs[0]["input_ids"])
+    def begin_column(self, embeddings, _, inputs):
+        if embeddings.training:
+            self.column += 1
+            self.row = 0 if self.column % self.columns == 0 else self.row + self.texts
+            self.texts = len(inputs["input_ids"])
 
     def mask(self, shape, site, probability, heads=None):
         """What rows `[texts, positions, columns]`, or every head's, are multiplied with."""
         import torch
 
-        key = part(part(run_key(self.seed), self.embedded // self.columns), site)
+        key = part(part(run_key(self.seed), self.column // self.columns), site)
         if heads is not None:
             key = part(key, numpy.arange(heads))
         texts, positions, columns = shape

@@ -18,7 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import batches
-from measure import Clock, peak_bytes
+from chance import Dropout
+from measure import SAME_CHANCE, Clock, peak_bytes
 
 
 class Graph(torch.nn.Module):
@@ -102,6 +103,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output")
     parser.add_argument("--initial")
+    parser.add_argument("--same-chance", **SAME_CHANCE)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
@@ -115,16 +117,19 @@ def main():
     model = Pair(given.folder, backbone, given.seed) if given.task == "emoji" else backbone
     pictures = Pictures(given.folder)
     train = by_pairs if given.task == "emoji" else by_class
+    if given.same_chance and given.task == "emoji":
+        Dropout(model.texts, given.seed, columns=1)
     model.train()
     with Clock() as clock:
-        steps = train(model, rows, pictures, settings, given.seed)
+        losses = train(model, rows, pictures, settings, given.seed)
     model.eval()
     os.makedirs(given.output, exist_ok=True)
     with torch.no_grad():
         for name in sorted(os.listdir(given.folder)):
             if name.startswith("embed-"):
                 write(model, read(f"{given.folder}/{name}"), pictures, f"{given.output}/{name[6:-4]}.npy")
-    print(json.dumps({"train_seconds": clock.seconds, "steps": steps, "peak_bytes": peak_bytes()}))
+    last = numpy.mean(losses[-(len(losses) // settings["epochs"]) :])
+    print(json.dumps({"train_seconds": clock.seconds, "steps": len(losses), "train_loss": last, "peak_bytes": peak_bytes()}))
 
 
 def by_class(model, rows, pictures, settings, seed):
@@ -135,15 +140,15 @@ def by_class(model, rows, pictures, settings, seed):
     loss = MultiSimilarityLoss()
     size = settings["batch_size"]
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["learning_rate"])
-    steps = 0
+    losses = []
     for epoch in range(settings["epochs"]):
         for batch in batches.m_per_class(labels, size, 4, seed, epoch):
             value = loss(model(pictures([rows[at]["image"] for at in batch])), torch.tensor([labels[at] for at in batch]))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
-            steps += 1
-    return steps
+            losses.append(value.item())
+    return losses
 
 
 def by_pairs(model, rows, pictures, settings, seed):
@@ -153,7 +158,7 @@ def by_pairs(model, rows, pictures, settings, seed):
         {"params": [*model.pictures.parameters(), *model.projection.parameters()], "lr": settings["learning_rate"]},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    steps = 0
+    losses = []
     for epoch in range(settings["epochs"]):
         for places in batches.shuffled(len(rows), size, seed, epoch):
             batch = [rows[at] for at in places]
@@ -168,8 +173,8 @@ def by_pairs(model, rows, pictures, settings, seed):
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            steps += 1
-    return steps
+            losses.append(value.item())
+    return losses
 
 
 class Pictures:

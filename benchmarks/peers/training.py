@@ -34,7 +34,7 @@ def train(
 
     data = Dataset.from_dict(columns)
     if same_chance:
-        Dropout(model, seed, sum(name not in ("score", "label") for name in columns))
+        Dropout(model[0].auto_model, seed, sum(name not in ("score", "label") for name in columns))
     with tempfile.TemporaryDirectory() as folder:
         trainer = SentenceTransformerTrainer(
             model=model,
