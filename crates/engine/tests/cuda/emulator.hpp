@@ -4,8 +4,9 @@
 //
 // The threads of a block are fibers of one thread of the processor. Each runs until it waits at a barrier or a collective;
 // then the next one runs, and the direction changes with every barrier, so that a barrier too few is noticed from either
-// side. Blocks run one after the other. Where no thread can go on the program ends with what each waits for. Dynamic
-// shared memory is filled with not-a-number before every block, and its bounds are checked under `-fsanitize=address`.
+// side. Blocks run one after the other; threads of the processor may launch kernels beside each other. Where no thread can
+// go on the program ends with what each waits for. Dynamic shared memory is filled with not-a-number before every block,
+// and its bounds are checked under `-fsanitize=address`.
 //
 //     launch(blocks, threads, shared_bytes, kernel, arguments...);
 
@@ -13,13 +14,13 @@
 
 #define EMULATOR 1
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <memory>
 #include <vector>
 
 #include <sys/mman.h>
@@ -42,7 +43,7 @@
 #define __constant__
 #define __forceinline__ inline
 #define __noinline__
-#define __shared__ static
+#define __shared__ static thread_local
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
 #define __restrict__ __restrict
@@ -68,21 +69,12 @@ VECTORS(double, double, 8)
 
 struct dim3 {
     unsigned x, y, z;
-    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+    constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-inline uint3 threadIdx, blockIdx;
-inline dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
 namespace emulator {
-
-[[noreturn]] inline void fail(const char *what) {
-    std::fprintf(stderr, "block (%u, %u, %u) thread (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x,
-                 threadIdx.y, threadIdx.z, what);
-    std::fflush(stderr);
-    std::_Exit(1);
-}
 
 struct Copy {
     void *to;
@@ -112,37 +104,76 @@ struct Fiber {
     std::vector<std::vector<Copy>> groups;
 };
 
-constexpr size_t STACK = 256 << 10;
+// The lowest page of a stack says whose it is, the next one may not be touched.
+constexpr size_t STACK = 256 << 10, PAGE = 4096;
 
-inline std::vector<std::unique_ptr<Fiber>> fibers;
-inline unsigned threads, current;
-// The lane of each warp for which the others waited last.
-inline unsigned awaited[32];
-inline bool backwards;
-inline Fiber scheduler;
-inline std::function<void()> body;
-inline unsigned char *shared = nullptr;
-inline size_t shared_bytes = 0;
+// What a thread of the processor that launches kernels keeps for them.
+struct Launcher {
+    uint3 thread, block;
+    dim3 threads_of_block, blocks;
+    // Threads of the block, the one that runs, and where the round is.
+    unsigned threads, current, place;
+    bool backwards = false;
+    // The lanes of each warp that are at a collective.
+    unsigned met[32] = {};
+    unsigned char *shared;
+    size_t shared_bytes;
+    Fiber scheduler;
+    std::vector<Fiber> fibers;
+    std::function<void()> body;
 
-inline Fiber &self() { return *fibers[current]; }
+    Fiber &self() { return fibers[current]; }
+    // The fibers of the warp that runs.
+    Fiber *warp() { return &fibers[current / 32 * 32]; }
+    unsigned lane() const { return current % 32; }
+
+    ~Launcher() {
+        for (const Fiber &fiber : fibers)
+            if (fiber.stack) munmap(fiber.stack, STACK);
+    }
+};
+
+inline Launcher &of_this_thread() {
+    static thread_local Launcher launcher;
+    return launcher;
+}
+
+// That of the fiber which asks: from its stack, because what a library keeps for each thread is dear to look for.
+inline Launcher &launcher() { return **(Launcher **)((uintptr_t)__builtin_frame_address(0) / STACK * STACK); }
+
+[[noreturn]] inline void fail(const Launcher &launcher, const char *what) {
+    const uint3 block = launcher.block, thread = launcher.thread;
+    std::fprintf(stderr, "block (%u, %u, %u) thread (%u, %u, %u): %s\n", block.x, block.y, block.z, thread.x, thread.y, thread.z, what);
+    std::fflush(stderr);
+    std::_Exit(1);
+}
+
+[[noreturn]] inline void fail(const char *what) { fail(launcher(), what); }
 
 #if defined(__x86_64__)
-// Keeps what the calling convention says a call keeps, and goes on with another stack.
-__attribute__((naked, noinline, no_sanitize("address", "undefined"))) inline void exchange(void ** /*from*/, void * /*to*/) {
-    asm("pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
-        "movq %rsp, (%rdi)\n movq %rsi, %rsp\n"
-        "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbx\n popq %rbp\n ret\n");
+// Leaves for another stack, and comes back where somebody leaves for this one. Inline and by a jump: returns then meet the
+// calls that the processor foresees, because the threads of a block mostly wait at the same place.
+__attribute__((always_inline)) inline void exchange(void **from, void *to) {
+    asm volatile("leaq -128(%%rsp), %%rsp\n leaq 1f(%%rip), %%rax\n pushq %%rax\n pushq %%rbp\n"
+                 "movq %%rsp, (%0)\n movq %1, %%rsp\n"
+                 "popq %%rbp\n popq %%rax\n jmp *%%rax\n"
+                 "1: leaq 128(%%rsp), %%rsp"
+                 : "+D"(from), "+S"(to)
+                 :
+                 : "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cc", "memory", "xmm0",
+                   "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13",
+                   "xmm14", "xmm15");
 }
 #endif
 
-inline void go(Fiber &from, Fiber &to) {
+inline void go([[maybe_unused]] Launcher &launcher, Fiber &from, Fiber &to) {
 #if defined(__SANITIZE_ADDRESS__)
-    static const void *main_stack;
-    static size_t main_size;
-    if (&to == &scheduler)
+    static thread_local const void *main_stack;
+    static thread_local size_t main_size;
+    if (&to == &launcher.scheduler)
         __sanitizer_start_switch_fiber(&from.shadow, main_stack, main_size);
     else
-        __sanitizer_start_switch_fiber(&from.shadow, to.stack, STACK);
+        __sanitizer_start_switch_fiber(&from.shadow, (char *)to.stack + 2 * PAGE, STACK - 2 * PAGE);
 #endif
 #if defined(__x86_64__)
     exchange(&from.pointer, to.pointer);
@@ -150,50 +181,73 @@ inline void go(Fiber &from, Fiber &to) {
     swapcontext(&from.context, &to.context);
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-    if (&from == &scheduler)
+    if (&from == &launcher.scheduler)
         __sanitizer_finish_switch_fiber(from.shadow, nullptr, nullptr);
     else
         __sanitizer_finish_switch_fiber(from.shadow, &main_stack, &main_size);
 #endif
 }
 
-inline void wait(State state) {
-    Fiber &fiber = self();
+// The next thread of this round that can go on, if there is one.
+inline Fiber *next(Launcher &launcher) {
+    while (++launcher.place < launcher.threads) {
+        launcher.current = launcher.backwards ? launcher.threads - 1 - launcher.place : launcher.place;
+        Fiber &fiber = launcher.self();
+        if (fiber.state != State::Ready) continue;
+        launcher.thread = fiber.index;
+        return &fiber;
+    }
+    return nullptr;
+}
+
+inline void wait(Launcher &launcher, State state) {
+    Fiber &fiber = launcher.self();
     fiber.state = state;
-    go(fiber, scheduler);
+#if defined(__SANITIZE_ADDRESS__)
+    go(launcher, fiber, launcher.scheduler);
+#else
+    Fiber *after = next(launcher);
+    go(launcher, fiber, after ? *after : launcher.scheduler);
+#endif
 }
 
 inline void start() {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
-    body();
-    self().open.clear();
-    self().groups.clear();
-    wait(State::Done);
+    Launcher &own = launcher();
+    own.body();
+    own.self().open.clear();
+    own.self().groups.clear();
+    wait(own, State::Done);
     fail("a finished thread runs (bug of the emulator)");
 }
 
-inline void prepare(Fiber &fiber) {
+inline void prepare(Launcher &launcher, Fiber &fiber) {
     if (!fiber.stack) {
-        void *memory = mmap(nullptr, STACK + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) fail("no memory for stacks");
-        mprotect(memory, 4096, PROT_NONE);
-        fiber.stack = (char *)memory + 4096;
+        // As much again, of which a stack that begins at a multiple of its length is kept.
+        char *memory = (char *)mmap(nullptr, 2 * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) fail(launcher, "no memory for stacks");
+        char *stack = (char *)(((uintptr_t)memory + STACK - 1) / STACK * STACK);
+        if (stack != memory) munmap(memory, stack - memory);
+        munmap(stack + STACK, memory + STACK - stack);
+        mprotect(stack + PAGE, PAGE, PROT_NONE);
+        *(Launcher **)stack = &launcher;
+        fiber.stack = stack;
     }
 #if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(fiber.stack, STACK);
+    __asan_unpoison_memory_region((char *)fiber.stack + 2 * PAGE, STACK - 2 * PAGE);
     fiber.shadow = nullptr;
 #endif
 #if defined(__x86_64__)
     void **top = (void **)((char *)fiber.stack + STACK) - 2;
     *top = (void *)start;
-    fiber.pointer = top - 6;
-    std::memset(fiber.pointer, 0, 6 * sizeof(void *));
+    *--top = nullptr;
+    fiber.pointer = top;
 #else
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack;
-    fiber.context.uc_stack.ss_size = STACK;
+    fiber.context.uc_stack.ss_sp = (char *)fiber.stack + 2 * PAGE;
+    fiber.context.uc_stack.ss_size = STACK - 2 * PAGE;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, start, 0);
 #endif
@@ -202,22 +256,26 @@ inline void prepare(Fiber &fiber) {
 }
 
 // Lets everybody who waits at the barrier go on, if nobody is still on the way.
-inline bool pass_barrier() {
+inline bool pass_barrier(Launcher &launcher) {
     bool any = false;
-    for (unsigned i = 0; i < threads; i++) {
-        if (fibers[i]->state == State::Ready || fibers[i]->state == State::AtCollective) return false;
-        any |= fibers[i]->state == State::AtBarrier;
+    for (unsigned i = 0; i < launcher.threads; i++) {
+        const State state = launcher.fibers[i].state;
+        if (state == State::Ready || state == State::AtCollective) return false;
+        any |= state == State::AtBarrier;
     }
-    for (unsigned i = 0; any && i < threads; i++)
-        if (fibers[i]->state == State::AtBarrier) fibers[i]->state = State::Ready;
-    backwards = !backwards;
+    for (unsigned i = 0; any && i < launcher.threads; i++) {
+        State &state = launcher.fibers[i].state;
+        if (state == State::AtBarrier) state = State::Ready;
+    }
+    launcher.backwards = !launcher.backwards;
     return any;
 }
 
-[[noreturn]] inline void stuck() {
-    std::fprintf(stderr, "block (%u, %u, %u): no thread can go on\n", blockIdx.x, blockIdx.y, blockIdx.z);
-    for (unsigned i = 0; i < threads; i++) {
-        const Fiber &fiber = *fibers[i];
+[[noreturn]] inline void stuck(const Launcher &launcher) {
+    const uint3 block = launcher.block;
+    std::fprintf(stderr, "block (%u, %u, %u): no thread can go on\n", block.x, block.y, block.z);
+    for (unsigned i = 0; i < launcher.threads; i++) {
+        const Fiber &fiber = launcher.fibers[i];
         if (fiber.state == State::AtCollective)
             std::fprintf(stderr, "  thread %u is at %s, mask %08x\n", i, fiber.collective, fiber.mask);
         else
@@ -227,60 +285,58 @@ inline bool pass_barrier() {
     std::_Exit(1);
 }
 
-inline void run_block() {
-    for (unsigned i = 0; i < threads; i++) prepare(*fibers[i]);
+inline void run_block(Launcher &launcher) {
+    const auto first = launcher.fibers.begin(), end = first + launcher.threads;
+    for (auto fiber = first; fiber != end; ++fiber) prepare(launcher, *fiber);
     for (;;) {
-        bool ran = false, done = true;
-        for (unsigned i = 0; i < threads; i++) {
-            current = backwards ? threads - 1 - i : i;
-            Fiber &fiber = self();
-            done &= fiber.state == State::Done;
-            if (fiber.state != State::Ready) continue;
+        launcher.place = -1;
+        bool ran = false;
+        while (Fiber *fiber = next(launcher)) {
             ran = true;
-            threadIdx = fiber.index;
-            go(scheduler, fiber);
+            go(launcher, launcher.scheduler, *fiber);
         }
-        if (done) return;
-        if (!ran && !pass_barrier()) stuck();
+        if (ran || pass_barrier(launcher)) continue;
+        if (std::all_of(first, end, [](const Fiber &fiber) { return fiber.state == State::Done; })) return;
+        stuck(launcher);
     }
 }
 
 // Waits until all lanes of the mask are at the same collective.
-inline void meet(const char *collective, unsigned mask) {
-    Fiber &fiber = self();
-    const unsigned first = current / 32 * 32;
-    if (!(mask >> (current - first) & 1)) fail("a lane is not in the mask of its own collective");
+inline void meet(Launcher &launcher, const char *collective, unsigned mask) {
+    Fiber &fiber = launcher.self(), *warp = launcher.warp();
+    const unsigned own = 1u << launcher.lane(), first = launcher.current / 32 * 32;
+    if (!(mask & own)) fail("a lane is not in the mask of its own collective");
+    if (first + 31 - __builtin_clz(mask) >= launcher.threads) fail("a mask names lanes that the block does not have");
     fiber.collective = collective;
     fiber.mask = mask;
     fiber.state = State::AtCollective;
-    // From the lane on that was missing last: it often still is.
-    unsigned &missing = awaited[first / 32];
-    for (unsigned step = 0; step < 32; step++) {
-        const unsigned lane = (missing + step) % 32;
+    unsigned &met = launcher.met[first / 32];
+    met |= own;
+    if ((met & mask) != mask) return wait(launcher, State::AtCollective);
+    for (unsigned lane = 0; lane < 32; lane++) {
         if (!(mask >> lane & 1)) continue;
-        if (first + lane >= threads) fail("a mask names lanes that the block does not have");
-        const Fiber &other = *fibers[first + lane];
-        const bool here = other.collective == collective || (other.collective && !std::strcmp(other.collective, collective));
-        if (other.state != State::AtCollective || other.mask != mask || !here) {
-            missing = lane;
-            return wait(State::AtCollective);
-        }
+        const Fiber &other = warp[lane];
+        const bool same = other.collective == collective || !std::strcmp(other.collective, collective);
+        if (other.mask != mask || !same) return wait(launcher, State::AtCollective);
     }
+    met &= ~mask;
     for (unsigned lane = 0; lane < 32; lane++)
-        if (mask >> lane & 1) fibers[first + lane]->state = State::Ready;
+        if (mask >> lane & 1) warp[lane].state = State::Ready;
 }
 
 // Shows the others a value; afterwards `shown<T>(lane)` is what another lane of the warp shows.
 template <typename T> void show(const char *collective, unsigned mask, const T &value) {
     static_assert(sizeof(T) <= sizeof(Fiber::shown[0]), "too much to show");
-    Fiber &fiber = self();
+    Launcher &own = launcher();
+    Fiber &fiber = own.self();
     std::memcpy(fiber.shown[++fiber.turn % 2], &value, sizeof(T));
-    meet(collective, mask);
+    meet(own, collective, mask);
 }
 
 template <typename T> T shown(unsigned lane) {
+    Launcher &own = launcher();
     T value;
-    std::memcpy(&value, fibers[current / 32 * 32 + lane]->shown[self().turn % 2], sizeof(T));
+    std::memcpy(&value, own.warp()[lane].shown[own.self().turn % 2], sizeof(T));
     return value;
 }
 
@@ -296,55 +352,61 @@ template <typename T> T shuffle(const char *name, unsigned mask, T value, unsign
 template <typename... Parameters, typename... Arguments>
 void launch(dim3 blocks, dim3 block, size_t shared_bytes, void (*kernel)(Parameters...), Arguments... arguments) {
     using namespace emulator;
-    gridDim = blocks;
-    blockDim = block;
-    threads = block.x * block.y * block.z;
-    if (threads == 0 || threads > 1024) fail("a block has 1 to 1024 threads");
-    if (shared_bytes > 227 << 10) fail("more shared memory than there is");
-    while (fibers.size() < threads) fibers.push_back(std::make_unique<Fiber>());
-    for (unsigned i = 0; i < threads; i++)
-        fibers[i]->index = make_uint3(i % block.x, i / block.x % block.y, i / block.x / block.y);
-    body = [=] { kernel(arguments...); };
+    Launcher &own = of_this_thread();
+    own.blocks = blocks;
+    own.threads_of_block = block;
+    own.threads = block.x * block.y * block.z;
+    if (own.threads == 0 || own.threads > 1024) fail(own, "a block has 1 to 1024 threads");
+    if (shared_bytes > 227 << 10) fail(own, "more shared memory than there is");
+    own.shared_bytes = shared_bytes;
+    if (own.fibers.size() < own.threads) own.fibers.resize(own.threads);
+    for (unsigned i = 0; i < own.threads; i++)
+        own.fibers[i].index = {i % block.x, i / block.x % block.y, i / block.x / block.y};
+    own.body = [=] { kernel(arguments...); };
     for (unsigned z = 0; z < blocks.z; z++)
         for (unsigned y = 0; y < blocks.y; y++)
             for (unsigned x = 0; x < blocks.x; x++) {
-                blockIdx = make_uint3(x, y, z);
-                shared = (unsigned char *)std::aligned_alloc(1024, (shared_bytes / 1024 + 1) * 1024);
-                emulator::shared_bytes = shared_bytes;
-                std::memset(shared, 0xff, shared_bytes);
+                own.block = {x, y, z};
+                own.shared = (unsigned char *)std::aligned_alloc(1024, (shared_bytes / 1024 + 1) * 1024);
+                std::memset(own.shared, 0xff, shared_bytes);
 #if defined(__SANITIZE_ADDRESS__)
-                __asan_poison_memory_region(shared + shared_bytes, 1024 - shared_bytes % 1024);
+                __asan_poison_memory_region(own.shared + shared_bytes, 1024 - shared_bytes % 1024);
 #endif
-                run_block();
+                run_block(own);
 #if defined(__SANITIZE_ADDRESS__)
-                __asan_unpoison_memory_region(shared + shared_bytes, 1024 - shared_bytes % 1024);
+                __asan_unpoison_memory_region(own.shared + shared_bytes, 1024 - shared_bytes % 1024);
 #endif
-                std::free(shared);
+                std::free(own.shared);
             }
 }
 
-// The dynamic shared memory of a block.
-#define SHARED_MEMORY(T, name) T *name = (T *)emulator::shared
+#define threadIdx (emulator::launcher().thread)
+#define blockIdx (emulator::launcher().block)
+#define blockDim (emulator::launcher().threads_of_block)
+#define gridDim (emulator::launcher().blocks)
 
-inline void __syncthreads() { emulator::wait(emulator::State::AtBarrier); }
-inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator::meet("__syncwarp", mask); }
+// The dynamic shared memory of a block.
+#define SHARED_MEMORY(T, name) T *name = (T *)emulator::launcher().shared
+
+inline void __syncthreads() { emulator::wait(emulator::launcher(), emulator::State::AtBarrier); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator::meet(emulator::launcher(), "__syncwarp", mask); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
 template <typename T> T __shfl_sync(unsigned mask, T value, int lane, int width = 32) {
-    const unsigned own = emulator::current % 32;
+    const unsigned own = emulator::launcher().lane();
     return emulator::shuffle("__shfl_sync", mask, value, own / width * width + unsigned(lane) % width);
 }
 template <typename T> T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
-    const unsigned own = emulator::current % 32, other = own ^ lanes;
+    const unsigned own = emulator::launcher().lane(), other = own ^ lanes;
     return emulator::shuffle("__shfl_xor_sync", mask, value, other / width > own / width ? own : other);
 }
 template <typename T> T __shfl_down_sync(unsigned mask, T value, unsigned lanes, int width = 32) {
-    const unsigned own = emulator::current % 32;
+    const unsigned own = emulator::launcher().lane();
     return emulator::shuffle("__shfl_down_sync", mask, value, own % width + lanes < unsigned(width) ? own + lanes : own);
 }
 template <typename T> T __shfl_up_sync(unsigned mask, T value, unsigned lanes, int width = 32) {
-    const unsigned own = emulator::current % 32;
+    const unsigned own = emulator::launcher().lane();
     return emulator::shuffle("__shfl_up_sync", mask, value, own % width >= lanes ? own - lanes : own);
 }
 

@@ -10,20 +10,20 @@ struct Lane {
 
 inline unsigned shared_address(const void *pointer) {
     const unsigned char *place = (const unsigned char *)pointer;
-    if (place < emulator::shared || place > emulator::shared + emulator::shared_bytes)
+    if (place < emulator::launcher().shared || place > emulator::launcher().shared + emulator::launcher().shared_bytes)
         emulator::fail("not an address of shared memory");
-    return unsigned(place - emulator::shared);
+    return unsigned(place - emulator::launcher().shared);
 }
 
 inline unsigned char *shared_place(unsigned address, unsigned bytes) {
     if (address % bytes != 0) emulator::fail("a misaligned address of shared memory");
-    if (address + bytes > emulator::shared_bytes) emulator::fail("an address beyond shared memory");
-    return emulator::shared + address;
+    if (address + bytes > emulator::launcher().shared_bytes) emulator::fail("an address beyond shared memory");
+    return emulator::launcher().shared + address;
 }
 
 inline void copy_bytes_async(unsigned to, const void *from, int bytes, bool filled) {
     if ((uintptr_t)from % bytes != 0) emulator::fail("a misaligned copy");
-    emulator::self().open.push_back({shared_place(to, bytes), from, bytes, filled});
+    emulator::launcher().self().open.push_back({shared_place(to, bytes), from, bytes, filled});
 }
 
 inline void copy_async(unsigned to, const void *from, bool filled) { copy_bytes_async(to, from, 16, filled); }
@@ -31,13 +31,13 @@ inline void copy_async(unsigned to, const void *from, bool filled) { copy_bytes_
 inline void copy_word_async(unsigned to, const void *from, bool filled) { copy_bytes_async(to, from, 4, filled); }
 
 inline void copy_async_close() {
-    emulator::Fiber &fiber = emulator::self();
+    emulator::Fiber &fiber = emulator::launcher().self();
     fiber.groups.push_back(std::move(fiber.open));
     fiber.open.clear();
 }
 
 template <int LEFT> void copy_async_wait() {
-    auto &groups = emulator::self().groups;
+    auto &groups = emulator::launcher().self().groups;
     while (groups.size() > LEFT) {
         for (const emulator::Copy &copy : groups.front()) {
             if (copy.filled)
@@ -52,9 +52,9 @@ template <int LEFT> void copy_async_wait() {
 inline void load_matrices(unsigned (&matrices)[4], unsigned address) {
     shared_place(address, 16);
     emulator::show("ldmatrix", 0xffffffffu, address);
-    const unsigned lane = emulator::current % 32;
+    const unsigned lane = emulator::launcher().lane();
     for (unsigned i = 0; i < 4; i++) {
-        const unsigned char *row = emulator::shared + emulator::shown<unsigned>(8 * i + lane / 4);
+        const unsigned char *row = emulator::launcher().shared + emulator::shown<unsigned>(8 * i + lane / 4);
         std::memcpy(&matrices[i], row + lane % 4 * 4, 4);
     }
 }
@@ -62,11 +62,11 @@ inline void load_matrices(unsigned (&matrices)[4], unsigned address) {
 inline void load_matrices_transposed(unsigned (&matrices)[4], unsigned address) {
     shared_place(address, 16);
     emulator::show("ldmatrix.trans", 0xffffffffu, address);
-    const unsigned lane = emulator::current % 32;
+    const unsigned lane = emulator::launcher().lane();
     for (unsigned i = 0; i < 4; i++) {
         unsigned short pair[2];
         for (unsigned half = 0; half < 2; half++) {
-            const unsigned char *row = emulator::shared + emulator::shown<unsigned>(8 * i + lane % 4 * 2 + half);
+            const unsigned char *row = emulator::launcher().shared + emulator::shown<unsigned>(8 * i + lane % 4 * 2 + half);
             std::memcpy(&pair[half], row + lane / 4 * 2, 2);
         }
         matrices[i] = pair[0] | unsigned(pair[1]) << 16;
@@ -75,7 +75,8 @@ inline void load_matrices_transposed(unsigned (&matrices)[4], unsigned address) 
 
 inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     emulator::show("mma", 0xffffffffu, Lane{{a[0], a[1], a[2], a[3]}, {b0, b1}});
-    const unsigned lane = emulator::current % 32;
+    const unsigned lane = emulator::launcher().lane(), turn = emulator::launcher().self().turn % 2;
+    const emulator::Fiber *warp = emulator::launcher().warp();
     const auto half = [](unsigned pair, unsigned i) {
         return __uint_as_float(i % 2 ? pair & 0xffff0000u : pair << 16);
     };
@@ -83,10 +84,8 @@ inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, u
         const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
         float total = 0.0f;
         for (unsigned k = 0; k < 16; k++) {
-            const Lane &left = *(const Lane *)emulator::fibers[emulator::current / 32 * 32 + row % 8 * 4 + k % 8 / 2]
-                                    ->shown[emulator::self().turn % 2];
-            const Lane &right = *(const Lane *)emulator::fibers[emulator::current / 32 * 32 + column * 4 + k % 8 / 2]
-                                     ->shown[emulator::self().turn % 2];
+            const Lane &left = *(const Lane *)warp[row % 8 * 4 + k % 8 / 2].shown[turn];
+            const Lane &right = *(const Lane *)warp[column * 4 + k % 8 / 2].shown[turn];
             total += half(left.a[row / 8 + k / 8 * 2], k) * half(right.b[k / 8], k);
         }
         sum[i] += total;

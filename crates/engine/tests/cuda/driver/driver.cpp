@@ -42,7 +42,8 @@ struct Block {
 // By address.
 inline std::map<Address, Block> blocks;
 inline size_t used = 0, peak = 0;
-inline const char *volatile running = "no kernel";
+// What each thread runs: kernels of different threads run beside each other.
+inline thread_local const char *running = "no kernel";
 
 inline size_t total() {
     const char *given = std::getenv("EMULATED_BYTES");
@@ -80,6 +81,7 @@ inline void on_fault(int) { die("memory outside of a block was touched"); }
 
 // The block that an address lies in has so many more bytes; the whole program ends where it does not.
 inline void expect(Address address, size_t bytes, const char *what) {
+    const std::lock_guard lock(mutex);
     auto after = blocks.upper_bound(address);
     if (after != blocks.begin()) {
         const auto &[start, block] = *--after;
@@ -267,7 +269,6 @@ DRIVER cuFuncSetAttribute(Function *function, int, int value) {
 }
 DRIVER cuLaunchKernel(Function *function, unsigned x, unsigned y, unsigned z, unsigned width, unsigned height,
                       unsigned depth, unsigned shared, void *, void **arguments, void **) {
-    const std::lock_guard lock(mutex);
     if (x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || width * height * depth > 1024) return INVALID_VALUE;
     if (shared > function->shared) return INVALID_VALUE;
     running = function->name.c_str();
@@ -421,7 +422,6 @@ DRIVER cublasLtMatmulAlgoGetHeuristic(void *, Description *, Layout *, Layout *,
 DRIVER cublasLtMatmul(void *, Description *description, const float *alpha, const void *a, Layout *a_layout,
                       const void *b, Layout *b_layout, const float *beta, const void *c, Layout *, void *d,
                       Layout *d_layout, const void *, void *, size_t, void *) {
-    const std::lock_guard lock(mutex);
     running = "a matrix product";
     const size_t rows = d_layout->rows, columns = d_layout->columns;
     const size_t inner = description->transposed_a ? a_layout->rows : a_layout->columns;
