@@ -85,8 +85,12 @@ struct Copy {
 // What a thread of a block waits for.
 enum class State { Ready, AtBarrier, AtCollective, Done };
 
+// Stacks begin at multiples of their length. The lowest page says whose a stack is, the next one may not be touched.
+constexpr size_t STACK = 256 << 10, PAGE = 4096, USABLE = STACK - 2 * PAGE;
+
 struct Fiber {
-    void *stack = nullptr;
+    // Its lowest address.
+    char *stack = nullptr;
     void *pointer = nullptr;
     void *shadow = nullptr;
 #if !defined(__x86_64__)
@@ -102,10 +106,10 @@ struct Fiber {
     // Copies under way: those of the open group, then closed groups, the oldest first.
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
-};
 
-// The lowest page of a stack says whose it is, the next one may not be touched.
-constexpr size_t STACK = 256 << 10, PAGE = 4096;
+    // The lowest address that it may use.
+    char *bottom() const { return stack + STACK - USABLE; }
+};
 
 // What a thread of the processor that launches kernels keeps for them.
 struct Launcher {
@@ -173,7 +177,7 @@ inline void go([[maybe_unused]] Launcher &launcher, Fiber &from, Fiber &to) {
     if (&to == &launcher.scheduler)
         __sanitizer_start_switch_fiber(&from.shadow, main_stack, main_size);
     else
-        __sanitizer_start_switch_fiber(&from.shadow, (char *)to.stack + 2 * PAGE, STACK - 2 * PAGE);
+        __sanitizer_start_switch_fiber(&from.shadow, to.bottom(), USABLE);
 #endif
 #if defined(__x86_64__)
     exchange(&from.pointer, to.pointer);
@@ -225,7 +229,7 @@ inline void start() {
 
 inline void prepare(Launcher &launcher, Fiber &fiber) {
     if (!fiber.stack) {
-        // As much again, of which a stack that begins at a multiple of its length is kept.
+        // Twice as much holds one that begins at a multiple.
         char *memory = (char *)mmap(nullptr, 2 * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) fail(launcher, "no memory for stacks");
         char *stack = (char *)(((uintptr_t)memory + STACK - 1) / STACK * STACK);
@@ -236,18 +240,18 @@ inline void prepare(Launcher &launcher, Fiber &fiber) {
         fiber.stack = stack;
     }
 #if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region((char *)fiber.stack + 2 * PAGE, STACK - 2 * PAGE);
+    __asan_unpoison_memory_region(fiber.bottom(), USABLE);
     fiber.shadow = nullptr;
 #endif
 #if defined(__x86_64__)
-    void **top = (void **)((char *)fiber.stack + STACK) - 2;
+    void **top = (void **)(fiber.stack + STACK) - 2;
     *top = (void *)start;
     *--top = nullptr;
     fiber.pointer = top;
 #else
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = (char *)fiber.stack + 2 * PAGE;
-    fiber.context.uc_stack.ss_size = STACK - 2 * PAGE;
+    fiber.context.uc_stack.ss_sp = fiber.bottom();
+    fiber.context.uc_stack.ss_size = USABLE;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, start, 0);
 #endif
@@ -295,9 +299,9 @@ inline void run_block(Launcher &launcher) {
             ran = true;
             go(launcher, launcher.scheduler, *fiber);
         }
-        if (ran || pass_barrier(launcher)) continue;
+        if (ran) continue;
         if (std::all_of(first, end, [](const Fiber &fiber) { return fiber.state == State::Done; })) return;
-        stuck(launcher);
+        if (!pass_barrier(launcher)) stuck(launcher);
     }
 }
 

@@ -9,16 +9,17 @@ struct Lane {
 };
 
 inline unsigned shared_address(const void *pointer) {
+    const emulator::Launcher &own = emulator::launcher();
     const unsigned char *place = (const unsigned char *)pointer;
-    if (place < emulator::launcher().shared || place > emulator::launcher().shared + emulator::launcher().shared_bytes)
-        emulator::fail("not an address of shared memory");
-    return unsigned(place - emulator::launcher().shared);
+    if (place < own.shared || place > own.shared + own.shared_bytes) emulator::fail("not an address of shared memory");
+    return unsigned(place - own.shared);
 }
 
 inline unsigned char *shared_place(unsigned address, unsigned bytes) {
+    const emulator::Launcher &own = emulator::launcher();
     if (address % bytes != 0) emulator::fail("a misaligned address of shared memory");
-    if (address + bytes > emulator::launcher().shared_bytes) emulator::fail("an address beyond shared memory");
-    return emulator::launcher().shared + address;
+    if (address + bytes > own.shared_bytes) emulator::fail("an address beyond shared memory");
+    return own.shared + address;
 }
 
 inline void copy_bytes_async(unsigned to, const void *from, int bytes, bool filled) {
@@ -75,8 +76,9 @@ inline void load_matrices_transposed(unsigned (&matrices)[4], unsigned address) 
 
 inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     emulator::show("mma", 0xffffffffu, Lane{{a[0], a[1], a[2], a[3]}, {b0, b1}});
-    const unsigned lane = emulator::launcher().lane(), turn = emulator::launcher().self().turn % 2;
-    const emulator::Fiber *warp = emulator::launcher().warp();
+    emulator::Launcher &own = emulator::launcher();
+    const unsigned lane = own.lane(), turn = own.self().turn % 2;
+    const emulator::Fiber *warp = own.warp();
     const auto half = [](unsigned pair, unsigned i) {
         return __uint_as_float(i % 2 ? pair & 0xffff0000u : pair << 16);
     };
