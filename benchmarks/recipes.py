@@ -81,6 +81,7 @@ def main():
     parser.add_argument("--sides", default="ours,peer")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--steps", type=int, default=0, help="compare the losses of so many steps")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of both sides; give each results of its own")
     chance = parser.add_mutually_exclusive_group()
     chance.add_argument("--without-dropout", action="store_true")
     chance.add_argument("--same-chance", action="store_true")
@@ -181,7 +182,7 @@ def fit(recipe, seed, given, folder):
     }[task]  # fmt: skip
     loss = [given.model if word == "MODEL" else word for word in loss]
     command = [given.binary, "fit", "--threads", given.threads, "--model", given.model, "--seed", seed, "--output", f"{folder}/run",
-               "--train-data", train_data(), *settings, *loss]  # fmt: skip
+               "--precision", given.precision, "--train-data", train_data(), *settings, *loss]  # fmt: skip
     return command, target
 
 
@@ -201,6 +202,7 @@ def peer_command(recipe, seed, given):
         "packages": ("packages.py", f"{ROOT}/examples/packages"),
     }[task.split("-")[0]]
     flags = [given.model if word == "MODEL" else word for word in flags]
+    flags += ["--precision", given.precision]
     if given.same_chance:
         flags += ["--same-chance"]
     if task == "scifact-mined":

@@ -46,6 +46,7 @@ def main():
     parser.add_argument("--threads", default="2")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--seed", default="42")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="bf16: of steps and of SciFact; the peer's best")
     parser.add_argument("--only", default="bert-base,minilm-l6,clip-base-32,resnet50,decode,scifact,banking77,packages,encode")
     given = parser.parse_args()
 
@@ -67,7 +68,8 @@ def main():
 def our_side(work, given):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     if work in STEPS:
-        line, peak = measured([f"{given.target}/examples/step", work, f"threads={given.threads}"], environment)
+        options = [work, f"threads={given.threads}", f"precision={given.precision}"]
+        line, peak = measured([f"{given.target}/examples/step", *options], environment)
         return {"seconds": json.loads(line)["seconds_per_step"], "peak_bytes": peak}
     if work == "resnet50":
         threads = {**environment, "RAYON_NUM_THREADS": given.threads}
@@ -92,7 +94,7 @@ def our_side(work, given):
         }[work]  # fmt: skip
         run = f"{folder}/run"
         output([f"{given.target}/finetuner", "fit", "--model", given.model, "--device", "cpu", "--threads", given.threads,
-                "--seed", given.seed, "--output", run, "--train-data", *data, *recipe], environment)  # fmt: skip
+                "--seed", given.seed, "--precision", given.precision, "--output", run, "--train-data", *data, *recipe], environment)  # fmt: skip
         with open(f"{run}/report.json", encoding="utf-8") as file:
             report = json.load(file)
         metrics = report["metrics"]["finetuned"]
@@ -106,7 +108,8 @@ def peer_side(work, given):
     python = [given.peers]
     common = ["--threads", given.threads]
     if work in STEPS:
-        line, peak = measured([*python, f"{HERE}/peers/step.py", "--shape", work, *common])
+        best = ["--precision", "bf16", "--fused"] if given.precision == "bf16" else []
+        line, peak = measured([*python, f"{HERE}/peers/step.py", "--shape", work, *common, *best])
         return {"seconds": json.loads(line)["seconds_per_step"], "peak_bytes": peak}
     if work == "resnet50":
         line, peak = measured([*python, f"{HERE}/peers/resnet50.py", *common])
@@ -121,6 +124,8 @@ def peer_side(work, given):
         "packages": ("packages.py", given.packages),
     }[work]
     extra = ["--steps", "1"] if work == "encode" else ["--seed", given.seed]
+    if given.precision != "f32":
+        extra += ["--precision", given.precision]  # what has no such option says so
     line = output([*python, f"{HERE}/peers/{program}", "--model", given.model, "--data", data, *common, *extra])
     result = json.loads(line)
     if work == "encode":

@@ -14,6 +14,7 @@ OPTIONS = dict(
     model=dict(required=True),
     data=dict(required=True, type=Path),
     seed=dict(type=int, default=1),
+    precision=dict(choices=("f32", "bf16"), default="f32"),
     loss=dict(default="CoSENTLoss", choices=("CoSENTLoss", "AnglELoss", "CosineSimilarityLoss")),
     texts=dict(type=Path, help="learn from these texts alone, two dropout views each"),
     limit=dict(type=int, default=10000, help="so many of the texts"),
@@ -58,10 +59,10 @@ def main():
         loss = getattr(losses, given.loss)(model)
     trained = train(
         model, columns, loss, batch_size=batch_size, learning_rate=2e-5, warmup=0.1, seed=given.seed, steps=given.steps,
-        save=given.save, same_chance=given.same_chance,
+        precision=given.precision, save=given.save, same_chance=given.same_chance,
     )  # fmt: skip
     measure.report(
-        benchmark="stsb", loss="SimCSE" if given.texts else given.loss, seed=given.seed, **trained, pretrained=before,
+        benchmark="stsb", loss="SimCSE" if given.texts else given.loss, seed=given.seed, precision=given.precision, **trained, pretrained=before,
         finetuned=None if given.evaluate == "never" else evaluate(),
     )  # fmt: skip
 

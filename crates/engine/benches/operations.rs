@@ -23,6 +23,8 @@ use rayon::prelude::*;
 enum Work {
     /// Floating-point operations.
     Flops(usize),
+    /// Those of products of bf16 numbers.
+    Bf16Flops(usize),
     /// Elements of f32 read or written in main memory.
     Elements(usize),
 }
@@ -38,7 +40,7 @@ impl Report {
         let mut criterion = self.criterion.borrow_mut();
         let mut group = criterion.benchmark_group("operations");
         group.throughput(match work {
-            Work::Flops(count) => Throughput::Elements(count as u64),
+            Work::Flops(count) | Work::Bf16Flops(count) => Throughput::Elements(count as u64),
             Work::Elements(count) => Throughput::Bytes(4 * count as u64),
         });
         let mut best = f64::INFINITY;
@@ -84,10 +86,33 @@ fn multiply_adds_avx2(count: usize) -> f32 {
     multiply_adds::<8, true>(count)
 }
 
+/// By vectors that are named: of so many numbers the compiler makes something else.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f")]
 fn multiply_adds_avx512(count: usize) -> f32 {
-    multiply_adds::<16, true>(count)
+    use std::arch::x86_64::*;
+
+    let (factor, addend) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+    let mut chains = [_mm512_set1_ps(1.0); 12];
+    for _ in 0..count {
+        chains = chains.map(|chain| _mm512_fmadd_ps(chain, factor, addend));
+    }
+    chains.map(|chain| _mm512_reduce_add_ps(chain)).iter().sum()
+}
+
+/// Multiply-adds of pairs of bf16 numbers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bf16")]
+fn multiply_adds_bf16(count: usize) -> f32 {
+    use std::arch::x86_64::*;
+
+    let (factor, addend) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+    let (factor, addend) = (_mm512_cvtne2ps_pbh(factor, factor), _mm512_cvtne2ps_pbh(addend, addend));
+    let mut chains = [_mm512_setzero_ps(); 12];
+    for _ in 0..count {
+        chains = chains.map(|chain| _mm512_dpbf16_ps(chain, factor, addend));
+    }
+    chains.map(|chain| _mm512_reduce_add_ps(chain)).iter().sum()
 }
 
 /// The fastest of `times` runs on every thread at once, in seconds.
@@ -100,8 +125,8 @@ fn fastest(times: usize, run: impl Fn() + Sync) -> f64 {
     (0..times).map(|_| once()).fold(f64::INFINITY, f64::min)
 }
 
-/// FLOP/s of each instruction set that this processor has; the last is the best.
-fn arithmetic_limits() -> Vec<(&'static str, f64)> {
+/// FLOP/s of f32 with each instruction set that this processor has, the best one last, and those of bf16 if it has them.
+fn arithmetic_limits() -> (Vec<(&'static str, f64)>, Option<f64>) {
     const COUNT: usize = 2_000_000;
     let rate = |width: usize, run: &(dyn Fn(usize) -> f32 + Sync)| {
         let seconds = fastest(5, || {
@@ -120,8 +145,12 @@ fn arithmetic_limits() -> Vec<(&'static str, f64)> {
             // SAFETY: as above; every processor with AVX-512 has AVX2.
             limits.push(("avx512", rate(16, &|count| unsafe { multiply_adds_avx512(count) })));
         }
+        if engine::has_bf16() {
+            // SAFETY: as above; an instruction multiplies 32 pairs.
+            return (limits, Some(rate(32, &|count| unsafe { multiply_adds_bf16(count) })));
+        }
     }
-    limits
+    (limits, None)
 }
 
 /// Bytes per second of `a = b + s c` over three arrays larger than any cache.
@@ -157,16 +186,27 @@ const MODELS: [(&str, usize, usize, usize); 2] = [("bert", 1024, 768, 3072), ("m
 
 fn products(report: &Report) {
     for (model, rows, hidden, inner) in MODELS {
-        let (x, weight, dy) = (random(1, &[rows, hidden]), random(2, &[inner, hidden]), random(3, &[rows, inner]));
-        let product = |kind: &str, a: Operand<'_>, b: Operand<'_>, shape: [usize; 2]| {
-            let mut out = Tensor::zeros(&shape);
-            let name = format!("matmul_{kind}/{model}");
-            report.time(&name, Work::Flops(2 * rows * hidden * inner), || Cpu::F32.matmul(a, b, 1.0, &mut out, false));
-        };
-        product("nt", Plain(&x), Transposed(&weight), [rows, inner]);
-        product("nn", Plain(&dy), Plain(&weight), [rows, hidden]);
-        product("tn", Transposed(&dy), Plain(&x), [inner, hidden]);
+        for (inputs, outputs) in [(hidden, inner), (inner, hidden), (hidden, hidden)] {
+            let (x, weight, dy) =
+                (random(1, &[rows, inputs]), random(2, &[outputs, inputs]), random(3, &[rows, outputs]));
+            let product = |kind: &str, a: Operand<'_>, b: Operand<'_>, shape: [usize; 2]| {
+                let mut out = Tensor::zeros(&shape);
+                let flops = 2 * rows * inputs * outputs;
+                for (device, format, work) in
+                    [(Cpu::F32, "f32", Work::Flops(flops)), (Cpu::Bf16, "bf16", Work::Bf16Flops(flops))]
+                {
+                    if device == Cpu::F32 || engine::has_bf16() {
+                        let name = format!("matmul_{kind}_{format}/{model}/{inputs}x{outputs}");
+                        report.time(&name, work, || device.matmul(a, b, 1.0, &mut out, false));
+                    }
+                }
+            };
+            product("nt", Plain(&x), Transposed(&weight), [rows, outputs]);
+            product("nn", Plain(&dy), Plain(&weight), [rows, inputs]);
+            product("tn", Transposed(&dy), Plain(&x), [outputs, inputs]);
+        }
 
+        let (x, weight, dy) = (random(1, &[rows, hidden]), random(2, &[inner, hidden]), random(3, &[rows, inner]));
         let (first, second) = ((&weight, &random(4, &[inner])), (&random(5, &[hidden, inner]), &random(6, &[hidden])));
         let flops = 4 * rows * hidden * inner;
         report.time(&format!("feed_forward/{model}"), Work::Flops(flops), || {
@@ -295,9 +335,9 @@ fn main() {
     passes(&report);
     update(&report);
 
-    let (arithmetic, memory) = (arithmetic_limits(), memory_limit());
+    let ((arithmetic, bf16), memory) = (arithmetic_limits(), memory_limit());
     println!("\n{}", Cpu::F32.name());
-    for (name, rate) in &arithmetic {
+    for (name, rate) in arithmetic.iter().copied().chain(bf16.map(|rate| ("bf16", rate))) {
         println!("limit {name}: {:.0} GFLOP/s", rate / 1e9);
     }
     println!("limit memory: {:.1} GB/s\n", memory / 1e9);
@@ -305,6 +345,7 @@ fn main() {
     for (name, work, seconds) in report.lines.borrow().iter() {
         let (rate, unit, limit) = match *work {
             Work::Flops(count) => (count as f64 / seconds, "GFLOP/s", flops),
+            Work::Bf16Flops(count) => (count as f64 / seconds, "GFLOP/s", bf16.unwrap_or(f64::NAN)),
             Work::Elements(count) => (4.0 * count as f64 / seconds, "GB/s", memory),
         };
         let (milliseconds, share) = (1e3 * seconds, 100.0 * rate / limit);

@@ -152,7 +152,7 @@ run_spec! {
     query_prompt: Option<String> = None,
     /// Text put before every document (other columns). Default: the model's own.
     document_prompt: Option<String> = None,
-    /// The numbers that are multiplied: `f32`, `bf16` (weights, their gradients and every sum stay `f32`; on the processor the products of linear layers alone, with AVX-512 BF16, else it says so and takes `f32`) or `auto`. Default `auto`: `bf16` on a GPU that has it, else `f32`.
+    /// The numbers that are multiplied: `f32`, `bf16` (weights, their gradients and every sum stay `f32`; on the processor those of linear layers and of attention alone, with AVX-512 BF16, else it says so and takes `f32`) or `auto`. Default `auto`: `bf16` on a GPU that has it, else `f32`.
     precision: String = "auto".into(),
     /// `cpu`, `cuda`, a GPU by its number as in `cuda:1`, several that share every batch as in `cuda:0,1` or `cuda:all` (`fit` only), or `auto`. Default `auto`: the first GPU that can be used, else the processor; `finetuner devices` shows what there is.
     device: String = "auto".into(),

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Packed, Threads, cut, matmul};
+use super::gemm::{Format, Matrix, Packed, Threads, cut, product};
 use super::math::exp;
 use super::rows::{LANES, dot, fold, max};
 use crate::device::AttentionOptions;
@@ -45,17 +45,20 @@ impl Sequence<'_> {
     }
 
     /// Keys (1) or values (2) of a head, packed as `[size, rows]`: every block of queries is multiplied with them.
-    fn transposed(&self, which: usize, head: usize) -> Packed<f32> {
+    fn transposed<F: Format<Number = f32>>(&self, which: usize, head: usize) -> Packed<F> {
         Packed::new(self.part(which, head, 0, self.rows).transposed(), Threads::One)
     }
 
     /// Keys (1) or values (2) of a head, packed as `[rows, size]`.
-    fn plain(&self, which: usize, head: usize) -> Packed<f32> {
+    fn plain<F: Format<Number = f32>>(&self, which: usize, head: usize) -> Packed<F> {
         Packed::new(self.part(which, head, 0, self.rows), Threads::One)
     }
 
     /// Scores of query rows `from..from + count` with the transposed keys, scaled, biased and masked.
-    fn scores(&self, head: usize, keys: &Packed<f32>, from: usize, count: usize, scores: &mut [f32]) {
+    fn scores<F>(&self, head: usize, keys: &Packed<F>, from: usize, count: usize, scores: &mut [f32])
+    where
+        F: Format<Number = f32>,
+    {
         keys.multiply(self.part(0, head, from, count), self.factor(), false, scores, self.rows);
         for (i, row) in scores.chunks_exact_mut(self.rows).enumerate() {
             let query = from + i;
@@ -175,8 +178,11 @@ kernel! {
 }
 
 kernel! {
-    fn row_dot(x: &[f32], y: &[f32]) -> f32 {
-        dot(x, y)
+    /// The inner products of rows of `columns` numbers, `stride` apart.
+    fn row_dots(x: &[f32], y: &[f32], columns: usize, stride: usize, dots: &mut [f32]) {
+        for ((x, y), out) in x.chunks(stride).zip(y.chunks(stride)).zip(dots) {
+            *out = dot(&x[..columns], &y[..columns]);
+        }
     }
 }
 
@@ -190,8 +196,8 @@ fn per_sequence<'a>(data: &'a mut [f32], columns: usize, packing: &Packing) -> V
     cut(data, &packing.ranges().collect::<Vec<_>>(), columns)
 }
 
-/// [`crate::Device::attention`].
-pub(crate) fn attention(
+/// [`crate::Device::attention`], products in the format `F`.
+pub(crate) fn attention<F: Format<Number = f32>>(
     qkv: &[f32],
     hidden: usize,
     packing: &Packing,
@@ -219,7 +225,7 @@ pub(crate) fn attention(
             };
             let mut scratch = vec![0.0; BLOCK.min(sequence.rows) * sequence.rows];
             for head in 0..heads {
-                let (keys, values) = (sequence.transposed(1, head), sequence.plain(2, head));
+                let (keys, values) = (sequence.transposed::<F>(1, head), sequence.plain::<F>(2, head));
                 for from in (0..sequence.rows).step_by(BLOCK) {
                     let count = BLOCK.min(sequence.rows - from);
                     let scores = &mut scratch[..count * sequence.rows];
@@ -245,9 +251,9 @@ pub(crate) fn attention(
         });
 }
 
-/// [`crate::Device::attention_backward`]: writes all of `dqkv` and adds to `dbias`.
+/// [`crate::Device::attention_backward`], products in the format `F`: writes all of `dqkv` and adds to `dbias`.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn attention_backward(
+pub(crate) fn attention_backward<F: Format<Number = f32>>(
     qkv: &[f32],
     hidden: usize,
     packing: &Packing,
@@ -277,7 +283,7 @@ pub(crate) fn attention_backward(
             };
             let mut dbias = bias.as_ref().map(|bias| vec![0.0; bias.len()]);
             let own = range.start * hidden..range.end * hidden;
-            sequence_backward(
+            sequence_backward::<F>(
                 &sequence,
                 &output[own.clone()],
                 &log_sum_exp[range.start * heads..range.end * heads],
@@ -295,7 +301,7 @@ pub(crate) fn attention_backward(
     }
 }
 
-fn sequence_backward(
+fn sequence_backward<F: Format<Number = f32>>(
     sequence: &Sequence<'_>,
     output: &[f32],
     log_sum_exp: &[f32],
@@ -305,10 +311,10 @@ fn sequence_backward(
 ) {
     let (hidden, heads, rows, size) = (sequence.hidden, sequence.options.heads, sequence.rows, sequence.head_size());
     let block = BLOCK.min(rows) * rows;
-    let (mut probabilities, mut dscores) = (vec![0.0; block], vec![0.0; block]);
+    let (mut probabilities, mut dscores, mut inners) = (vec![0.0; block], vec![0.0; block], vec![0.0; BLOCK.min(rows)]);
     for head in 0..heads {
-        let (keys, values) = (sequence.transposed(1, head), sequence.transposed(2, head));
-        let plain_keys = sequence.plain(1, head);
+        let (keys, values) = (sequence.transposed::<F>(1, head), sequence.transposed::<F>(2, head));
+        let plain_keys = sequence.plain::<F>(1, head);
         for from in (0..rows).step_by(BLOCK) {
             let count = BLOCK.min(rows - from);
             let probabilities = &mut probabilities[..count * rows];
@@ -320,10 +326,9 @@ fn sequence_backward(
             let here = from * hidden + head * size;
             let dy_block = Matrix::strided(&dy[here..], count, size, hidden);
             values.multiply(dy_block, 1.0, false, dscores, rows);
-            for (i, (row, drow)) in probabilities.chunks_exact_mut(rows).zip(dscores.chunks_exact_mut(rows)).enumerate()
-            {
-                let own = (from + i) * hidden + head * size..(from + i) * hidden + (head + 1) * size;
-                let inner = row_dot(&output[own.clone()], &dy[own]);
+            row_dots(&output[here..], &dy[here..], size, hidden, &mut inners[..count]);
+            let rows_and_inners = probabilities.chunks_exact_mut(rows).zip(dscores.chunks_exact_mut(rows)).zip(&inners);
+            for (i, ((row, drow), &inner)) in rows_and_inners.enumerate() {
                 match sequence.options.dropout {
                     Some(dropout) => masked_softmax_row_backward(
                         row,
@@ -344,13 +349,15 @@ fn sequence_backward(
             let dvalues = &mut dqkv[2 * hidden + head * size..];
             // Values saw the masked probabilities.
             let seen = Matrix::new(probabilities, count, rows).transposed();
-            matmul(seen, dy_block, 1.0, dvalues, 3 * hidden, later, Threads::One);
+            let one = Threads::One;
+            product::<F>(seen.into(), dy_block, 1.0, (dvalues, 3 * hidden), later, one, &mut [], |_, _, _| {});
             let dscores = Matrix::new(dscores, count, rows);
             let dqueries = &mut dqkv[from * 3 * hidden + head * size..];
             plain_keys.multiply(dscores, sequence.factor(), false, dqueries, 3 * hidden);
             let queries = sequence.part(0, head, from, count);
             let dkeys = &mut dqkv[hidden + head * size..];
-            matmul(dscores.transposed(), queries, sequence.factor(), dkeys, 3 * hidden, later, Threads::One);
+            let (dscores, to) = (dscores.transposed().into(), (dkeys, 3 * hidden));
+            product::<F>(dscores, queries, sequence.factor(), to, later, one, &mut [], |_, _, _| {});
         }
     }
 }

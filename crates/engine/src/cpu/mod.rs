@@ -39,8 +39,8 @@ pub enum Cpu {
     /// Everything in f32.
     #[default]
     F32,
-    /// Operands of the products of linear layers and their gradients are rounded to bf16, to nearest, ties to even, and
-    /// summed in f32; tensors, attention, norms, losses and updates stay f32. Faster than [`Cpu::F32`] only where
+    /// Operands of the products of linear layers and of attention, and of their gradients, are rounded to bf16, to nearest, ties
+    /// to even, and summed in f32; tensors, softmax, norms, losses and updates stay f32. Faster than [`Cpu::F32`] only where
     /// [`crate::has_bf16`]; elsewhere the same sums come slowly, added in another order.
     Bf16,
 }
@@ -262,7 +262,11 @@ impl Device for Cpu {
         let hidden = qkv.columns() / 3;
         let mut output = Tensor::stale(&[qkv.rows(), hidden]);
         let mut log_sum_exp = Tensor::stale(&[qkv.rows(), options.heads]);
-        attention::attention(
+        let attention = match self {
+            Cpu::F32 => attention::attention::<f32>,
+            Cpu::Bf16 => attention::attention::<Bf16>,
+        };
+        attention(
             qkv.data(),
             hidden,
             packing,
@@ -286,7 +290,11 @@ impl Device for Cpu {
     ) -> (Tensor, Option<Tensor>) {
         let mut dqkv = Tensor::stale(qkv.shape());
         let mut dbias = bias.map(|bias| Tensor::zeros(bias.shape()));
-        attention::attention_backward(
+        let attention_backward = match self {
+            Cpu::F32 => attention::attention_backward::<f32>,
+            Cpu::Bf16 => attention::attention_backward::<Bf16>,
+        };
+        attention_backward(
             qkv.data(),
             qkv.columns() / 3,
             packing,

@@ -38,7 +38,7 @@ const TASK_ROWS: usize = 96;
 /// Elements of the right operand that are packed at once at most, 8 MB of f32.
 const SLAB: usize = 1 << 21;
 /// Panels that one task packs.
-const PACK_PANELS: usize = 8;
+const PACK_PANELS: usize = 4;
 /// Below this many multiplications a product is not worth a second thread.
 const SMALLEST_PARALLEL: usize = 1 << 18;
 /// Who computes a product.
@@ -180,20 +180,23 @@ impl<F: Format> Packed<F> {
         // Blocks of equal length: a short last one would waste its tiles.
         let block = elements.div_ceil(elements.div_ceil(BLOCK).max(1)).max(1);
         let mut panels = Scratch::stale(padded * elements);
-        for (index, panels) in panels.as_mut_slice().chunks_mut(padded * block).enumerate() {
-            let elements = panels.len() / padded;
+        // A task's panels: which block of the inner extent, which panels of it.
+        let pack = |(index, elements, task): (usize, usize, usize), panels: &mut [F::Element]| {
+            let from = task * PACK_PANELS * width;
+            let to = (from + PACK_PANELS * width).min(columns);
             let skipped = index * block * F::GROUP;
-            let part = |task: usize| {
-                let from = task * PACK_PANELS * width;
-                let to = (from + PACK_PANELS * width).min(columns);
-                let inner = (elements * F::GROUP).min(inner - skipped);
-                Part { source: matrix.transposed().into(), from, to, first: first + skipped, inner }
-            };
-            let task = PACK_PANELS * width * elements;
-            match threads {
-                Threads::One => panels.chunks_mut(task).enumerate().for_each(|(i, p)| F::pack_right(part(i), p)),
-                Threads::All => panels.par_chunks_mut(task).enumerate().for_each(|(i, p)| F::pack_right(part(i), p)),
-            }
+            let inner = (elements * F::GROUP).min(inner - skipped);
+            F::pack_right(Part { source: matrix.transposed().into(), from, to, first: first + skipped, inner }, panels);
+        };
+        let blocks = panels.as_mut_slice().chunks_mut(padded * block).enumerate();
+        let tasks = blocks.flat_map(|(index, panels)| {
+            let elements = panels.len() / padded;
+            let tasks = panels.chunks_mut(PACK_PANELS * width * elements).enumerate();
+            tasks.map(move |(task, panels)| ((index, elements, task), panels))
+        });
+        match threads {
+            Threads::One => tasks.for_each(|(task, panels)| pack(task, panels)),
+            Threads::All => tasks.collect::<Vec<_>>().into_par_iter().for_each(|(task, panels)| pack(task, panels)),
         }
         Packed { panels, inner, columns, padded, block }
     }

@@ -5,7 +5,7 @@ use crate::cpu::patches::Patches;
 use crate::tensor::Tensor;
 
 /// Rows between a read that packs and the prefetch that goes before it.
-const AHEAD: usize = 12;
+pub(super) const AHEAD: usize = 12;
 
 /// A strided view of a matrix.
 #[derive(Clone, Copy)]
@@ -89,7 +89,7 @@ pub(crate) struct Part<'a, T> {
     pub(super) inner: usize,
 }
 
-/// Fills panels of `WIDTH` rows side by side, one column below the other; rows that the last panel lacks are zero.
+/// Fills panels of `WIDTH` rows side by side, one column below the other; what the last panel lacks nobody takes.
 #[inline(always)]
 pub(super) fn pack<T: Scalar, const WIDTH: usize>(part: Part<'_, T>, panels: &mut [T], turn: impl Turn<T>) {
     let Part { source, from, to, first, inner } = part;
@@ -111,9 +111,9 @@ fn pack_matrix<T: Scalar, const WIDTH: usize>(
     panels: &mut [T],
     turn: impl Turn<T>,
 ) {
-    let whole = (to - from) / WIDTH;
-    panels[whole * WIDTH * inner..].fill(T::default());
     if matrix.column_stride == 1 {
+        let whole = (to - from) / WIDTH;
+        panels[whole * WIDTH * inner..].fill(T::default());
         for row in 0..inner {
             let start = (first + row) * matrix.row_stride;
             let ahead = start + AHEAD * matrix.row_stride;
@@ -129,16 +129,11 @@ fn pack_matrix<T: Scalar, const WIDTH: usize>(
     assert_eq!(matrix.row_stride, 1, "rows or columns of an operand are contiguous");
     for (panel, to_panel) in panels.chunks_exact_mut(WIDTH * inner).enumerate() {
         let (rows, _) = to_panel.as_chunks_mut::<WIDTH>();
+        // Of a last panel that is not full the last column again, in places that nobody takes.
         let column = |offset: usize| {
-            let start = (from + panel * WIDTH + offset) * matrix.column_stride + first;
+            let start = (from + panel * WIDTH + offset).min(to - 1) * matrix.column_stride + first;
             &matrix.data[start..start + inner]
         };
-        if panel == whole {
-            for offset in 0..to - from - whole * WIDTH {
-                rows.iter_mut().zip(column(offset)).for_each(|(row, &value)| row[offset] = value);
-            }
-            continue;
-        }
         interleave(std::array::from_fn::<_, WIDTH, _>(column), rows, turn);
     }
 }

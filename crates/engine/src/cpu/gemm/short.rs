@@ -2,12 +2,10 @@
 //! AVX-512 BF16. Operands stay f32 in memory and are rounded, to the nearest, ties to even, while they are packed; two
 //! neighbours along the inner extent share one element, as `vdpbf16ps` wants them.
 
-#[cfg(target_arch = "x86_64")]
-use super::pack::turn_avx2;
-use super::pack::{Part, Source, Turn, interleave, turn_plain};
+use super::pack::{Matrix, Part, Source};
 #[cfg(target_arch = "x86_64")]
 use super::tile::vectors;
-use super::{Destination, Format, Scratch, multiply};
+use super::{Destination, Format, multiply};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::has_bf16;
 
@@ -47,88 +45,35 @@ impl Format for Bf16 {
 fn pack<const WIDTH: usize>(part: Part<'_, f32>, panels: &mut [u32]) {
     #[cfg(target_arch = "x86_64")]
     if has_bf16() {
-        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-        fn avx512<const WIDTH: usize>(part: Part<'_, f32>, panels: &mut [u32]) {
-            pack_with::<WIDTH>(
-                part,
-                panels,
-                |from, to| hardware::neighbours(from, to),
-                |low, high, to| hardware::pairs(low, high, to),
-                |square| turn_avx2(square),
-            );
-        }
         // SAFETY: `has_bf16` has checked that this processor has the enabled features.
-        return unsafe { avx512::<WIDTH>(part, panels) };
+        return unsafe { hardware::pack::<WIDTH>(part, panels) };
     }
-    pack_with::<WIDTH>(part, panels, neighbours, pairs, turn_plain);
+    pack_plain::<WIDTH>(part, panels);
 }
 
-/// Fills panels of `WIDTH` rows side by side, a pair of columns below the other. What the last panel lacks is zero, as is
-/// the second of an odd last pair.
-#[inline(always)]
-fn pack_with<const WIDTH: usize>(
-    part: Part<'_, f32>,
-    panels: &mut [u32],
-    neighbours: impl Fn(&[f32], &mut [u32]),
-    pairs: impl Fn(&[f32], &[f32], &mut [u32]),
-    turn: impl Turn<u32>,
-) {
+/// Fills panels of `WIDTH` rows side by side, a pair of columns below the other. The second of an odd last pair is zero; what the
+/// last panel lacks nobody takes.
+fn pack_plain<const WIDTH: usize>(part: Part<'_, f32>, panels: &mut [u32]) {
     let Part { source, from, to, first, inner } = part;
-    let Source::Matrix(matrix) = source else { unreachable!("convolutions are f32 products") };
+    let matrix = matrix(source);
     let elements = inner.div_ceil(2);
-    let panels = panels.chunks_exact_mut(WIDTH * elements);
-    for (panel, start) in panels.zip((from..to).step_by(WIDTH)) {
-        let width = WIDTH.min(to - start);
-        if width < WIDTH {
-            panel.fill(0);
-        }
-        if matrix.column_stride == 1 {
-            // The inner extent is contiguous: pairs are neighbours already.
-            let row = |offset: usize| &matrix.data[(start + offset) * matrix.row_stride + first..][..inner];
-            let mut rounded = Scratch::<u32>::stale(WIDTH * elements);
-            let rounded = rounded.as_mut_slice();
-            for offset in 0..width {
-                neighbours(row(offset), &mut rounded[offset * elements..][..elements]);
-            }
-            let (to, _) = panel.as_chunks_mut::<WIDTH>();
-            if width == WIDTH {
-                interleave(std::array::from_fn(|offset| &rounded[offset * elements..][..elements]), to, turn);
-            } else {
-                for (index, to) in to.iter_mut().enumerate() {
-                    (0..width).for_each(|offset| to[offset] = rounded[offset * elements + index]);
-                }
-            }
-        } else {
-            assert_eq!(matrix.row_stride, 1, "rows or columns of an operand are contiguous");
-            let line = |column: usize| &matrix.data[(first + column) * matrix.column_stride + start..][..width];
-            for (index, to) in panel.chunks_exact_mut(WIDTH).enumerate() {
-                let low = line(2 * index);
-                match 2 * index + 1 < inner {
-                    true => pairs(low, line(2 * index + 1), &mut to[..width]),
-                    false => pairs(low, &[0.0; WIDTH][..width], &mut to[..width]),
-                }
+    for (panel, start) in panels.chunks_exact_mut(WIDTH * elements).zip((from..to).step_by(WIDTH)) {
+        for (index, pairs) in panel.chunks_exact_mut(WIDTH).enumerate() {
+            for (row, out) in (start..to).zip(pairs) {
+                let number = |column| {
+                    let place = row * matrix.row_stride + (first + column) * matrix.column_stride;
+                    if column < inner { matrix.data[place] } else { 0.0 }
+                };
+                *out = pair(number(2 * index), number(2 * index + 1));
             }
         }
     }
 }
 
-/// Rounds pairs of neighbours; a last one alone is paired with zero.
-#[inline(always)]
-fn neighbours(from: &[f32], to: &mut [u32]) {
-    let (whole, rest) = from.as_chunks::<2>();
-    for (to, &[low, high]) in to.iter_mut().zip(whole) {
-        *to = pair(low, high);
-    }
-    if let (&[last], Some(to)) = (rest, to.last_mut()) {
-        *to = pair(last, 0.0);
-    }
-}
-
-/// Rounds the numbers of two lines, each pair into one element.
-#[inline(always)]
-fn pairs(low: &[f32], high: &[f32], to: &mut [u32]) {
-    for ((to, &low), &high) in to.iter_mut().zip(low).zip(high) {
-        *to = pair(low, high);
+fn matrix(source: Source<'_, f32>) -> Matrix<'_> {
+    match source {
+        Source::Matrix(matrix) => matrix,
+        Source::Patches(_) | Source::PatchesTransposed(_) => unreachable!("convolutions are f32 products"),
     }
 }
 
@@ -154,43 +99,160 @@ fn tile(left: &[u32], right: &[u32]) -> [[f32; COLUMNS]; ROWS] {
 #[cfg(target_arch = "x86_64")]
 mod hardware {
     use std::arch::x86_64::*;
+    use std::mem::transmute;
 
-    /// [`super::neighbours`], sixteen pairs an instruction.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) fn neighbours(from: &[f32], to: &mut [u32]) {
-        let (whole, rest) = from.as_chunks::<32>();
-        let (lines, last) = to.split_at_mut(whole.len() * 16);
-        for (to, from) in lines.as_chunks_mut::<16>().0.iter_mut().zip(whole) {
-            // SAFETY: 32 numbers are read, 16 elements written.
-            unsafe {
-                let (low, high) = (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from[16..].as_ptr()));
-                let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                _mm512_storeu_si512(to.as_mut_ptr().cast(), rounded);
+    use super::super::pack::{AHEAD, prefetch};
+    use super::{Matrix, Part, matrix};
+
+    /// Numbers of a vector.
+    const LANES: usize = 16;
+
+    /// [`super::pack_plain`], sixteen pairs at once.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) fn pack<const WIDTH: usize>(part: Part<'_, f32>, panels: &mut [u32]) {
+        let Part { source, from, to, first, inner } = part;
+        let matrix = matrix(source);
+        if matrix.column_stride == 1 {
+            let rows = |start: usize, end: usize| {
+                let mut rows = [[].as_slice(); LANES];
+                for (row, index) in rows.iter_mut().zip(start..end).take(WIDTH) {
+                    *row = &matrix.data[index * matrix.row_stride + first..][..inner];
+                }
+                rows
+            };
+            for (panel, start) in panels.chunks_exact_mut(WIDTH * inner.div_ceil(2)).zip((from..to).step_by(WIDTH)) {
+                for left in (0..WIDTH).step_by(LANES) {
+                    let (start, end) = (start + left, matrix.rows);
+                    turn_rows::<WIDTH>(rows(start, to), rows(start + WIDTH, end), left, panel);
+                }
             }
+        } else {
+            interleave_lines::<WIDTH>(matrix, from..to, first, inner, panels);
         }
-        super::neighbours(rest, last);
     }
 
-    /// [`super::pairs`], sixteen pairs at once.
+    /// Pairs lie side by side already: lays up to sixteen rows side by side, from the column `left` of a panel on. Those of the next
+    /// panel come into the second-level cache meanwhile: they are too short for the processor to foresee.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) fn pairs(low: &[f32], high: &[f32], to: &mut [u32]) {
-        let (lows, highs) = (low.as_chunks::<16>(), high.as_chunks::<16>());
-        let (lines, last) = to.as_chunks_mut::<16>();
-        for ((to, low), high) in lines.iter_mut().zip(lows.0).zip(highs.0) {
-            // SAFETY: 16 numbers of each are read, 16 elements written.
-            unsafe {
-                let round = |x: &[f32; 16]| {
-                    _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(
-                        _mm512_loadu_ps(x.as_ptr()),
-                    )))
-                };
-                let rounded = _mm512_or_si512(round(low), _mm512_slli_epi32::<16>(round(high)));
-                _mm512_storeu_si512(to.as_mut_ptr().cast(), rounded);
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn turn_rows<const WIDTH: usize>(rows: [&[f32]; LANES], next: [&[f32]; LANES], left: usize, panel: &mut [u32]) {
+        let (lines, _) = panel.as_chunks_mut::<WIDTH>();
+        for (index, lines) in lines.chunks_mut(LANES).enumerate() {
+            let mut square = [_mm512_setzero_si512(); LANES];
+            for ((pairs, row), next) in square.iter_mut().zip(rows).zip(next).take(WIDTH) {
+                let start = index * 2 * LANES;
+                prefetch::<_, true>(piece(next, start, 2 * LANES));
+                *pairs = round(load(piece(row, start, LANES)), load(piece(row, start + LANES, LANES)));
+            }
+            for (line, pairs) in lines.iter_mut().zip(turn(square)) {
+                store(pairs, &mut line[left..]);
             }
         }
-        super::pairs(lows.1, highs.1, last);
+    }
+
+    /// Rows are columns in memory: takes two lines at a time, and each number of one with that of the other.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn interleave_lines<const WIDTH: usize>(
+        matrix: Matrix<'_>,
+        rows: std::ops::Range<usize>,
+        first: usize,
+        inner: usize,
+        panels: &mut [u32],
+    ) {
+        assert_eq!(matrix.row_stride, 1, "rows or columns of an operand are contiguous");
+        let line = |column: usize| {
+            let start = (first + column) * matrix.column_stride;
+            matrix.data.get(start + rows.start..start + rows.end).unwrap_or_default()
+        };
+        // The sixteen of one line, then those of the other: each after its partner.
+        let mut order = [0u16; 2 * LANES];
+        for (i, place) in order.iter_mut().enumerate() {
+            *place = (i / 2 + i % 2 * LANES) as u16;
+        }
+        // SAFETY: a vector is numbers side by side.
+        let order = unsafe { transmute::<[u16; 2 * LANES], __m512i>(order) };
+        let elements = inner.div_ceil(2);
+        for element in 0..elements {
+            let low = line(2 * element);
+            let high = if 2 * element + 1 < inner { line(2 * element + 1) } else { &[] };
+            prefetch::<_, false>(line(2 * element + AHEAD));
+            prefetch::<_, false>(line(2 * element + 1 + AHEAD));
+            for (panel, start) in (0..rows.len()).step_by(WIDTH).enumerate() {
+                let to = &mut panels[(panel * elements + element) * WIDTH..][..WIDTH];
+                for left in (0..WIDTH).step_by(LANES) {
+                    let to = &mut to[left..];
+                    let (low, high) = (piece(low, start + left, to.len()), piece(high, start + left, to.len()));
+                    store(_mm512_permutexvar_epi16(order, round(load(low), load(high))), to);
+                }
+            }
+        }
+    }
+
+    /// At most `count` numbers from `start` on.
+    #[inline(always)]
+    fn piece(line: &[f32], start: usize, count: usize) -> &[f32] {
+        let line = line.get(start..).unwrap_or_default();
+        line.get(..count).unwrap_or(line)
+    }
+
+    /// Up to sixteen numbers, and zeros.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(from: &[f32]) -> __m512 {
+        // SAFETY: reads as many numbers as are there.
+        unsafe { _mm512_maskz_loadu_ps(lanes(from.len()), from.as_ptr()) }
+    }
+
+    /// As many elements as have place, sixteen at most.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store(elements: __m512i, to: &mut [u32]) {
+        // SAFETY: writes no more elements than have place.
+        unsafe { _mm512_mask_storeu_epi32(to.as_mut_ptr().cast(), lanes(to.len()), elements) }
+    }
+
+    #[inline(always)]
+    fn lanes(count: usize) -> __mmask16 {
+        if count < LANES { (1 << count) - 1 } else { __mmask16::MAX }
+    }
+
+    /// Rounds `low`, and after it `high`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn round(low: __m512, high: __m512) -> __m512i {
+        // SAFETY: 32 numbers of 16 bits are as many bits.
+        unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+    }
+
+    /// Exchanges rows and columns of a square.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn turn(mut rows: [__m512i; LANES]) -> [__m512i; LANES] {
+        // Pairs of neighbouring rows, then of those pairs: a quarter of a vector holds a column of four rows.
+        for i in (0..LANES).step_by(2) {
+            (rows[i], rows[i + 1]) =
+                (_mm512_unpacklo_epi32(rows[i], rows[i + 1]), _mm512_unpackhi_epi32(rows[i], rows[i + 1]));
+        }
+        for i in (0..LANES).step_by(4) {
+            let [first, second, third, fourth] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+            rows[i] = _mm512_unpacklo_epi64(first, third);
+            rows[i + 1] = _mm512_unpackhi_epi64(first, third);
+            rows[i + 2] = _mm512_unpacklo_epi64(second, fourth);
+            rows[i + 3] = _mm512_unpackhi_epi64(second, fourth);
+        }
+        // Then eight rows of even and of odd quarters, and all sixteen.
+        const EVEN: i32 = 0b10_00_10_00;
+        const ODD: i32 = 0b11_01_11_01;
+        for i in [0, 1, 2, 3, 8, 9, 10, 11] {
+            (rows[i], rows[i + 4]) =
+                (_mm512_shuffle_i32x4::<EVEN>(rows[i], rows[i + 4]), _mm512_shuffle_i32x4::<ODD>(rows[i], rows[i + 4]));
+        }
+        for i in 0..LANES / 2 {
+            (rows[i], rows[i + 8]) =
+                (_mm512_shuffle_i32x4::<EVEN>(rows[i], rows[i + 8]), _mm512_shuffle_i32x4::<ODD>(rows[i], rows[i + 8]));
+        }
+        rows
     }
 }
 
@@ -253,32 +315,44 @@ mod tests {
         }
     }
 
-    /// Rounding gives the same bits, whole lines and rests; only a subnormal number becomes zero with its sign.
+    /// Both orders of memory, whole squares and rests: the same bits, where anybody takes them.
     #[test]
-    fn the_instruction_rounds_to_the_same_bits() {
+    fn the_instruction_packs_and_rounds_to_the_same_bits() {
         if !instruction() {
             return;
         }
         let ties =
             [0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x3f80_7fff, 0x7f7f_8000, 0xff7f_ffff, 0x0080_0000, 0x8000_0000];
         let odd = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -1.0 / 3.0, 0.0].map(f32::to_bits);
-        let numbers: Vec<f32> = ties.into_iter().chain(odd).cycle().take(101).map(f32::from_bits).collect();
-        for count in 0..=numbers.len() {
-            let from = &numbers[..count];
-            let (mut got, mut expected) = (vec![1; count.div_ceil(2)], vec![2; count.div_ceil(2)]);
-            // SAFETY: `instruction` has checked that this processor has the enabled features.
-            unsafe { hardware::neighbours(from, &mut got) };
-            neighbours(from, &mut expected);
-            assert_eq!(got, expected, "{count} neighbours");
-            let (high, mut got, mut expected) = (&numbers[numbers.len() - count..], vec![1; count], vec![2; count]);
-            // SAFETY: as above.
-            unsafe { hardware::pairs(from, high, &mut got) };
-            pairs(from, high, &mut expected);
-            assert_eq!(got, expected, "{count} pairs");
+        let number = |i: usize| match i % 3 {
+            0 => f32::from_bits(*ties.iter().chain(&odd).nth(i / 3 % 13).unwrap()),
+            _ => i as f32 / 7.0 - 100.0,
+        };
+        let numbers: Vec<f32> = (0..90 * 90).map(number).collect();
+        for (rows, inner) in [(1, 1), (12, 32), (13, 33), (32, 64), (36, 65), (45, 31), (64, 90), (77, 2), (90, 47)] {
+            let matrix = Matrix::new(&numbers, 90, 90);
+            for source in [matrix, matrix.transposed()] {
+                let part = Part { source: source.into(), from: 90 - rows, to: 90, first: 90 - inner, inner };
+                same_panels::<ROWS>(part);
+                same_panels::<COLUMNS>(part);
+            }
         }
-        let (mut got, tiny) = ([1; 16], [-f32::from_bits(0x7f_0000); 32]);
-        // SAFETY: as above.
-        unsafe { hardware::neighbours(&tiny, &mut got) };
-        assert_eq!(got, [0x8000_8000; 16]);
+        let tiny = [-f32::from_bits(0x7f_0000); 32];
+        let (source, mut got) = (Matrix::new(&tiny, 1, 32).into(), [1; 16 * ROWS]);
+        // SAFETY: `instruction` has checked that this processor has the enabled features.
+        unsafe { hardware::pack::<ROWS>(Part { source, from: 0, to: 1, first: 0, inner: 32 }, &mut got) };
+        assert_eq!(got[0], 0x8000_8000, "a subnormal number becomes zero with its sign");
+    }
+
+    fn same_panels<const WIDTH: usize>(part: Part<'_, f32>) {
+        let (rows, elements) = (part.to - part.from, part.inner.div_ceil(2));
+        let [mut got, mut expected] = [1, 2].map(|fill| vec![fill; rows.next_multiple_of(WIDTH) * elements]);
+        // SAFETY: only called where this processor has the enabled features.
+        unsafe { hardware::pack::<WIDTH>(part, &mut got) };
+        pack_plain::<WIDTH>(part, &mut expected);
+        for (row, element) in (0..rows).flat_map(|row| (0..elements).map(move |element| (row, element))) {
+            let place = (row / WIDTH * elements + element) * WIDTH + row % WIDTH;
+            assert_eq!(got[place], expected[place], "row {row} of {rows}, element {element} of {elements}, {WIDTH}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The tile of a product that stays in registers.
 
 use super::Scalar;
-use super::pack::prefetch_line;
+use super::pack::{prefetch, prefetch_line};
 
 /// Where a packed product goes: rows of `columns` numbers, `stride` apart, each a sum over `inner` elements of two panels,
 /// times `alpha`.
@@ -47,9 +47,10 @@ pub(super) fn multiply<T: Scalar, E, const ROWS: usize, const COLUMNS: usize>(
         let next = right.get((panel + 1) * COLUMNS * inner..).unwrap_or_default();
         for (block, left_panel) in left.chunks_exact(ROWS * inner).enumerate() {
             let ahead = Ahead { panel: next.get(block * step * inner..).unwrap_or(right_panel), step };
-            let sums = tile(left_panel, right_panel, ahead);
             let height = ROWS.min(rows - block * ROWS);
             let out = &mut out[block * ROWS * stride + from..];
+            out.chunks(stride).take(height).for_each(|row| prefetch::<_, false>(&row[..width.min(row.len())]));
+            let sums = tile(left_panel, right_panel, ahead);
             if height == ROWS && width == COLUMNS {
                 write(out, stride, sums, alpha, accumulate);
             } else {
