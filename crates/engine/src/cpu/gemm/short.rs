@@ -163,7 +163,7 @@ mod hardware {
         assert_eq!(matrix.row_stride, 1, "rows or columns of an operand are contiguous");
         let line = |column: usize| {
             let start = (first + column) * matrix.column_stride;
-            matrix.data.get(start + rows.start..start + rows.end).unwrap_or_default()
+            &matrix.data[start + rows.start..start + rows.end]
         };
         // The sixteen of one line, then those of the other: each after its partner.
         let mut order = [0u16; 2 * LANES];
@@ -176,8 +176,9 @@ mod hardware {
         for element in 0..elements {
             let low = line(2 * element);
             let high = if 2 * element + 1 < inner { line(2 * element + 1) } else { &[] };
-            prefetch::<_, false>(line(2 * element + AHEAD));
-            prefetch::<_, false>(line(2 * element + 1 + AHEAD));
+            for ahead in (2 * element + AHEAD..inner).take(2) {
+                prefetch::<_, false>(line(ahead));
+            }
             for (panel, start) in (0..rows.len()).step_by(WIDTH).enumerate() {
                 let to = &mut panels[(panel * elements + element) * WIDTH..][..WIDTH];
                 for left in (0..WIDTH).step_by(LANES) {
