@@ -180,23 +180,20 @@ impl<F: Format> Packed<F> {
         // Blocks of equal length: a short last one would waste its tiles.
         let block = elements.div_ceil(elements.div_ceil(BLOCK).max(1)).max(1);
         let mut panels = Scratch::stale(padded * elements);
-        // A task's panels: which block of the inner extent, which panels of it.
-        let pack = |(index, elements, task): (usize, usize, usize), panels: &mut [F::Element]| {
-            let from = task * PACK_PANELS * width;
-            let to = (from + PACK_PANELS * width).min(columns);
-            let skipped = index * block * F::GROUP;
-            let inner = (elements * F::GROUP).min(inner - skipped);
-            F::pack_right(Part { source: matrix.transposed().into(), from, to, first: first + skipped, inner }, panels);
-        };
-        let blocks = panels.as_mut_slice().chunks_mut(padded * block).enumerate();
-        let tasks = blocks.flat_map(|(index, panels)| {
+        let (source, step) = (matrix.transposed().into(), PACK_PANELS * width);
+        let tasks = panels.as_mut_slice().chunks_mut(padded * block).enumerate().flat_map(|(index, panels)| {
             let elements = panels.len() / padded;
-            let tasks = panels.chunks_mut(PACK_PANELS * width * elements).enumerate();
-            tasks.map(move |(task, panels)| ((index, elements, task), panels))
+            let skipped = index * block * F::GROUP;
+            let (first, inner) = (first + skipped, (elements * F::GROUP).min(inner - skipped));
+            let parts = (0..columns).step_by(step).map(move |from| {
+                let to = (from + step).min(columns);
+                Part { source, from, to, first, inner }
+            });
+            parts.zip(panels.chunks_mut(step * elements))
         });
         match threads {
-            Threads::One => tasks.for_each(|(task, panels)| pack(task, panels)),
-            Threads::All => tasks.collect::<Vec<_>>().into_par_iter().for_each(|(task, panels)| pack(task, panels)),
+            Threads::One => tasks.for_each(|(part, panels)| F::pack_right(part, panels)),
+            Threads::All => tasks.collect::<Vec<_>>().into_par_iter().for_each(|(part, p)| F::pack_right(part, p)),
         }
         Packed { panels, inner, columns, padded, block }
     }

@@ -49,7 +49,7 @@ pub(super) fn multiply<T: Scalar, E, const ROWS: usize, const COLUMNS: usize>(
             let ahead = Ahead { panel: next.get(block * step * inner..).unwrap_or(right_panel), step };
             let height = ROWS.min(rows - block * ROWS);
             let out = &mut out[block * ROWS * stride + from..];
-            out.chunks(stride).take(height).for_each(|row| prefetch::<_, false>(&row[..width.min(row.len())]));
+            out.chunks(stride).take(height).for_each(|row| prefetch::<_, false>(&row[..width]));
             let sums = tile(left_panel, right_panel, ahead);
             if height == ROWS && width == COLUMNS {
                 write(out, stride, sums, alpha, accumulate);
